@@ -1,0 +1,102 @@
+"""Which slot holds which sequence, and what its cache contains: lengths, rollback, release, eviction, prefix reuse.
+
+Bookkeeping only; the cache itself lies in the decoder. A slot is *owned* by a sequence, or *idle*: its sequence has ended, its
+tokens stay cached as a possible prefix of another one until the slot is needed.
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+COPY_AT_LEAST = 16  # tokens; a shorter common prefix is computed as fast as it is copied
+STALE_AFTER = 60.0  # seconds without a step after which an owned slot may be evicted: its gateway has died or is stuck
+
+
+class KvPool:
+    """``copy(source, target, length) -> bool`` copies a prefix of the cache between slots, or says that it cannot."""
+
+    def __init__(
+        self,
+        slots: int,
+        context_length: int,
+        copy: Callable[[int, int, int], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.lengths = np.zeros(slots, np.int32)  # tokens cached in each slot
+        self._tokens = np.zeros((slots, context_length), np.int32)  # which ones
+        self._owner: list[int | None] = [None] * slots
+        self._slot_of: dict[int, int] = {}
+        self._last_use = np.zeros(slots)  # seconds of the clock
+        self._copy, self._clock = copy, clock
+
+    def find(self, sequence_id: int, past_length: int) -> int | None:
+        """The slot of a known sequence, trimmed to ``past_length`` tokens; None where fewer are cached or it is unknown."""
+        slot = self._slot_of.get(sequence_id)
+        if slot is None or self.lengths[slot] < past_length:
+            return None
+        self.lengths[slot] = past_length
+        self._last_use[slot] = self._clock()
+        return slot
+
+    def begin(self, sequence_id: int, tokens: np.ndarray, reusable: int) -> int | None:
+        """A slot for a sequence that begins with ``tokens``, holding as many of the first ``reusable`` as are cached anywhere.
+
+        None where every slot belongs to a sequence that is running.
+        """
+        common = self._common_prefixes(tokens[:reusable])
+        source = int(common.argmax())
+        length = int(common[source])
+        slot = self._slot_of.get(sequence_id)
+        if slot is None:
+            slot = self._choose(source, length)
+            if slot is None:
+                return None
+            self._own(slot, sequence_id)
+        held = int(common[slot])
+        if slot != source and length >= held + COPY_AT_LEAST and self._copy(source, slot, length):
+            self._tokens[slot, :length] = tokens[:length]
+            held = length
+        self.lengths[slot] = held
+        self._last_use[slot] = self._clock()
+        return slot
+
+    def append(self, slot: int, tokens: np.ndarray) -> None:
+        """Notes that the cache of a slot now also holds ``tokens``."""
+        start = int(self.lengths[slot])
+        self._tokens[slot, start : start + len(tokens)] = tokens
+        self.lengths[slot] = start + len(tokens)
+
+    def release(self, sequence_id: int) -> None:
+        """The sequence has ended; its slot becomes idle. An unknown sequence is ignored: it may have been evicted."""
+        slot = self._slot_of.pop(sequence_id, None)
+        if slot is not None:
+            self._owner[slot] = None
+            if self.lengths[slot] < COPY_AT_LEAST:
+                self.lengths[slot] = 0  # not worth keeping: an empty slot is taken before any that could be reused
+
+    def _common_prefixes(self, tokens: np.ndarray) -> np.ndarray:
+        """For each slot, how many of ``tokens`` its cache begins with: int [slots]."""
+        if len(tokens) == 0:
+            return np.zeros(len(self.lengths), np.int64)
+        equal = self._tokens[:, : len(tokens)] == tokens
+        first_difference = np.where(equal.all(axis=1), len(tokens), equal.argmin(axis=1))
+        return np.minimum(first_difference, self.lengths)
+
+    def _choose(self, source: int, common: int) -> int | None:
+        """The slot to give to a new sequence whose longest cached prefix, ``common`` tokens, lies in ``source``."""
+        if self._owner[source] is None and common == self.lengths[source] > 0:
+            return source  # the new sequence continues what is cached there: nothing is lost and nothing is copied
+        free = [slot for slot, owner in enumerate(self._owner) if owner is None]
+        if free:
+            # Empty slots first, then the least recently used; the slot with the prefix last, for copying keeps both.
+            return min(free, key=lambda slot: (common > 0 and slot == source, self.lengths[slot] > 0, self._last_use[slot]))
+        oldest = int(self._last_use.argmin())
+        return oldest if self._clock() - self._last_use[oldest] > STALE_AFTER else None
+
+    def _own(self, slot: int, sequence_id: int) -> None:
+        former = self._owner[slot]
+        if former is not None:
+            del self._slot_of[former]  # evicted: its next step is answered "unknown" and its gateway sends it again
+        self._owner[slot] = sequence_id
+        self._slot_of[sequence_id] = slot

@@ -1,0 +1,52 @@
+"""How many slots fit: free memory of the machine or of the container, whichever is less."""
+
+from pathlib import Path
+
+MOST_SLOTS = 32  # of an automatic choice
+
+
+def choose_slots(asked: str, slot_bytes: int) -> int:
+    """The number of slots for ``asked``: a number, or "auto" for as many as half of the free memory holds, at most 32.
+
+    Raises ValueError with a sentence where the asked slots, or a single one, do not fit.
+    """
+    free = free_memory()
+    if asked == "auto":
+        slots = min(MOST_SLOTS, free // 2 // slot_bytes)
+        if slots < 1:
+            raise ValueError(
+                f"one slot takes {_gib(slot_bytes)} GiB, half of the free memory is {_gib(free // 2)} GiB: "
+                "export with a smaller --context-length, or free some memory"
+            )
+        return slots
+    if not asked.isdecimal() or int(asked) < 1:
+        raise ValueError(f"slots: is {asked!r}, must be 'auto' or a number from 1 on")
+    slots = int(asked)
+    if slots * slot_bytes > free:
+        raise ValueError(
+            f"{slots} slots take {_gib(slots * slot_bytes)} GiB, {_gib(free)} GiB of memory are free: "
+            f"ask for at most {max(free // slot_bytes, 0)} slots, or export with a smaller --context-length"
+        )
+    return slots
+
+
+def free_memory() -> int:
+    """Bytes that can still be allocated: MemAvailable, bounded by what is left of the cgroup's limit."""
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
+    if limit is not None and used is not None:
+        free = min(free, limit - used)
+    return max(free, 0)
+
+
+def _cgroup(name: str) -> int | None:
+    try:
+        text = Path("/sys/fs/cgroup", name).read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None  # "max" is no limit
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f}"

@@ -1,0 +1,93 @@
+"""The Triton backend ``onnx_decoder``: requests in, responses out. The only file that knows ``triton_python_backend_utils``.
+
+A model of this backend is data only: ``config.pbtxt`` and, in its version directory, ``model.onnx`` and ``tokenizer.json``.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from decoder import Decoder, Row
+from kv_pool import KvPool
+from memory import choose_slots
+from step import Stepper, StepResult, StepRow
+from wire import BadStep, Limits, Step, pack, parse
+
+
+class TritonPythonModel:
+    def initialize(self, args: dict[str, str]) -> None:
+        """Loads the session and touches the whole KV pool. Any failure refuses the model with one sentence."""
+        try:
+            self._load(args)
+        except Exception as exc:
+            raise pb_utils.TritonModelException(f"{args['model_name']}: {exc}") from exc
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """One forward pass for all rows of all requests; a bad request is answered alone."""
+        responses: list[Any] = [None] * len(requests)
+        steps: list[tuple[int, Step]] = []
+        for index, request in enumerate(requests):
+            arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            try:
+                if "describe" in arrays:
+                    responses[index] = _response({"description": self._description[None]})
+                else:
+                    steps.append((index, parse(arrays, self._limits, StepRow)))
+            except BadStep as exc:
+                responses[index] = _error(str(exc), pb_utils.TritonError.INVALID_ARG)
+        rows = [row for _, step in steps for row in step.rows]
+        results = self._stepper.step(rows, [sequence for _, step in steps for sequence in step.release])
+        end = 0
+        for index, step in steps:
+            start, end = end, end + len(step.rows)
+            responses[index] = self._answer(results[start:end])
+        return responses
+
+    def _load(self, args: dict[str, str]) -> None:
+        config = json.loads(args["model_config"])
+        parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
+        directory = Path(args["model_repository"]) / args["model_version"]
+        context_length = int(parameters["context_length"])
+        decoder = Decoder(
+            directory / "model.onnx",
+            slots=_slots(parameters),
+            context_length=context_length,
+            provider="cuda" if args["model_instance_kind"] == "GPU" else "cpu",
+        )
+        pool = KvPool(decoder.slots, context_length, decoder.copy_prefix)
+        self._stepper = Stepper(pool, decoder, Row)
+        self._candidate_count = decoder.candidate_count
+        self._limits = Limits(context_length, decoder.vocabulary_size, decoder.slots)
+        self._description = _description(directory, parameters | {"slots": str(decoder.slots), "provider": decoder.device})
+        pb_utils.Logger.log_info(f"{args['model_name']}: {decoder.slots} slots of {context_length} tokens on {decoder.device}")
+
+    def _answer(self, results: list[StepResult]) -> Any:
+        return _response(pack(results, self._candidate_count, self._limits.vocabulary_size))
+
+
+def _slots(parameters: dict[str, str]) -> Callable[[int], int]:
+    asked = os.environ.get("TIDEGATE_SLOTS") or parameters["slots"]
+    return lambda slot_bytes: choose_slots(asked, slot_bytes)
+
+
+def _description(directory: Path, parameters: dict[str, str]) -> np.ndarray:
+    template = directory / "chat_template.jinja"
+    document = {
+        "parameters": parameters,
+        "tokenizer": (directory / "tokenizer.json").read_text("utf-8"),
+        "chat_template": template.read_text("utf-8") if template.exists() else None,
+    }
+    return np.frombuffer(json.dumps(document).encode(), np.uint8)
+
+
+def _response(outputs: dict[str, np.ndarray]) -> Any:
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, np.ascontiguousarray(array)) for name, array in outputs.items()])
+
+
+def _error(message: str, code: int) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

@@ -1,0 +1,79 @@
+"""The decoder's promise: a row's logits are the same to the last bit, however it is computed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backends.onnx_decoder.decoder import Decoder, Row
+from tests.conftest import DEMO, TINY
+
+TOKENS = np.random.default_rng(11).integers(0, 49152, 40).astype(np.int32)
+# onnxruntime's kernels for these do not all add up in the same order for every number of rows.
+WIDER_VECTORS = "avx512f" in Path("/proc/cpuinfo").read_text()
+
+
+@pytest.fixture(scope="module", params=[TINY, DEMO])
+def decoder(request: pytest.FixtureRequest, model_repository: Path) -> Decoder:
+    return Decoder(model_repository / request.param / "1" / "model.onnx", slots=8, context_length=256)
+
+
+def logits(decoder: Decoder, *rows: tuple[int, int, Sequence[int] | np.ndarray]) -> np.ndarray:
+    """Full logits of all new positions of rows (slot, past, tokens), row after row."""
+    found = decoder.run([Row(slot, past, np.array(tokens, np.int32), len(tokens), full_logits=True) for slot, past, tokens in rows])
+    return np.concatenate([candidates.logits for candidates in found if candidates.logits is not None])
+
+
+def assert_same(one: np.ndarray, other: np.ndarray) -> None:
+    assert one.shape == other.shape
+    if WIDER_VECTORS:
+        assert np.abs(one - other).max() < 0.2 * other.std()
+    else:
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 8, 9, 25])
+def test_chunks_give_the_bits_of_the_whole(decoder: Decoder, chunk: int) -> None:
+    whole = logits(decoder, (0, 0, TOKENS))
+    pieces = [logits(decoder, (3, start, TOKENS[start : start + chunk])) for start in range(0, len(TOKENS), chunk)]
+    assert_same(np.concatenate(pieces), whole)
+
+
+def test_crowds_give_the_bits_of_one_alone(decoder: Decoder) -> None:
+    """Decode, verification and prefill rows of unlike pasts together, in any slots, with idle ones between."""
+    pasts, counts, slots = [20, 3, 31, 12, 0], [1, 4, 1, 8, 30], [1, 2, 4, 6, 7]
+    places = list(zip(slots, pasts, counts, strict=True))
+    whole = logits(decoder, (0, 0, TOKENS))
+    for slot, past, _ in places:
+        if past:
+            logits(decoder, (slot, 0, TOKENS[:past]))
+    crowd = logits(decoder, *((slot, past, TOKENS[past : past + count]) for slot, past, count in places))
+    assert_same(crowd, np.concatenate([whole[past : past + count] for _, past, count in places]))
+
+
+def test_idle_slots_keep_what_they_hold(decoder: Decoder) -> None:
+    whole = logits(decoder, (0, 0, TOKENS))
+    logits(decoder, (2, 0, TOKENS[:30]))
+    for step in range(5):
+        logits(decoder, (1, step, TOKENS[step : step + 1]), (3, step, TOKENS[step : step + 1]))
+    assert_same(logits(decoder, (2, 30, TOKENS[30:])), whole[30:])
+
+
+def test_copied_prefix_gives_the_bits_of_a_computed_one(decoder: Decoder) -> None:
+    whole = logits(decoder, (0, 0, TOKENS))
+    assert decoder.copy_prefix(0, 5, 17)
+    assert_same(logits(decoder, (5, 17, TOKENS[17:])), whole[17:])
+
+
+def test_context_is_usable_to_its_last_position(decoder: Decoder) -> None:
+    tokens = np.resize(TOKENS, decoder.context_length)
+    whole = logits(decoder, (0, 0, tokens))
+    logits(decoder, (1, 0, tokens[:-2]))
+    assert_same(logits(decoder, (1, 254, tokens[254:255])), whole[254:255])
+    assert_same(logits(decoder, (1, 255, tokens[255:])), whole[255:])
+
+
+def test_a_chunk_without_wanted_positions_gives_none(decoder: Decoder) -> None:
+    (found,) = decoder.run([Row(0, 0, TOKENS, 0)])
+    assert found.candidate_id.shape == (0, 64) and found.log_normalizer.shape == (0,)

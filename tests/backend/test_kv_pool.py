@@ -1,0 +1,128 @@
+"""The pool's promises, without a decoder: what is evicted, what is reused, what is forgotten."""
+
+import numpy as np
+import pytest
+
+from backends.onnx_decoder.kv_pool import COPY_AT_LEAST, STALE_AFTER, KvPool
+
+PROMPT = np.arange(100, 160, dtype=np.int32)
+OTHER = np.arange(500, 560, dtype=np.int32)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+@pytest.fixture
+def copies() -> list[tuple[int, int, int]]:
+    return []
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def pool(copies: list[tuple[int, int, int]], clock: Clock) -> KvPool:
+    return KvPool(slots=3, context_length=128, copy=lambda *copy: copies.append(copy) or True, clock=clock)
+
+
+def begin(pool: KvPool, sequence_id: int, tokens: np.ndarray) -> tuple[int, int]:
+    """Begins and computes a whole sequence; returns its slot and how many tokens were reused."""
+    slot = pool.begin(sequence_id, tokens, len(tokens) - 1)
+    assert slot is not None
+    reused = int(pool.lengths[slot])
+    pool.append(slot, tokens[reused:])
+    return slot, reused
+
+
+def test_unknown_sequence_is_not_found(pool: KvPool) -> None:
+    assert pool.find(7, 1) is None
+
+
+def test_smaller_past_rolls_back_and_larger_is_unknown(pool: KvPool) -> None:
+    slot, _ = begin(pool, 1, PROMPT)
+    assert pool.find(1, 40) == slot
+    assert pool.lengths[slot] == 40
+    assert pool.find(1, 41) is None
+
+
+def test_continuing_a_finished_sequence_takes_its_slot_over_without_a_copy(pool: KvPool, copies: list) -> None:
+    slot, _ = begin(pool, 1, PROMPT)
+    pool.release(1)
+    assert begin(pool, 2, np.concatenate([PROMPT, OTHER])) == (slot, len(PROMPT))
+    assert copies == []
+
+
+def test_prefix_of_a_running_sequence_is_copied_and_both_go_on(pool: KvPool, copies: list) -> None:
+    first, _ = begin(pool, 1, PROMPT)
+    second, reused = begin(pool, 2, np.concatenate([PROMPT[:30], OTHER]))
+    assert (reused, copies) == (30, [(first, second, 30)])
+    assert pool.find(1, len(PROMPT)) == first
+
+
+def test_short_common_prefix_is_not_copied(pool: KvPool, copies: list) -> None:
+    begin(pool, 1, PROMPT)
+    _, reused = begin(pool, 2, np.concatenate([PROMPT[: COPY_AT_LEAST - 1], OTHER]))
+    assert (reused, copies) == (0, [])
+
+
+def test_the_last_token_is_always_left_to_compute(pool: KvPool) -> None:
+    begin(pool, 1, PROMPT)
+    pool.release(1)
+    _, reused = begin(pool, 2, PROMPT)
+    assert reused == len(PROMPT) - 1
+
+
+def test_no_slot_while_all_sequences_run(pool: KvPool) -> None:
+    for sequence_id in range(3):
+        begin(pool, sequence_id, OTHER + sequence_id)
+    assert pool.begin(9, PROMPT, 10) is None
+
+
+def test_least_recently_used_idle_slot_is_evicted_first(pool: KvPool) -> None:
+    slots = [begin(pool, sequence_id, OTHER + sequence_id)[0] for sequence_id in range(3)]
+    for sequence_id in (2, 0, 1):
+        assert pool.find(sequence_id, 60) is not None
+    for sequence_id in range(3):
+        pool.release(sequence_id)
+    assert begin(pool, 9, PROMPT)[0] == slots[2]
+
+
+def test_running_sequence_is_evicted_only_when_its_gateway_was_silent_for_long(pool: KvPool, clock: Clock) -> None:
+    slots = [begin(pool, sequence_id, OTHER + sequence_id)[0] for sequence_id in range(3)]
+    clock.now += STALE_AFTER + 10
+    pool.find(0, 60)
+    pool.find(2, 60)
+    assert begin(pool, 9, PROMPT)[0] == slots[1]
+    assert pool.find(1, 1) is None
+
+
+def test_beginning_again_keeps_what_is_still_true(pool: KvPool) -> None:
+    slot, _ = begin(pool, 1, PROMPT)
+    changed = np.concatenate([PROMPT[:25], OTHER])
+    assert begin(pool, 1, changed) == (slot, 25)
+
+
+def test_releasing_an_unknown_sequence_changes_nothing(pool: KvPool) -> None:
+    slot, _ = begin(pool, 1, PROMPT)
+    pool.release(99)
+    assert pool.find(1, len(PROMPT)) == slot
+
+
+def test_a_probe_of_one_token_leaves_an_empty_slot_behind(pool: KvPool) -> None:
+    """Otherwise every health check would push a reusable prefix out."""
+    begin(pool, 1, PROMPT)
+    pool.release(1)
+    begin(pool, 2, OTHER)
+    pool.release(2)
+    for probe in range(10, 20):
+        begin(pool, probe, np.zeros(1, np.int32))
+        pool.release(probe)
+    assert begin(pool, 3, PROMPT)[1] == len(PROMPT) - 1
+    assert begin(pool, 4, OTHER)[1] == len(OTHER) - 1
