@@ -1,0 +1,93 @@
+"""From the bytes of a request to a checked body, or to one sentence that says what is wrong with it."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, get_args
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, from_json
+
+from gateway.errors import InvalidRequest
+
+MAXIMUM_BODY = 1 << 20  # bytes
+LONGEST_ECHO = 40  # characters of what came that an error message repeats
+
+SomeBody = TypeVar("SomeBody", bound=BaseModel)
+
+
+class BodyTooLarge(InvalidRequest):
+    status = 413
+
+
+def json_body(schema: type[SomeBody]) -> Callable[[Request], Awaitable[SomeBody]]:
+    """A dependency that reads the request's body as ``schema``; it runs after the key was checked, so no stranger is parsed."""
+
+    async def read(request: Request) -> SomeBody:
+        _require_json(request.headers.get("content-type"))
+        return parse(schema, await _read_bytes(request))
+
+    return read
+
+
+def parse(schema: type[SomeBody], body: bytes) -> SomeBody:
+    """Raises InvalidRequest: without ``param`` where the body is no JSON object, with it where a field is wrong."""
+    try:
+        fields = from_json(body)
+    except ValueError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
+    if not isinstance(fields, dict):
+        raise InvalidRequest(f"The body must be a JSON object; got {echo(fields)}.")
+    try:
+        return schema.model_validate(fields)
+    except ValidationError as error:
+        raise _invalid_field(schema, error.errors(include_url=False)[0]) from error
+
+
+def echo(value: object) -> str:
+    """What came, as JSON in printable ASCII, cut short."""
+    text = json.dumps(value)
+    return text if len(text) <= LONGEST_ECHO else text[: LONGEST_ECHO - 3] + "..."
+
+
+def _require_json(content_type: str | None) -> None:
+    media_type = (content_type or "application/json").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise InvalidRequest(f"Content-Type is {echo(media_type)}; it must be application/json.")
+
+
+async def _read_bytes(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAXIMUM_BODY:
+            raise BodyTooLarge(f"The body is larger than {MAXIMUM_BODY} bytes, the most that is accepted.")
+    return bytes(body)
+
+
+def _invalid_field(schema: type[BaseModel], detail: ErrorDetails) -> InvalidRequest:
+    path, allowed, fields = "", "", schema.model_fields
+    for part in detail["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+        if isinstance(part, str) and part in fields:
+            allowed = fields[part].description or ""
+            fields = _nested_fields(fields[part].annotation)
+    path = _shown(path)
+    if detail["type"] == "extra_forbidden":
+        return InvalidRequest(f"{path} is not supported here; the fields that are: {', '.join(fields)}.", param=path)
+    if detail["type"] == "missing":
+        return InvalidRequest(f"{path} is missing; it must be {allowed}.", param=path)
+    return InvalidRequest(f"{path} is {echo(detail['input'])}; it must be {allowed}.", param=path)
+
+
+def _shown(name: str) -> str:
+    """A field's path: as it is where it is plain, escaped and cut short where a client's own name in it is not."""
+    return name if name.isascii() and name.isprintable() and len(name) <= LONGEST_ECHO else echo(name)
+
+
+def _nested_fields(annotation: object) -> dict[str, FieldInfo]:
+    """The fields of the one schema inside ``annotation``, if there is one: ``list[ChatMessage]`` has those of ChatMessage."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation.model_fields
+    return next((fields for argument in get_args(annotation) if (fields := _nested_fields(argument))), {})

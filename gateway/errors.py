@@ -1,0 +1,70 @@
+"""Everything that can go wrong, as the client is told it.
+
+TidegateError
+├── Unauthorized            401  no key, or a wrong one
+├── InvalidRequest          400  the request cannot mean anything; names the parameter
+│   └── ContextLengthExceeded  400  the prompt leaves no room for an answer
+├── ModelNotFound           404  no such model here
+├── Overloaded              429  too many requests wait already; says when to come again
+├── BackendUnavailable      503  Triton does not answer; says when to come again
+└── InternalError           500  anything else: logged in full, told in one sentence
+
+A message is for the client: it names what came and what is allowed, and nothing of the inside. Foreign errors are turned into one of these
+where they enter, with their cause.
+"""
+
+
+class TidegateError(Exception):
+    status = 500
+    kind = "server_error"  # `error.type` of /generate's envelope
+    openai_type = "server_error"
+    code: str | None = None
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after  # seconds
+
+
+class Unauthorized(TidegateError):
+    status = 401
+    kind = "auth_error"
+    openai_type = "invalid_request_error"
+    code = "invalid_api_key"
+
+    def __init__(self) -> None:
+        super().__init__("Unauthorized. Invalid or missing API Key.")
+
+
+class InvalidRequest(TidegateError):
+    status = 400
+    kind = "invalid_request"
+    openai_type = "invalid_request_error"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    code = "context_length_exceeded"
+
+
+class ModelNotFound(TidegateError):
+    status = 404
+    kind = "invalid_request"
+    openai_type = "invalid_request_error"
+    code = "model_not_found"
+
+
+class Overloaded(TidegateError):
+    status = 429
+    openai_type = "rate_limit_error"
+    code = "overloaded"
+
+
+class BackendUnavailable(TidegateError):
+    status = 503
+    code = "backend_unavailable"
+
+
+class InternalError(TidegateError):
+    def __init__(self) -> None:
+        super().__init__("The server met an error it did not expect. It has been logged; please try again.")

@@ -1,0 +1,38 @@
+"""What Triton tells about a model it serves: everything the gateway needs to know of a checkpoint."""
+
+import json
+from dataclasses import dataclass
+
+from gateway.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str  # in Triton's repository
+    checkpoint: str  # the checkpoint's file name
+    created: int  # Unix time of the checkpoint file
+    context_length: int  # positions of a sequence, prompt and text together
+    candidates: int  # k: how many candidates of a position cross the wire
+    vocabulary_size: int
+    slots: int  # sequences that Triton caches at once
+    end_tokens: frozenset[int]
+    tokenizer: Tokenizer
+    parameters: dict[str, str]  # all of config.pbtxt, and the settled slots and provider
+
+    @classmethod
+    def from_description(cls, name: str, description: bytes) -> "Model":
+        """Reads the backend's ``description`` (docs/wire-contract.md)."""
+        document = json.loads(description)
+        parameters: dict[str, str] = document["parameters"]
+        return cls(
+            name=name,
+            checkpoint=parameters["checkpoint"],
+            created=int(parameters["created"]),
+            context_length=int(parameters["context_length"]),
+            candidates=int(parameters["candidates"]),
+            vocabulary_size=int(parameters["vocabulary_size"]),
+            slots=int(parameters["slots"]),
+            end_tokens=frozenset(int(token) for token in parameters["end_tokens"].split(",") if token),
+            tokenizer=Tokenizer(document["tokenizer"], document["chat_template"]),
+            parameters=parameters,
+        )

@@ -1,0 +1,1 @@
+"""One module a group of routes. A route says what it takes and what it answers; errors are raised and answered elsewhere."""

@@ -1,0 +1,37 @@
+"""One step as the engine sees it, and the one seam to whatever runs it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+UNKNOWN = -1  # cached_length: the sequence is not cached there, send all its tokens
+NO_SLOT = -2  # cached_length: no slot is free
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """A sequence's part of a step; the names and meanings are those of docs/wire-contract.md."""
+
+    sequence_id: int
+    past_length: int
+    tokens: np.ndarray  # int32: everything known beyond past_length
+    token_limit: int
+    logit_count: int = 1
+    full_logits: bool = False
+
+
+@dataclass(frozen=True)
+class StepAnswer:
+    """``positions`` of the arrays belong to the rows that reached their end, in row order."""
+
+    cached_length: np.ndarray  # int32 [rows]
+    candidate_id: np.ndarray  # int32 [positions, k]
+    candidate_logit: np.ndarray  # float32 [positions, k]
+    logits: np.ndarray  # float32 [asked positions, vocabulary]
+
+
+class Backend(Protocol):
+    async def step(self, model: str, rows: list[StepRow], release: list[int]) -> StepAnswer:
+        """Runs one forward pass. Raises BackendUnavailable where a retry may help; a step may be sent again at any time."""
+        ...

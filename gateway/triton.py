@@ -1,0 +1,111 @@
+"""Triton over gRPC: one message a step. Every gRPC error becomes one of ours here."""
+
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc import service_pb2_grpc
+
+from gateway.errors import BackendUnavailable, InternalError
+from gateway.model import Model
+from gateway.step import StepAnswer, StepRow
+
+# The defaults wait a second and more between attempts; Triton restarts in less.
+CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200),
+]
+TRITON_TYPES = {"uint64": "UINT64", "int32": "INT32", "bool": "BOOL"}
+NUMPY_TYPES = {"INT32": np.int32, "FP32": np.float32, "UINT8": np.uint8}
+# Codes after which the same step may be sent again: a restart of Triton or of its Python stub, a stall, a full queue.
+TRANSIENT = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNKNOWN,
+}
+STEP_TIMEOUT = 30.0  # seconds; a step takes milliseconds
+
+
+class TritonClient:
+    """A channel to one Triton. Use as an async context manager, inside a running event loop."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    async def __aenter__(self) -> "TritonClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.close()
+
+    async def models(self) -> list[str]:
+        """Names of the models that are ready, in the repository's order. Raises BackendUnavailable."""
+        index = await self._call(self._stub.RepositoryIndex, pb.RepositoryIndexRequest(ready=True), timeout=5.0)
+        return [model.name for model in index.models]
+
+    async def describe(self, name: str) -> Model:
+        """Everything Triton knows about a model. Raises BackendUnavailable."""
+        request = pb.ModelInferRequest(model_name=name)
+        _add_input(request, "describe", np.ones(1, np.bool_))
+        outputs = _outputs(await self._call(self._stub.ModelInfer, request, timeout=10.0))
+        return Model.from_description(name, outputs["description"].tobytes())
+
+    async def step(self, model: str, rows: list[StepRow], release: list[int]) -> StepAnswer:
+        outputs = _outputs(await self._call(self._stub.ModelInfer, step_request(model, rows, release), STEP_TIMEOUT))
+        return StepAnswer(
+            cached_length=outputs["cached_length"],
+            candidate_id=outputs["candidate_id"],
+            candidate_logit=outputs["candidate_logit"],
+            logits=outputs.get("logits", np.zeros((0, 0), np.float32)),
+        )
+
+    async def _call(self, method: Any, request: Any, timeout: float) -> Any:
+        try:
+            return await method(request, timeout=timeout)
+        except grpc.aio.AioRpcError as exc:
+            if exc.code() in TRANSIENT:
+                raise BackendUnavailable("The model server does not answer. Please try again.", retry_after=2) from exc
+            raise InternalError from exc
+
+
+def step_request(model: str, rows: list[StepRow], release: list[int]) -> pb.ModelInferRequest:
+    """The message of a step: docs/wire-contract.md, table of inputs."""
+    request = pb.ModelInferRequest(model_name=model)
+    _add_input(request, "sequence_id", np.array([row.sequence_id for row in rows], np.uint64))
+    _add_input(request, "past_length", np.array([row.past_length for row in rows], np.int32))
+    _add_input(request, "token_count", np.array([len(row.tokens) for row in rows], np.int32))
+    _add_input(request, "token_limit", np.array([row.token_limit for row in rows], np.int32))
+    _add_input(request, "logit_count", np.array([row.logit_count for row in rows], np.int32))
+    _add_input(request, "full_logits", np.array([row.full_logits for row in rows], np.bool_))
+    _add_input(request, "tokens", np.concatenate([row.tokens for row in rows]) if rows else np.zeros(0, np.int32))
+    _add_input(request, "release", np.array(release, np.uint64))
+    return request
+
+
+def _add_input(request: pb.ModelInferRequest, name: str, array: np.ndarray) -> None:
+    tensor = request.inputs.add()
+    tensor.name, tensor.datatype = name, TRITON_TYPES[array.dtype.name]
+    tensor.shape.extend((1, len(array)))
+    request.raw_input_contents.append(array.tobytes())
+
+
+def _outputs(response: pb.ModelInferResponse) -> dict[str, np.ndarray]:
+    """Outputs by name without the batch dimension; read-only views of the message."""
+    arrays = {}
+    for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+        array = np.frombuffer(raw, NUMPY_TYPES[tensor.datatype])
+        if array.size != np.prod(tensor.shape):
+            # Seen with numpy 2 in an old Python backend: right shapes, no bytes.
+            raise InternalError from ValueError(f"output {tensor.name} has shape {list(tensor.shape)} and {array.size} values")
+        arrays[tensor.name] = array.reshape(tensor.shape[1:])
+    return arrays

@@ -1,0 +1,182 @@
+"""POST /v1/chat/completions: the documented command, OpenAI's own client, every bound, the shape of every answer."""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from tests.gateway.http_client import CHAT, client, events
+from tests.gateway.test_http_schemas import CHAT_BOUNDS
+
+
+@pytest.fixture
+def sdk(gateway_url: str, api_key: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{gateway_url}/v1", api_key=api_key, max_retries=0, timeout=60) as opened:
+        yield opened
+
+
+def documented_curl(url: str, key: str) -> dict[str, Any]:
+    body = (
+        '{"model": "latest_checkpoint.pt", "messages": [{"role": "user", "content": "Hello, world!"}], '
+        '"max_tokens": 100, "temperature": 0.7}'
+    )
+    command = ["curl", "-sS", f"{url}/v1/chat/completions", "-H", "Content-Type: application/json"]
+    command += ["-H", f"Authorization: Bearer {key}", "-d", body]
+    answer: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, timeout=60, check=True).stdout)
+    return answer
+
+
+def test_the_documented_curl_command_answers(gateway_url: str, api_key: str) -> None:
+    before = int(time.time())
+    body = documented_curl(gateway_url, api_key)
+    assert re.fullmatch("chatcmpl-[0-9a-f]{24}", body["id"])
+    assert body["object"] == "chat.completion" and before <= body["created"] <= time.time()
+    assert "system_fingerprint" in body and body["model"]
+    (choice,) = body["choices"]
+    assert choice["message"].keys() == {"role", "content", "refusal"}
+    assert choice["message"]["role"] == "assistant" and choice["message"]["content"] and choice["message"]["refusal"] is None
+    assert choice["index"] == 0 and choice["logprobs"] is None and choice["finish_reason"] in ("stop", "length")
+    usage = body["usage"]
+    assert 1 <= usage["completion_tokens"] <= 100 and usage["prompt_tokens"] > 3
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+def test_the_documented_curl_command_answers_without_a_chat_template(tiny_gateway_url: str, api_key: str) -> None:
+    body = documented_curl(tiny_gateway_url, api_key)
+    assert body["object"] == "chat.completion" and body["choices"][0]["message"]["role"] == "assistant"
+
+
+def test_without_a_chat_template_the_contents_are_lines(tiny_gateway_url: str, api_key: str) -> None:
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]
+    with client(tiny_gateway_url, api_key) as http:
+        body = {"model": "latest_checkpoint.pt", "max_tokens": 5, "temperature": 0}
+        chat = http.post("/v1/chat/completions", json=body | {"messages": messages}).json()
+        lines = http.post("/generate", json={"prompt": "Be kind.\nHello", "max_length": 5, "temperature": 0}).json()
+        empty = http.post("/v1/chat/completions", json=body | {"messages": [{"role": "user", "content": ""}]})
+    assert "Be kind.\nHello" + chat["choices"][0]["message"]["content"] == lines["data"]["generated_text"]
+    assert empty.status_code == 400 and empty.json()["error"]["param"] == "messages"
+
+
+def test_a_text_ends_where_the_context_ends(tiny_gateway_url: str, api_key: str) -> None:
+    with client(tiny_gateway_url, api_key) as http:
+        context = http.get("/v1/models/latest_checkpoint.pt").json()["context_length"]
+        answer = http.post("/v1/chat/completions", json=CHAT | {"max_tokens": 1_000_000, "temperature": 0}).json()
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"]["total_tokens"] == context
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_without_room_for_an_answer_is_400_before_any_text(tiny_gateway_url: str, api_key: str, stream: bool) -> None:
+    with client(tiny_gateway_url, api_key) as http:
+        context = http.get("/v1/models/latest_checkpoint.pt").json()["context_length"]
+        long = [{"role": "user", "content": "hello " * context}]
+        response = http.post("/v1/chat/completions", json=CHAT | {"messages": long, "stream": stream})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["code"], error["type"]) == ("context_length_exceeded", "invalid_request_error")
+    assert str(context) in error["message"]
+
+
+@pytest.mark.parametrize(("name", "lowest", "highest", "below", "above"), CHAT_BOUNDS)
+def test_every_bound_holds_over_http(gateway_url: str, api_key: str, name, lowest, highest, below, above) -> None:
+    with client(gateway_url, api_key) as http:
+        for value in (lowest, highest):
+            # At its upper bound max_tokens may cost a whole context: the first event is enough there.
+            with http.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True, name: value}) as response:
+                assert response.status_code == 200, response.read()
+                assert next(response.iter_lines()).startswith('data: {"id": "chatcmpl-')
+        for value in (below, above):
+            response = http.post("/v1/chat/completions", json=CHAT | {name: value})
+            assert response.status_code == 400
+            error = response.json()["error"]
+            assert error.keys() == {"message", "type", "param", "code"}
+            assert (error["type"], error["param"]) == ("invalid_request_error", name)
+            assert error["message"].startswith(f"{name} is ") and "it must be" in error["message"]
+
+
+def test_an_unknown_model_is_404(gateway_url: str, api_key: str) -> None:
+    with client(gateway_url, api_key) as http:
+        response = http.post("/v1/chat/completions", json=CHAT | {"model": "gpt-4"})
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(("content", "param"), [(b"{", None), (b"[]", None), (b"{}", "model")])
+def test_a_bad_body_is_400_and_never_422(gateway_url: str, api_key: str, content: bytes, param: str | None) -> None:
+    with client(gateway_url, api_key) as http:
+        response = http.post("/v1/chat/completions", content=content, headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("include_usage", [False, True])
+def test_the_chunks_have_the_shape_that_clients_expect(gateway_url: str, api_key: str, include_usage: bool) -> None:
+    body = CHAT | {"max_tokens": 8, "temperature": 0, "stream": True, "stream_options": {"include_usage": include_usage}}
+    with client(gateway_url, api_key) as http:
+        response = http.post("/v1/chat/completions", json=body)
+        whole = http.post("/v1/chat/completions", json=body | {"stream": False}).json()
+    assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["Cache-Control"] == "no-cache" and response.headers["X-Accel-Buffering"] == "no"
+    chunks = events(response)
+    assert len({(chunk["id"], chunk["created"], chunk["model"], chunk["object"]) for chunk in chunks}) == 1
+    if include_usage:
+        last = chunks.pop()
+        assert last["choices"] == [] and last["usage"] == whole["usage"]
+        assert all(chunk["usage"] is None for chunk in chunks)
+    else:
+        assert not any("usage" in chunk for chunk in chunks)
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert choices[0]["delta"] == {"role": "assistant", "content": ""}
+    assert choices[-1]["delta"] == {} and choices[-1]["finish_reason"] == whole["choices"][0]["finish_reason"]
+    assert all(choice["finish_reason"] is None and choice["logprobs"] is None for choice in choices[:-1])
+    assert "".join(choice["delta"].get("content", "") for choice in choices) == whole["choices"][0]["message"]["content"]
+
+
+def test_a_stop_string_ends_the_text_and_is_not_part_of_it(gateway_url: str, api_key: str) -> None:
+    body = CHAT | {"max_tokens": 24, "temperature": 0}
+    with client(gateway_url, api_key) as http:
+        text = http.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
+        stop = text[len(text) // 2 :][:3]  # begins and ends inside of tokens, if it must
+        for stops in (stop, ["never this", stop]):
+            choice = http.post("/v1/chat/completions", json=body | {"stop": stops}).json()["choices"][0]
+            assert choice["message"]["content"] == text[: text.index(stop)]
+            assert choice["finish_reason"] == "stop"
+
+
+def test_the_openai_client_gets_an_answer(sdk: openai.OpenAI) -> None:
+    answer = sdk.chat.completions.create(**CHAT, temperature=0, user="u", n=1, seed=1)
+    assert answer.choices[0].message.content and answer.usage and answer.usage.completion_tokens == 2
+    assert [model.id for model in sdk.models.list()].count(answer.model) == 1
+    assert sdk.models.retrieve("latest_checkpoint.pt").id == answer.model
+
+
+def test_the_openai_client_streams(sdk: openai.OpenAI) -> None:
+    whole = sdk.chat.completions.create(**CHAT, temperature=0).choices[0].message.content
+    stream = sdk.chat.completions.create(**CHAT, temperature=0, stream=True, stream_options={"include_usage": True})
+    chunks = list(stream)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == whole
+    assert chunks[-1].usage and chunks[-1].usage.completion_tokens == 2
+
+
+def test_the_openai_client_takes_its_own_answer_back(sdk: openai.OpenAI) -> None:
+    first = sdk.chat.completions.create(**CHAT)
+    messages = [*CHAT["messages"], first.choices[0].message, {"role": "user", "content": [{"type": "text", "text": "And?"}]}]
+    second = sdk.chat.completions.create(model=first.model, messages=messages, max_completion_tokens=2)
+    assert second.usage and first.usage and second.usage.prompt_tokens > first.usage.prompt_tokens
+
+
+def test_the_openai_client_raises_what_it_documents(sdk: openai.OpenAI) -> None:
+    with pytest.raises(openai.AuthenticationError):
+        sdk.with_options(api_key="wrong").models.list()
+    with pytest.raises(openai.NotFoundError) as missing:
+        sdk.chat.completions.create(**CHAT | {"model": "gpt-4"})
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as refused:
+        sdk.chat.completions.create(**CHAT, temperature=3)
+    assert refused.value.param == "temperature"
+    with pytest.raises(openai.BadRequestError, match="tools is not supported here"):
+        sdk.chat.completions.create(**CHAT, tools=[{"type": "function", "function": {"name": "f"}}])
