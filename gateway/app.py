@@ -40,7 +40,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     async with AsyncExitStack() as closing:
         triton = await closing.enter_async_context(TritonClient(settings.triton_url))
-        models = [await triton.describe(name) for name in await triton.models()]
+        models = [await triton.describe(name) for name in await triton.wait_for_models(settings.recovery_timeout)]
         app.state.default_model = _default_model(settings, [model.name for model in models])
         app.state.engines = {model.name: Engine(triton, model, settings) for model in models}
         for engine in app.state.engines.values():

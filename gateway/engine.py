@@ -35,6 +35,7 @@ class Engine:
         self._release: list[int] = []  # ended sequences that Triton does not know of yet
         self._wake = asyncio.Event()
         self._failing_since: float | None = None
+        self._last_answer = -PROBE_TIMEOUT  # when Triton last answered a step
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -72,23 +73,27 @@ class Engine:
             self._leave(sequence)
 
     async def probe(self) -> None:
-        """Raises BackendUnavailable unless Triton answers a real step within a second."""
+        """Raises BackendUnavailable unless Triton has answered a real step within the last second, or answers one within the next."""
+        if time.monotonic() - self._last_answer < PROBE_TIMEOUT:
+            return
         row = StepRow(secrets.randbits(64), past_length=0, tokens=np.zeros(1, np.int32), token_limit=1)
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
                 await self._backend.step(self.model.name, [row], [])
-                await self._backend.step(self.model.name, [], [row.sequence_id])
         except TimeoutError as exc:
             raise BackendUnavailable("The model server does not answer within a second.", retry_after=2) from exc
+        self._last_answer = time.monotonic()
+        self._release.append(row.sequence_id)
+        self._wake.set()
 
     def _check(self, request: GenerationRequest) -> None:
         prompt, context = len(request.prompt_tokens), self.model.context_length
         if prompt == 0:
-            raise InvalidRequest("prompt: is empty, it must hold at least one token", param="prompt")
+            raise InvalidRequest(f"{request.prompt_field} has no token; it must hold at least one.", param=request.prompt_field)
         if prompt >= context:
             raise ContextLengthExceeded(
-                f"The prompt has {prompt} tokens; this model's context holds {context}, with at least one for the answer.",
-                param="prompt",
+                f"{request.prompt_field} has {prompt} tokens; this model's context holds {context}, with at least one for the answer.",
+                param=request.prompt_field,
             )
         if self._scheduler.waiting >= self._max_waiting:
             raise Overloaded(f"{self._scheduler.waiting} requests wait already. Please try again later.", retry_after=1)
@@ -103,7 +108,7 @@ class Engine:
             release, self._release = self._release, []
             try:
                 answer = await self._backend.step(self.model.name, [row for _, row in batch], release)
-                self._failing_since = None
+                self._failing_since, self._last_answer = None, time.monotonic()
                 self._deliver(batch, answer)
             except Exception as exc:
                 self._release = release + self._release

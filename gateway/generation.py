@@ -23,7 +23,8 @@ class SamplingParameters:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """``prompt_tokens`` fit into the model's context with at least one token to spare: the engine refuses them otherwise.
+    """``prompt_tokens`` fit into the model's context with at least one token to spare: the engine refuses them otherwise, in the name of
+    ``prompt_field``, the field of the request's body that they come from.
 
     ``seed``: the same seed gives the same text, alone or among others; None draws one. ``stop``: strings that end the text and
     are not part of it.
@@ -34,6 +35,7 @@ class GenerationRequest:
     sampling: SamplingParameters
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    prompt_field: str = "prompt"
 
 
 @dataclass(frozen=True)

@@ -140,4 +140,4 @@ class ChatBody(OpenAIBody):
     def generation(self, prompt_tokens: list[int]) -> GenerationRequest:
         sampling = SamplingParameters(self.temperature, self.top_k, self.top_p, self.presence_penalty, self.frequency_penalty)
         max_tokens = self.max_completion_tokens or self.max_tokens
-        return GenerationRequest(prompt_tokens, max_tokens, sampling, self.seed, tuple(self.stop))
+        return GenerationRequest(prompt_tokens, max_tokens, sampling, self.seed, tuple(self.stop), prompt_field="messages")

@@ -9,8 +9,8 @@ import numpy as np
 from gateway.errors import TidegateError
 from gateway.generation import Delta, FinishReason, GenerationRequest
 from gateway.model import Model
-from gateway.step import UNKNOWN, StepRow
 from gateway.sampling import needs_full_logits
+from gateway.step import UNKNOWN, StepRow
 
 
 class Sequence:

@@ -45,7 +45,9 @@ class Tokenizer:
         try:
             return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
         except UnicodeEncodeError as exc:
-            raise InvalidRequest(f"{param}: holds half of a surrogate pair, it must be valid Unicode text", param=param) from exc
+            raise InvalidRequest(
+                f"{param}: holds half of a surrogate pair, it must be valid Unicode text", param=param
+            ) from exc
         except Exception as exc:  # the library raises bare Exceptions
             raise InvalidRequest(f"{param}: holds a character that is not in this model's vocabulary", param=param) from exc
 

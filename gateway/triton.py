@@ -1,5 +1,7 @@
 """Triton over gRPC: one message a step. Every gRPC error becomes one of ours here."""
 
+import asyncio
+import time
 from typing import Any
 
 import grpc
@@ -47,6 +49,19 @@ class TritonClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self._channel.close()
+
+    async def wait_for_models(self, timeout: float) -> list[str]:
+        """Names of the models that are ready, waiting until there is one. Raises BackendUnavailable after ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                if models := await self.models():
+                    return models
+            except BackendUnavailable:
+                pass
+            if time.monotonic() > deadline:
+                raise BackendUnavailable(f"no Triton with a model answered within {timeout:.0f} seconds")
+            await asyncio.sleep(0.2)
 
     async def models(self) -> list[str]:
         """Names of the models that are ready, in the repository's order. Raises BackendUnavailable."""

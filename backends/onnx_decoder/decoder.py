@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-BATCHED_TOKENS = 8  # rows with more tokens are prefill chunks and run alone: padding them together would cost more than it saves
+BATCHED_TOKENS = (
+    8  # rows with more tokens are prefill chunks and run alone: padding them together would cost more than it saves
+)
 LEAST_QUERIES = 2  # of a row in attention: a single token brings a second query along that nothing reads
 BINDINGS = 256  # prepared bindings kept; decode needs one a (range, rows), prefill shapes come and go
 
@@ -71,9 +73,7 @@ class Decoder:
     ) -> None:
         """``slots`` may be a function of the bytes that one slot takes, asked once they are known."""
         self.context_length, self.device = context_length, provider
-        self._session = onnxruntime.InferenceSession(
-            str(model_path), _session_options(threads), providers=_providers(provider)
-        )
+        self._session = onnxruntime.InferenceSession(str(model_path), _session_options(threads), providers=_providers(provider))
         inputs = {value.name: value for value in self._session.get_inputs()}
         self._outputs = {value.name: value for value in self._session.get_outputs()}
         self._has_query_seqlens = "query_seqlens" in inputs
@@ -175,7 +175,7 @@ class Decoder:
         return binding
 
     def _bind(self, first: int, batch: int, longest: int, total: int, positions: int, full: bool) -> _Binding:
-        inputs = {
+        inputs: dict[str, np.ndarray] = {
             "tokens": np.zeros(total, np.int64),
             "pack_index": np.zeros(total, np.int64),
             "unpack_index": np.zeros((batch, longest), np.int64),
@@ -188,7 +188,7 @@ class Decoder:
         if self._has_query_seqlens:
             inputs["query_seqlens"] = np.zeros(batch, np.int32)
         k = self.candidate_count
-        outputs = {
+        outputs: dict[str, np.ndarray] = {
             "candidate_id": np.zeros((positions, k), np.int32),
             "candidate_logit": np.zeros((positions, k), np.float32),
             "log_normalizer": np.zeros(positions, np.float32),

@@ -5,7 +5,6 @@ A model of this backend is data only: ``config.pbtxt`` and, in its version direc
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from decoder import Decoder, Row
+from dlpack import SharedArray
 from kv_pool import KvPool
 from memory import choose_slots
-from step import Stepper, StepResult, StepRow
+from step import Stepper, StepRow
 from wire import BadStep, Limits, Step, pack, parse
 
 
@@ -29,13 +29,14 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One forward pass for all rows of all requests; a bad request is answered alone."""
+        self._sent.clear()  # Triton has copied the tensors of the last responses by now
         responses: list[Any] = [None] * len(requests)
         steps: list[tuple[int, Step]] = []
         for index, request in enumerate(requests):
-            arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            arrays = {tensor.name(): np.from_dlpack(tensor) for tensor in request.inputs()}
             try:
                 if "describe" in arrays:
-                    responses[index] = _response({"description": self._description[None]})
+                    responses[index] = self._response({"description": self._description[None]})
                 else:
                     steps.append((index, parse(arrays, self._limits, StepRow)))
             except BadStep as exc:
@@ -45,7 +46,7 @@ class TritonPythonModel:
         end = 0
         for index, step in steps:
             start, end = end, end + len(step.rows)
-            responses[index] = self._answer(results[start:end])
+            responses[index] = self._response(pack(results[start:end], self._candidate_count, self._limits.vocabulary_size))
         return responses
 
     def _load(self, args: dict[str, str]) -> None:
@@ -62,12 +63,15 @@ class TritonPythonModel:
         pool = KvPool(decoder.slots, context_length, decoder.copy_prefix)
         self._stepper = Stepper(pool, decoder, Row)
         self._candidate_count = decoder.candidate_count
+        self._sent: list[SharedArray] = []
         self._limits = Limits(context_length, decoder.vocabulary_size, decoder.slots)
         self._description = _description(directory, parameters | {"slots": str(decoder.slots), "provider": decoder.device})
         pb_utils.Logger.log_info(f"{args['model_name']}: {decoder.slots} slots of {context_length} tokens on {decoder.device}")
 
-    def _answer(self, results: list[StepResult]) -> Any:
-        return _response(pack(results, self._candidate_count, self._limits.vocabulary_size))
+    def _response(self, outputs: dict[str, np.ndarray]) -> Any:
+        shared = {name: SharedArray(array) for name, array in outputs.items()}
+        self._sent.extend(shared.values())
+        return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(name, array) for name, array in shared.items()])
 
 
 def _slots(parameters: dict[str, str]) -> Callable[[int], int]:
@@ -83,10 +87,6 @@ def _description(directory: Path, parameters: dict[str, str]) -> np.ndarray:
         "chat_template": template.read_text("utf-8") if template.exists() else None,
     }
     return np.frombuffer(json.dumps(document).encode(), np.uint8)
-
-
-def _response(outputs: dict[str, np.ndarray]) -> Any:
-    return pb_utils.InferenceResponse([pb_utils.Tensor(name, np.ascontiguousarray(array)) for name, array in outputs.items()])
 
 
 def _error(message: str, code: int) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from .decoder import Candidates, Decoder
+    from .decoder import Candidates, Decoder, Row
     from .kv_pool import KvPool
 
 UNKNOWN = -1  # the sequence is not cached here: send all its tokens with past_length 0
@@ -35,7 +35,7 @@ class StepResult:
 class Stepper:
     """``row_type`` is the decoder's ``Row``: Triton loads these files as top-level modules, so they do not import each other."""
 
-    def __init__(self, pool: "KvPool", decoder: "Decoder", row_type: type) -> None:
+    def __init__(self, pool: "KvPool", decoder: "Decoder", row_type: "type[Row]") -> None:
         self._pool, self._decoder, self._row = pool, decoder, row_type
 
     def step(self, rows: Sequence[StepRow], release: Iterable[int]) -> list[StepResult]:
@@ -46,7 +46,8 @@ class Stepper:
         waiting = list(enumerate(rows))
         while waiting:
             seen: set[int] = set()
-            now, later = [], []
+            now: list[tuple[int, StepRow]] = []
+            later: list[tuple[int, StepRow]] = []
             for index, row in waiting:
                 (later if row.sequence_id in seen else now).append((index, row))
                 seen.add(row.sequence_id)
@@ -78,7 +79,7 @@ class Stepper:
         # What a candidate is wanted for has to be computed; at least the last token always is.
         return self._pool.begin(row.sequence_id, row.tokens, len(row.tokens) - max(1, row.logit_count))
 
-    def _decoder_row(self, row: StepRow, slot: int) -> "Row":  # noqa: F821 (the decoder's)
+    def _decoder_row(self, row: StepRow, slot: int) -> "Row":
         past = int(self._pool.lengths[slot])
         tokens = row.tokens[past - row.past_length :]
         if len(tokens) <= row.token_limit:

@@ -47,9 +47,7 @@ def parse(arrays: Mapping[str, np.ndarray], limits: Limits, row_type: "type[Step
     ends = np.cumsum(values["token_count"], dtype=np.int64)
     rows = [
         row_type(int(sequence_id), int(past), values["tokens"][end - count : end], int(limit), int(logits), bool(full))
-        for sequence_id, past, count, limit, logits, full, end in zip(
-            *(values[name] for name in ROW_INPUTS), ends, strict=True
-        )
+        for sequence_id, past, count, limit, logits, full, end in zip(*(values[name] for name in ROW_INPUTS), ends, strict=True)
     ]
     return Step(rows, [int(sequence_id) for sequence_id in values["release"]])
 

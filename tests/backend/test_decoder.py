@@ -21,7 +21,9 @@ def decoder(request: pytest.FixtureRequest, model_repository: Path) -> Decoder:
 
 def logits(decoder: Decoder, *rows: tuple[int, int, Sequence[int] | np.ndarray]) -> np.ndarray:
     """Full logits of all new positions of rows (slot, past, tokens), row after row."""
-    found = decoder.run([Row(slot, past, np.array(tokens, np.int32), len(tokens), full_logits=True) for slot, past, tokens in rows])
+    found = decoder.run(
+        [Row(slot, past, np.array(tokens, np.int32), len(tokens), full_logits=True) for slot, past, tokens in rows]
+    )
     return np.concatenate([candidates.logits for candidates in found if candidates.logits is not None])
 
 

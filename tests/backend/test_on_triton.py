@@ -93,7 +93,11 @@ async def test_rows_of_any_lengths_in_one_step_do_not_disturb_each_other(client:
         row(4, 0, OTHER[::-1].copy(), limit=25),
     )
     assert answer.cached_length.tolist() == [31, 24, 60, 25]
-    expected = [await whole(client, PROMPT[:31]), await whole(client, OTHER[:24], logits=4), await whole(client, PROMPT[::-1].copy())]
+    expected = [
+        await whole(client, PROMPT[:31]),
+        await whole(client, OTHER[:24], logits=4),
+        await whole(client, PROMPT[::-1].copy()),
+    ]
     for got, one in zip(np.split(answer.candidate_logit, [1, 5]), expected, strict=True):
         np.testing.assert_allclose(got, one.candidate_logit, atol=2e-4)
     await step(client, release=(1, 2, 3, 4))
@@ -194,5 +198,7 @@ async def test_steps_of_many_gateways_at_once_each_get_their_own_answer(triton: 
 
 
 async def test_empty_request_is_a_step_of_nothing(client: TritonClient) -> None:
-    answer = await client._stub.ModelInfer(pb.ModelInferRequest(model_name=TINY, inputs=step_request(TINY, [], []).inputs[:1], raw_input_contents=[b""]))
+    answer = await client._stub.ModelInfer(
+        pb.ModelInferRequest(model_name=TINY, inputs=step_request(TINY, [], []).inputs[:1], raw_input_contents=[b""])
+    )
     assert list(answer.outputs[0].shape) == [1, 0]

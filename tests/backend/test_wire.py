@@ -87,7 +87,7 @@ arrays = st_numpy.arrays(
 @given(st.dictionaries(st.sampled_from(sorted(INPUTS)), arrays))
 def test_any_arrays_are_either_a_step_or_refused(inputs: dict[str, np.ndarray]) -> None:
     try:
-        step = parse({name: value for name, value in inputs.items()}, LIMITS, StepRow)
+        step = parse(inputs, LIMITS, StepRow)
     except BadStep:
         return
     for row in step.rows:

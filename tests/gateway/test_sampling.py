@@ -31,7 +31,9 @@ def reference_distribution(logits: np.ndarray, parameters: SamplingParameters, g
     return probability / probability.sum()
 
 
-def draw(logits: np.ndarray, parameters: SamplingParameters, generated: Counter[int], k: int, uniform: np.ndarray) -> np.ndarray:
+def draw(
+    logits: np.ndarray, parameters: SamplingParameters, generated: Counter[int], k: int, uniform: np.ndarray
+) -> np.ndarray:
     """Draws as the engine does: from the k candidates where they are enough, else from the full row."""
     if needs_full_logits(parameters, k):
         ids, values = candidates_of(logits, parameters, generated)
@@ -46,7 +48,9 @@ def draw(logits: np.ndarray, parameters: SamplingParameters, generated: Counter[
 @pytest.mark.parametrize("temperature", [0.0, 0.3, 0.7, 1.0, 2.0])
 @pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (0, 0.9), (5, 1.0), (8, 0.6), (1, 0.5), (30, 0.95), (60, 1.0)])
 @pytest.mark.parametrize("penalties", [(0.0, 0.0), (1.5, 0.0), (-1.0, 0.7)])
-def test_draws_follow_the_full_distribution(temperature: float, top_k: int, top_p: float, penalties: tuple[float, float]) -> None:
+def test_draws_follow_the_full_distribution(
+    temperature: float, top_k: int, top_p: float, penalties: tuple[float, float]
+) -> None:
     generator = np.random.default_rng(1)
     logits = generator.normal(0, 2, VOCABULARY).astype(np.float32)
     parameters = SamplingParameters(temperature, top_k, top_p, *penalties)
@@ -97,7 +101,9 @@ def test_uniforms_are_even_and_unrelated_between_neighbouring_seeds() -> None:
     st.floats(0, 1, exclude_min=True),
     st.floats(0, 1, exclude_max=True),
 )
-def test_any_parameters_choose_a_token_that_is_allowed(values: list[float], temperature: float, top_k: int, top_p: float, u: float) -> None:
+def test_any_parameters_choose_a_token_that_is_allowed(
+    values: list[float], temperature: float, top_k: int, top_p: float, u: float
+) -> None:
     logits = np.array(values, np.float32)
     parameters = SamplingParameters(temperature, top_k, top_p)
     token = draw(logits, parameters, Counter(), 64, np.array([u]))[0]

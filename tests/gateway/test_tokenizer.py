@@ -59,7 +59,10 @@ def test_any_tokens_give_the_text_that_decoding_them_at_once_gives(tokens: list[
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(alphabet="stop STOP#🙂", max_size=40), st.lists(st.sampled_from(["stop", "###", "o S", "🙂", "pst", "ss"]), min_size=1, max_size=4))
+@given(
+    st.text(alphabet="stop STOP#🙂", max_size=40),
+    st.lists(st.sampled_from(["stop", "###", "o S", "🙂", "pst", "ss"]), min_size=1, max_size=4),
+)
 def test_text_ends_before_the_first_stop_string_and_never_shows_a_piece_of_it(text: str, stop: list[str]) -> None:
     places = [place for place in (text.find(string) for string in stop) if place >= 0]
     expected = text[: min(places)] if places else text

@@ -1,0 +1,59 @@
+#| Targets
+#|   make serve         serve a checkpoint: sets up, exports it, starts Triton and the gateway; Ctrl-C stops all
+#|   make export        the export alone, into model_repository/ (all its options: .venv/bin/python -m export --help)
+#|   make test          all tests and checks
+#|   make setup         install what serving needs into .venv, from requirements/serve.lock
+#|   make setup-torch   install torch too, which reads .pt files (serve and export do it when they need it)
+#|   make clean         remove everything that was made: .venv, exported models, logs
+#|   make help          this list
+#|
+#| Settings (environment variables, or make serve NAME=value)
+#|   MODEL_CHECKPOINT   what to serve: a .pt, a .gguf, a Hugging Face directory (default: SmolLM2-135M-Instruct)
+#|   MODEL_NAME         its name for clients (default: from the file name)
+#|   PRECISION          fp32, int8, int8-row, int4 or fp16: how its weights are stored (default: int8)
+#|   TOKENIZER          a tokenizer.json, or a meta.pkl of nanoGPT (default: the checkpoint's own)
+#|   CHAT_TEMPLATE      dolly, none or a Jinja file (default: the checkpoint's own)
+#|   CONTEXT_LENGTH     positions of a sequence, prompt and text together (default: the model's own, at most 2048)
+#|   SLOTS              sequences cached at once (default: as many as fit into half of the memory, at most 32)
+#|   PORT               where the gateway listens (default: 5002)
+#|   HOST               on which address of this machine (default: 0.0.0.0, all of them)
+#|   MY_API_KEY         the key that clients send (default: a_default_key_for_testing, which everyone knows)
+#|   MAX_WAITING        requests that may queue before the answer is 429 (default: 256)
+#|   PREFILL_CHUNK      prompt tokens that one step may compute (default: 256)
+#|   RECOVERY_TIMEOUT   seconds that a text waits for a Triton that does not answer (default: 30)
+#|   TRITON_URL         gRPC address of a Triton that runs already: no export, no Triton of our own
+#|   PYTHON             the Python that makes .venv, 3.11 to 3.13 (default: python3, else one of them on PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help serve export test setup setup-torch clean
+
+PYTHON_USED := $(or $(PYTHON),python3)
+# torch is installed only where a file of torch.save has to be read.
+TORCH := $(if $(filter %.pt %.pth %.ckpt %.bin,$(MODEL_CHECKPOINT)),torch)
+
+# Each last line is one plain command that make starts without a shell: so a signal to make reaches it.
+help:
+	@sed -n 's/^#| \{0,1\}//p' Makefile
+
+serve:
+	@$(PYTHON_USED) -m scripts.bootstrap serve $(TORCH)
+	@.venv/bin/python -m serve
+
+export:
+	@$(PYTHON_USED) -m scripts.bootstrap export $(TORCH)
+	@.venv/bin/python -m serve.exporting
+
+setup:
+	@$(PYTHON_USED) -m scripts.bootstrap
+
+setup-torch:
+	@$(PYTHON_USED) -m scripts.bootstrap torch
+
+test:
+	@$(PYTHON_USED) -m scripts.bootstrap torch test
+	@scripts/test-packages
+	@scripts/checks
+
+clean:
+	rm -rf .venv .run .model_repository.export
+	find model_repository -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +

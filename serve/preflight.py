@@ -1,0 +1,65 @@
+"""What would make a start fail late, found at once. Standard library only."""
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+from serve.settings import Settings
+
+SHARED_MEMORY = Path("/dev/shm")
+NEEDED_SHARED_MEMORY = 64 * 2**20  # bytes: what Triton and its stub exchange lies there
+
+
+class PreflightError(Exception):
+    """Starting would fail. The message says why and names the way out."""
+
+
+def check(settings: Settings) -> None:
+    """PreflightError where the gateway could not listen, or Triton could not work."""
+    check_port(settings.gateway.host, settings.gateway.port)
+    if settings.own_triton:
+        check_shared_memory(SHARED_MEMORY)
+
+
+def check_port(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise PreflightError(f"HOST is {host!r}, which is no address of this machine: {error.strerror}.") from error
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(1)
+        except OSError as error:
+            raise PreflightError(_port_problem(host, port, error)) from error
+
+
+def _port_problem(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} is taken by another program; choose a free one: PORT={_free_port(host)} make serve"
+    if error.errno == errno.EACCES:
+        return f"port {port} is reserved for root; choose one from 1024 on: PORT={_free_port(host)} make serve"
+    return f"HOST is {host!r}, PORT is {port}: this machine cannot listen there: {error.strerror}."
+
+
+def _free_port(host: str) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.bind(("", 0))
+        return int(listener.getsockname()[1])
+
+
+def check_shared_memory(directory: Path) -> None:
+    if not os.access(directory, os.W_OK):
+        raise PreflightError(
+            f"Triton needs {directory}, which cannot be written: mount -t tmpfs -o mode=1777 tmpfs {directory}"
+        )
+    status = os.statvfs(directory)
+    free = status.f_bavail * status.f_frsize
+    if free < NEEDED_SHARED_MEMORY:
+        need, have = NEEDED_SHARED_MEMORY // 2**20, free // 2**20
+        raise PreflightError(
+            f"Triton needs {need} MiB in {directory}, {have} are free: remove files there, or remount it: -o size=1G"
+        )

@@ -1,0 +1,82 @@
+"""The settings of `make serve` and `make export`: environment variables, listed by `make help`.
+
+Standard library only: they are checked before anything is installed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.repository import MODEL_NAME, default_name
+from gateway.settings import Settings as GatewaySettings
+from gateway.settings import SettingsError
+
+PRECISIONS = ("fp32", "int8", "int8-row", "int4", "fp16")
+CHAT_TEMPLATES = ("dolly", "none")  # besides a Jinja file
+
+
+@dataclass(frozen=True)
+class Settings:
+    gateway: GatewaySettings  # PORT, HOST, MY_API_KEY, MODEL_NAME, TRITON_URL and its own: the gateway reads them again
+    own_triton: bool = True  # False: TRITON_URL names one that runs already
+    checkpoint: Path | None = None  # None: the demonstration model
+    precision: str = "int8"
+    tokenizer: Path | None = None  # None: the checkpoint's own
+    chat_template: str | None = None  # None: the checkpoint's own
+    context_length: int | None = None  # None: the model's own, at most 2048
+    slots: int | None = None  # None: as many as fit into half of the memory, at most 32
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """An empty variable counts as not set. SettingsError names the first bad one."""
+        values = {name: text.strip() for name, text in environment.items() if text.strip()}
+        name = values.get("MODEL_NAME")
+        if name and "TRITON_URL" not in values and not MODEL_NAME.fullmatch(name):
+            allowed = "letters, digits, '_', '.' and '-', and begins with neither '.' nor '-'"
+            raise SettingsError(f"MODEL_NAME is {name!r}; it may only hold {allowed}.")
+        return cls(
+            gateway=GatewaySettings.from_environment(environment),
+            own_triton="TRITON_URL" not in values,
+            checkpoint=_path(values, "MODEL_CHECKPOINT"),
+            precision=_precision(values),
+            tokenizer=_path(values, "TOKENIZER"),
+            chat_template=_chat_template(values),
+            context_length=_count(values, "CONTEXT_LENGTH"),
+            slots=_count(values, "SLOTS"),
+        )
+
+    def model_name(self, checkpoint: Path) -> str:
+        return self.gateway.model_name or default_name(checkpoint)
+
+
+def _path(values: Mapping[str, str], variable: str) -> Path | None:
+    if variable not in values:
+        return None
+    path = Path(values[variable]).expanduser()
+    if not path.exists():
+        raise SettingsError(f"{variable} is {str(path)!r}; there is no such file or directory.")
+    return path
+
+
+def _precision(values: Mapping[str, str]) -> str:
+    precision = values.get("PRECISION", "int8")
+    if precision not in PRECISIONS:
+        raise SettingsError(f"PRECISION is {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
+    return precision
+
+
+def _chat_template(values: Mapping[str, str]) -> str | None:
+    template = values.get("CHAT_TEMPLATE")
+    if template and template not in CHAT_TEMPLATES and not Path(template).is_file():
+        named = ", ".join(CHAT_TEMPLATES)
+        raise SettingsError(f"CHAT_TEMPLATE is {template!r}; it must be {named} or a Jinja file that exists.")
+    return template
+
+
+def _count(values: Mapping[str, str], variable: str) -> int | None:
+    text = values.get(variable)
+    if text is None or text == "auto":
+        return None
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) < 10**9):
+        raise SettingsError(f"{variable} is {text[:40]!r}; it must be a whole number of at least 1, or `auto`.")
+    return int(text)

@@ -1,0 +1,123 @@
+"""What many tests start: exported models, a real Triton, real gateways. Each is started once a run, on free ports, and stopped by us."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serve.triton_server import TritonServer, free_port
+from tests.export import samples
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".run" / "tests"  # exports are kept between runs; the exporter itself knows when they are out of date
+DEMO = "smollm2-135m-instruct-q4_1"
+TINY = "tiny-gpt2"
+CHARACTERS = "tiny-characters"
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def api_key() -> str:
+    return "a_default_key_for_testing"
+
+
+def export(*arguments: str | Path) -> None:
+    """Runs ``python -m export`` as a user would; fails with what it said."""
+    command = [sys.executable, "-m", "export", *map(str, arguments), "--repository", str(CACHE / "model_repository")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
+
+
+@pytest.fixture(scope="session")
+def model_repository() -> Path:
+    """The demonstration model (int8), a tiny GPT-2 without a chat template (fp32), and a nanoGPT over characters (fp32)."""
+    characters = CACHE / "characters"  # a directory of its own: nanoGPT's meta.pkl lies beside its checkpoint
+    if not characters.exists():
+        characters.mkdir(parents=True)
+        samples.build_nanogpt(CACHE / "tiny-gpt2.pt", block_size=1024)
+        samples.nanogpt(characters / "tiny-characters.pt")
+    export()
+    export(CACHE / "tiny-gpt2.pt", "--precision", "fp32")
+    export(characters / "tiny-characters.pt", "--precision", "fp32")
+    return CACHE / "model_repository"
+
+
+@pytest.fixture(scope="session")
+def triton(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """All models, many slots. Tests that kill or fill a Triton start their own with ``start_triton``."""
+    with TritonServer(model_repository, tmp_path_factory.mktemp("triton"), env={"TIDEGATE_SLOTS": "16"}) as server:
+        server.wait_ready(120)
+        yield server
+
+
+@pytest.fixture
+def start_triton(model_repository: Path, tmp_path: Path) -> Callable[..., AbstractContextManager[TritonServer]]:
+    """``with start_triton("tiny-gpt2", slots=2) as triton: …``: a Triton of the test's own."""
+
+    @contextmanager
+    def start(*models: str, slots: int) -> Iterator[TritonServer]:
+        with TritonServer(model_repository, tmp_path / "triton", models, env={"TIDEGATE_SLOTS": str(slots)}) as server:
+            server.wait_ready(60)
+            yield server
+
+    return start
+
+
+@contextmanager
+def gateway_process(triton_address: str, log: Path, **environment: str) -> Iterator[str]:
+    """A real gateway on a free port; yields its address once /health answers 200."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "--factory", "gateway.app:create_app", f"--port={port}"]
+    env = {name: value for name, value in os.environ.items() if name != "MY_API_KEY"}
+    env |= {"TRITON_URL": triton_address} | environment
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output)
+    try:
+        _wait_healthy(f"http://127.0.0.1:{port}", process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _wait_healthy(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(300):
+        assert process.poll() is None, log.read_text()
+        try:
+            if httpx.get(f"{address}/health", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"the gateway did not become healthy:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def gateway_url(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A gateway whose default model is the demonstration model."""
+    with gateway_process(triton.grpc_address, tmp_path_factory.mktemp("gateway") / "log", MODEL_NAME=DEMO) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def tiny_gateway_url(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A gateway whose default model is a tiny GPT-2, which has no chat template."""
+    with gateway_process(triton.grpc_address, tmp_path_factory.mktemp("gateway") / "log", MODEL_NAME=TINY) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def character_gateway_url(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A gateway whose default model is a nanoGPT over characters."""
+    with gateway_process(triton.grpc_address, tmp_path_factory.mktemp("gateway") / "log", MODEL_NAME=CHARACTERS) as address:
+        yield address

@@ -1,0 +1,132 @@
+"""`make serve` as somebody at a terminal meets it, with the real Triton and the demonstration model."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+
+from tests.serve.conftest import MakeServe
+
+Start = Callable[..., MakeServe]
+
+
+def answers(serve: MakeServe) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{serve.port}/health", timeout=5) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+def wait_until_answers(serve: MakeServe, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not answers(serve):
+        assert time.monotonic() < deadline, serve.output
+        time.sleep(0.1)
+
+
+def test_the_last_line_is_a_curl_command_that_works_when_pasted(ready: MakeServe) -> None:
+    command = ready.output.splitlines()[-1].removeprefix("  try ")
+    answer = json.loads(subprocess.run(command, shell=True, capture_output=True, timeout=60, check=True).stdout)
+    assert answer["status"] == "success"
+    assert len(answer["data"]["generated_text"]) > len(answer["data"]["prompt"])
+    assert f"http://127.0.0.1:{ready.port}" in ready.output
+    assert "it's a secret" in ready.output
+
+
+def test_ctrl_c_ends_everything_within_ten_seconds_and_leaves_nothing(ready: MakeServe) -> None:
+    assert len(ready.processes()) >= 6  # make, the supervisor, two guards, Triton, its stub, the gateway
+    assert ready.shared_memory() != []
+    ready.press_ctrl_c()
+    ready.wait_ended(10)
+    assert ready.left_after(0) == ({}, [])
+    assert "Traceback" not in ready.output
+
+
+def test_a_second_start_installs_and_exports_nothing(ready: MakeServe, make_serve: Start) -> None:
+    ready.press_ctrl_c()
+    ready.wait_ended(10)
+    second = make_serve(SLOTS="2")
+    second.wait_for("  try ", 60)
+    assert "is up to date" in second.output
+    assert "Installing" not in second.output
+    assert "Writing" not in second.output
+
+
+def test_a_killed_supervisor_leaves_nothing(ready: MakeServe) -> None:
+    os.kill(ready.supervisor, signal.SIGKILL)
+    assert ready.left_after(10) == ({}, [])
+
+
+@pytest.mark.parametrize("victim", ["bin/tritonserver", "triton_python_backend_stub"])
+def test_a_killed_triton_or_stub_is_started_again(ready: MakeServe, victim: str) -> None:
+    os.kill(ready.pid_of(victim), signal.SIGKILL)
+    ready.wait_for("Triton is ready again", 30)
+    wait_until_answers(ready, 10)
+    ready.press_ctrl_c()
+    ready.wait_ended(10)
+    assert ready.left_after(0) == ({}, [])
+
+
+def test_triton_is_not_started_again_without_end(ready: MakeServe) -> None:
+    for _ in range(5):
+        os.kill(ready.pid_of("bin/tritonserver"), signal.SIGKILL)
+        ready.wait_for("Triton is ready again", 30)
+    os.kill(ready.pid_of("bin/tritonserver"), signal.SIGKILL)
+    assert ready.wait_ended(20) != 0
+    assert "Triton died 6 times within a minute" in ready.output
+    assert ready.left_after(0) == ({}, [])
+
+
+def test_a_dead_gateway_ends_everything_with_a_failure(ready: MakeServe) -> None:
+    os.kill(ready.pid_of("-m gateway"), signal.SIGKILL)
+    assert ready.wait_ended(10) != 0
+    assert "the gateway ended with status 137" in ready.output
+    assert ready.left_after(0) == ({}, [])
+
+
+def test_too_many_slots_are_refused_with_the_number_that_fits(make_serve: Start) -> None:
+    serve = make_serve(SLOTS="1000000")
+    assert serve.wait_ended(120) != 0
+    assert "tidegate: Triton ended with status 1. The model was refused:" in serve.output
+    assert "1000000 slots take" in serve.output
+    assert "ask for at most" in serve.output
+    assert "Traceback" not in serve.output
+
+
+def test_a_taken_port_is_said_at_once_with_a_free_one(make_serve: Start) -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        serve = make_serve(PORT=str(taken.getsockname()[1]))
+        assert serve.wait_ended(10) != 0
+    assert f"port {serve.port} is taken by another program; choose a free one: PORT=" in serve.output
+
+
+def test_a_bad_setting_is_refused_at_once_by_name(make_serve: Start) -> None:
+    serve = make_serve(PRECISION="int7")
+    assert serve.wait_ended(10) != 0
+    assert "tidegate: PRECISION is 'int7'; it must be one of fp32, int8, int8-row, int4, fp16." in serve.output
+
+
+def test_the_public_key_is_warned_of(make_serve: Start) -> None:
+    serve = make_serve(PORT="5999999")
+    serve.wait_ended(10)
+    assert "WARNING" not in serve.output  # a start that is refused has nothing to warn of
+    serve = make_serve(SLOTS="1000000")
+    serve.wait_for("WARNING: MY_API_KEY is not set. The key is the public a_default_key_for_testing")
+
+
+def test_a_triton_that_runs_already_is_used(ready: MakeServe, make_serve: Start) -> None:
+    command = ready.processes()[ready.pid_of("bin/tritonserver")]
+    grpc_port = command.split("--grpc-port=")[1].split()[0]
+    other = make_serve(TRITON_URL=f"127.0.0.1:{grpc_port}")
+    other.wait_for("  try ", 30)
+    assert not [command for command in other.processes().values() if "tritonserver" in command]
+    assert answers(other)

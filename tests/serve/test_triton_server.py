@@ -1,0 +1,50 @@
+"""A Triton that cannot start says why, soon, instead of hanging."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from serve import triton_server
+from serve.triton_server import STUB_NAME, TritonError, TritonServer
+
+
+def test_a_model_that_is_not_there_is_an_error_with_tritons_words(tmp_path: Path) -> None:
+    (tmp_path / "repository").mkdir()
+    began = time.monotonic()
+    with (
+        TritonServer(tmp_path / "repository", tmp_path / "run", ["absent"]) as triton,
+        pytest.raises(TritonError, match="ended with status 1.*\n.*'absent': model not found"),
+    ):
+        triton.wait_ready(60)
+    assert time.monotonic() - began < 30
+    assert not triton.running
+
+
+def test_a_model_that_does_not_load_in_time_ends_the_server(tmp_path: Path) -> None:
+    (tmp_path / "repository").mkdir()
+    with (
+        TritonServer(tmp_path / "repository", tmp_path / "run", []) as triton,
+        pytest.raises(TritonError, match="not ready after 0 seconds"),
+    ):
+        triton.wait_ready(0)
+    assert not triton.running
+
+
+def test_a_stub_without_its_shared_library_is_refused_by_the_librarys_name(tmp_path: Path) -> None:
+    triton = TritonServer(tmp_path, tmp_path / "run")
+    stub = triton_server._wheel() / "python_backend_stubs" / "3.8" / STUB_NAME  # Python 3.8 is not this machine's
+    with pytest.raises(TritonError, match=r"libpython3\.8\.so\.1\.0"):
+        triton._check_stub(stub)
+
+
+def test_a_server_keeps_its_address_when_it_is_started_again(tmp_path: Path) -> None:
+    (tmp_path / "repository").mkdir()
+    with TritonServer(tmp_path / "repository", tmp_path / "run", []) as triton:
+        triton.wait_ready(30)
+        address, first = triton.grpc_address, triton.pid
+        triton.stop()
+        triton.start()
+        triton.wait_ready(30)
+        assert triton.grpc_address == address
+        assert triton.pid != first
