@@ -240,12 +240,13 @@ def _session_options(threads: int | None) -> onnxruntime.SessionOptions:
     return options
 
 
+def cuda_available() -> bool:
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
 def _providers(provider: str) -> list[str | tuple[str, dict[str, str]]]:
-    """The execution providers for a device. Raises ValueError where this onnxruntime has none for it."""
     if provider == "cpu":
         return ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise ValueError("this onnxruntime has no CUDA provider: install onnxruntime-gpu, or serve on the CPU (KIND_CPU)")
     # TF32 would round fp32 weights to 10 bits; an arena that grows by powers of two takes up to twice what is needed.
     options = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
     return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]

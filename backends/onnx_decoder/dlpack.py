@@ -1,8 +1,8 @@
 """numpy arrays as DLPack capsules, the way in which Triton takes any tensor whatever numpy it was built against.
 
-Triton 2.51's Python backend was built before numpy 2: given a numpy 2 array it sends the right shape and no bytes, without an error. And
-it renames a capsule in a way that numpy's own destructor complains about; these capsules have none. The structures are DLPack 0.x's
-(https://dmlc.github.io/dlpack/latest/c_api.html).
+Triton 2.51's Python backend was built before numpy 2: given a numpy 2 array it sends the right shape and no bytes, without an
+error. And it renames a capsule in a way that numpy's own destructor complains about; these capsules have none. The structures
+are DLPack 0.x's (https://dmlc.github.io/dlpack/latest/c_api.html).
 """
 
 import ctypes

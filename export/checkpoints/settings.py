@@ -1,0 +1,61 @@
+"""Reading a checkpoint's own configuration: every number is checked before anything is computed from it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from export.checkpoint import Architecture, CheckpointError
+
+LAYERS, SIZE = 1024, 1 << 24  # no model that this project serves comes near: more is a broken or hostile file
+
+
+def whole(settings: Mapping[str, Any], key: str, default: int | None = None, limit: int = SIZE) -> int:
+    """A whole number of at least 1, or CheckpointError."""
+    value = settings.get(key)
+    if value is None:
+        value = default
+    if value is None:
+        raise CheckpointError(f"its configuration lacks {key}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
+        raise CheckpointError(f"its configuration says {key} = {value!r}, allowed are 1 to {limit}")
+    return value
+
+
+def real(settings: Mapping[str, Any], key: str, default: float) -> float:
+    """A positive number, or CheckpointError."""
+    value = settings.get(key)
+    if value is None:
+        value = default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
+        raise CheckpointError(f"its configuration says {key} = {value!r}, allowed are positive numbers")
+    return float(value)
+
+
+def demand(settings: Mapping[str, Any], key: str, *allowed: Any) -> None:
+    """Refuses a setting that would change the computation into one that is not implemented; absent ones are at their default."""
+    if key in settings and settings[key] not in allowed:
+        shown = " or ".join(repr(value) for value in allowed)
+        raise CheckpointError(f"its configuration says {key} = {settings[key]!r}, which is not implemented; served is {shown}")
+
+
+def context(asked: int | None, trained: int) -> int:
+    """The context length to serve: the asked one, at most the trained one."""
+    if asked is None:
+        return trained
+    if not 1 <= asked <= trained:
+        raise CheckpointError(f"context_length {asked} was asked for, the model was made for 1 to {trained}")
+    return asked
+
+
+def checked(architecture: Architecture) -> Architecture:
+    """The architecture, if its heads fit each other and its width."""
+    if architecture.heads % architecture.kv_heads:
+        raise CheckpointError(f"its {architecture.heads} heads do not share {architecture.kv_heads} key-value heads evenly")
+    if architecture.head_dim % 2 and architecture.family == "llama":
+        raise CheckpointError(f"its head size {architecture.head_dim} is odd, which rotary positions cannot turn")
+    return architecture
+
+
+def head_dim(width: int, heads: int) -> int:
+    if width % heads:
+        raise CheckpointError(f"its width {width} is not a multiple of its {heads} heads")
+    return width // heads

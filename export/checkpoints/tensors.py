@@ -1,0 +1,78 @@
+"""Raw tensors of a file and their mapping to canonical weights: found by name, checked for shape, read when asked for."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.checkpoint import CheckpointError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RawTensor:
+    """A tensor under the name and in the layout of its file."""
+
+    shape: Shape
+    read: Callable[[], np.ndarray]  # fp32 of that shape; costs time and memory, so call it once and late
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one canonical weight comes from."""
+
+    raw: Mapping[str, Shape]  # the raw tensors it is made of, with the shapes the configuration asks for
+    arrange: Callable[..., np.ndarray] = lambda tensor: tensor  # from the raw tensors, in that order, to the canonical one
+
+
+class Weights(Mapping[str, np.ndarray]):
+    """Canonical weights, made from the file each time one is asked for: only what its user holds is in memory.
+
+    Asking for a weight raises CheckpointError where it holds NaN or infinity.
+    """
+
+    def __init__(self, tensors: Mapping[str, RawTensor], sources: Mapping[str, Source]) -> None:
+        self._tensors, self._sources = tensors, sources
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        source = self._sources[name]
+        weight = np.ascontiguousarray(source.arrange(*(self._tensors[raw].read() for raw in source.raw)), dtype=np.float32)
+        if not np.isfinite(weight).all():
+            raise CheckpointError(
+                f"the checkpoint's tensor {' or '.join(source.raw)} holds NaN or infinity, so the training of this model failed"
+            )
+        return weight
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+
+def map_weights(tensors: Mapping[str, RawTensor], sources: Mapping[str, Source], ignored: Callable[[str], bool]) -> Weights:
+    """The canonical weights of a file whose tensors are exactly those of ``sources``, besides ``ignored`` ones."""
+    expected = {name: shape for source in sources.values() for name, shape in source.raw.items()}
+    if missing := [name for name in expected if name not in tensors]:
+        raise CheckpointError(f"it lacks the tensors {_listing(missing)}")
+    if unknown := [name for name in tensors if name not in expected and not ignored(name)]:
+        raise CheckpointError(f"it holds tensors that this kind of model does not have: {_listing(unknown)}")
+    for name, shape in expected.items():
+        if tensors[name].shape != shape:
+            raise CheckpointError(
+                f"its tensor {name} has shape {list(tensors[name].shape)}, its configuration asks for {list(shape)}"
+            )
+    return Weights({name: tensors[name] for name in expected}, sources)
+
+
+def is_tied(tensors: Mapping[str, RawTensor], head: str, embedding: str) -> bool:
+    """Whether the head is the embedding: absent from the file, or equal to it."""
+    if head not in tensors or embedding not in tensors:
+        return head not in tensors
+    return tensors[head].shape == tensors[embedding].shape and np.array_equal(tensors[head].read(), tensors[embedding].read())
+
+
+def _listing(names: list[str]) -> str:
+    shown = ", ".join(names[:6])
+    return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"

@@ -1,0 +1,123 @@
+"""Reading a `.pt` file without running anything from it.
+
+torch's `weights_only` loading knows tensors and plain containers, and no class of anybody's training script. A checkpoint
+of build-nanogpt holds one such class, its GPTConfig. Each class the file names is replaced by a stand-in that can be filled
+and never called; functions, and classes of the standard library or of torch, are refused by name before anything is loaded.
+"""
+
+import sys
+import zipfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from export.checkpoint import CheckpointError
+from export.checkpoints.tensors import RawTensor
+
+if TYPE_CHECKING:
+    import torch
+
+# numpy's part of a pickled random state or scalar: loaded as a stand-in too, and dropped
+NUMPY_VALUES = {
+    f"numpy.{module}.multiarray.{name}" for module in ("core", "_core") for name in ("_reconstruct", "scalar", "_frombuffer")
+} | {"numpy.ndarray", "numpy.dtype", "numpy._core.numeric._frombuffer", "numpy.core.numeric._frombuffer"}
+CONTAINERS = {"argparse.Namespace"}  # of the standard library, and holding nothing but fields
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The dictionary that was saved: tensors are mapped from the file, other objects are stand-ins, no code of the file runs."""
+    try:
+        import torch
+    except ImportError as exc:
+        raise CheckpointError("reading a .pt checkpoint needs torch, which is not installed: run `make setup-torch`") from exc
+    _check_archive(path)
+    try:
+        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        with torch.serialization.safe_globals([_stand_in(name) for name in unknown]):
+            saved = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as exc:  # whatever torch makes of a damaged or hostile file
+        said = str(exc).split("\n")[0]
+        raise CheckpointError(
+            f"torch cannot read it, so it is damaged or no checkpoint ({type(exc).__name__}: {said})"
+        ) from exc
+    if not isinstance(saved, dict):
+        raise CheckpointError("it holds no dictionary, as the checkpoints of build-nanogpt and nanoGPT do")
+    return saved
+
+
+def fields(value: Any) -> dict[str, Any] | None:
+    """The fields of a saved configuration, whether it was a dictionary or an object of some class; None if it was neither."""
+    if isinstance(value, dict):
+        return value
+    return vars(value) if isinstance(type(value), _Uncallable) else None
+
+
+def state_dict(saved: dict[str, Any]) -> dict[str, "torch.Tensor"]:
+    """The tensors of `model`, without the prefixes that torch.compile and DistributedDataParallel put before the names."""
+    import torch
+
+    model = saved.get("model")
+    if not isinstance(model, dict) or not model:
+        raise CheckpointError("it lacks `model`, the state dict that build-nanogpt and nanoGPT save")
+    for name, tensor in model.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise CheckpointError(f"its `model` is no state dict: {name!r} is a {type(tensor).__name__}, not a tensor")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise CheckpointError(f"its tensor {name} claims to be larger than its storage")
+    return {_plain(name): tensor.detach() for name, tensor in model.items()}
+
+
+def raw_tensors(state: dict[str, "torch.Tensor"]) -> dict[str, RawTensor]:
+    return {name: RawTensor(tuple(tensor.shape), partial(_fp32, tensor)) for name, tensor in state.items()}
+
+
+def _fp32(tensor: "torch.Tensor") -> np.ndarray:
+    return tensor.float().numpy()  # a view of the file where it is fp32 already
+
+
+def _plain(name: str) -> str:
+    while name.startswith(("_orig_mod.", "module.")):
+        name = name.split(".", 1)[1]
+    return name
+
+
+def _check_archive(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as exc:
+        raise CheckpointError("it is cut short or damaged: the end of its zip archive is missing") from exc
+    if not any(entry.filename.endswith("/data.pkl") for entry in entries):
+        raise CheckpointError("it is a zip archive, but not one that torch.save wrote")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise CheckpointError("its archive is compressed, which torch.save never does")
+
+
+class _Uncallable(type):
+    """A class that pickle can create empty and fill, and that nothing can call."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        raise CheckpointError(
+            f"it would call {cls.__qualname__} on loading; a checkpoint may hold only tensors and plain values"
+        )
+
+
+class _Absorbing(type):
+    """What numpy's functions and classes become: calls give an object that takes any state and is of no use."""
+
+
+def _stand_in(name: str) -> tuple[type, str]:
+    """An inert class for a global that the file names, or CheckpointError."""
+    if name in NUMPY_VALUES or name.startswith("numpy.dtypes."):
+        nothing = {"__new__": lambda cls, *args: object.__new__(cls), "__init__": lambda self, *args: None}
+        return _Absorbing("numpy", (), nothing | {"__setstate__": lambda self, state: None}), name
+    library = name.split(".")[0]
+    if library in {*sys.stdlib_module_names, "torch", "numpy"} - {"__main__"} and name not in CONTAINERS:
+        raise CheckpointError(
+            f"it names {name}, which could run code on loading; a checkpoint may hold only tensors, plain values and a configuration class"
+        )
+    return _Uncallable(name, (), {"__new__": lambda cls: object.__new__(cls)}), name

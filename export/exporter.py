@@ -1,0 +1,109 @@
+"""One export from beginning to end: read, write the graph, compare, put in place."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import onnx
+
+from export.checkpoint import Checkpoint, CheckpointError
+from export.checkpoints import read
+from export.graph import write_graph
+from export.model_directory import config_pbtxt, model_parameters, write_model_card, write_tokenizer
+from export.progress import bar, say
+from export.quantize import PRECISIONS
+from export.repository import Repository, fingerprint
+from export.verify import BOUNDS, verify
+
+DEFAULT_CONTEXT_LENGTH = 2048
+MINIMUM_CONTEXT_LENGTH = 16
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    checkpoint: Path
+    repository: Path
+    name: str
+    precision: str
+    tokenizer: str | None = None
+    chat_template: str | None = None
+    context_length: int | None = None
+    slots: str = "auto"
+    candidates: int = 64
+    query_seqlens: bool = True
+
+    @property
+    def fingerprint(self) -> str:
+        settings = asdict(self) | {"checkpoint": self.checkpoint.name}
+        del settings["repository"]
+        files = [self.checkpoint, *(Path(option) for option in (self.tokenizer, self.chat_template) if option)]
+        if self.checkpoint.is_file():  # where nanoGPT leaves its characters
+            folder = self.checkpoint.absolute().parent
+            files += [folder / "meta.pkl", *sorted(folder.parent.glob("data/*/meta.pkl"))]
+        return fingerprint([path for path in files if path.exists()], settings)
+
+
+def export(settings: ExportSettings, *, force: bool = False) -> bool:
+    """Puts the model into the repository. False where the same export lies there already.
+
+    Raises CheckpointError or VerificationFailed, and then nothing was changed.
+    """
+    repository = Repository(settings.repository)
+    with repository.lock():
+        if not force and repository.fingerprint_of(settings.name) == settings.fingerprint:
+            return False
+        say(f"Reading {settings.checkpoint}")
+        checkpoint = read(settings.checkpoint, tokenizer=settings.tokenizer, chat_template=settings.chat_template)
+        with repository.replacing(settings.name) as directory:
+            _make(directory, checkpoint, settings)
+    return True
+
+
+def _make(directory: Path, checkpoint: Checkpoint, settings: ExportSettings) -> None:
+    version = directory / "1"
+    version.mkdir()
+    context_length = _context_length(checkpoint, settings.context_length)
+    parameters = model_parameters(
+        checkpoint,
+        precision=settings.precision,
+        context_length=context_length,
+        candidates=min(settings.candidates, checkpoint.architecture.vocabulary_size),
+        slots=settings.slots,
+        fingerprint=settings.fingerprint,
+    )
+    (directory / "config.pbtxt").write_text(config_pbtxt(parameters))
+    write_tokenizer(version, checkpoint.tokenizer)
+    model = version / "model.onnx"
+    write_graph(
+        model,
+        checkpoint.architecture,
+        checkpoint.weights,
+        PRECISIONS[settings.precision],
+        context_length=context_length,
+        candidates=int(parameters["candidates"]),
+        query_seqlens=settings.query_seqlens,
+        progress=bar(f"Writing the {settings.precision} graph"),
+    )
+    onnx.checker.check_model(str(model))
+    report = verify(model, checkpoint, context_length, bar("Comparing it with the checkpoint"))
+    figures = report.figures()
+    say("  " + ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in figures.items()))
+    report.check(BOUNDS[settings.precision])
+    size = sum(path.stat().st_size for path in version.iterdir())
+    card = {
+        "fingerprint": settings.fingerprint,
+        "verification": figures,
+        "bounds": asdict(BOUNDS[settings.precision]),
+        "architecture": asdict(checkpoint.architecture),
+        "parameters": parameters,
+        "files": {"megabytes": round(size / 1e6, 1)},
+    }
+    write_model_card(directory, settings.name, card)
+
+
+def _context_length(checkpoint: Checkpoint, wanted: int | None) -> int:
+    own = checkpoint.architecture.context_length
+    length = wanted or min(own, DEFAULT_CONTEXT_LENGTH)
+    if not MINIMUM_CONTEXT_LENGTH <= length <= own:
+        allowed = f"{MINIMUM_CONTEXT_LENGTH} to {own}, what the checkpoint was made for"
+        raise CheckpointError(f"{checkpoint.name}: a context length of {length} is not possible, allowed is {allowed}")
+    return length

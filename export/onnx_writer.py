@@ -1,0 +1,95 @@
+"""Writes an ONNX file node by node. Weights go straight to ``<file>.data``: never are two of them in memory because of this module."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET, IR_VERSION = 23, 11  # RMSNormalization begins with opset 23; onnxruntime 1.31 and 1.32 read both
+CONTRIB = "com.microsoft"  # the domain of onnxruntime's own operators
+INLINE_BYTES = 1024  # smaller tensors stay in the .onnx file
+ALIGNMENT = 4096  # a page: onnxruntime maps the weights instead of reading them
+
+
+class OnnxWriter:
+    """One ONNX graph under construction. Use as a context manager; ``save`` writes the ``.onnx`` file beside its data."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._data = path.with_name(path.name + ".data").open("wb")
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._initializers: dict[str, TensorProto] = {}
+
+    def __enter__(self) -> "OnnxWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._data.close()
+
+    def input(self, name: str, dtype: Any, shape: Sequence[int | str]) -> str:
+        self._inputs.append(_value_info(name, dtype, shape))
+        return name
+
+    def output(self, name: str, dtype: Any, shape: Sequence[int | str]) -> str:
+        self._outputs.append(_value_info(name, dtype, shape))
+        return name
+
+    def has(self, name: str) -> bool:
+        return name in self._initializers
+
+    def initializer(self, name: str, value: np.ndarray | np.generic) -> str:
+        """Adds a constant tensor; a name that is known already stays what it is. Returns the name."""
+        if name not in self._initializers:
+            array = np.asarray(value, order="C")
+            is_small = array.nbytes < INLINE_BYTES
+            self._initializers[name] = numpy_helper.from_array(array, name) if is_small else self._stream(name, array)
+        return name
+
+    def alias(self, name: str, original: str, shape: Sequence[int]) -> str:
+        """The same bytes as the initializer ``original`` under another name and shape: one copy in the file and in the page cache."""
+        tensor = TensorProto()
+        tensor.CopyFrom(self._initializers[original])
+        tensor.name, tensor.dims[:] = name, shape
+        self._initializers[name] = tensor
+        return name
+
+    def node(self, operator: str, inputs: Sequence[str], outputs: Sequence[str] | None = None, **attributes: Any) -> str:
+        """Adds a standard operator. Returns its first output; an empty input or output name is one left out."""
+        return self._add(operator, inputs, outputs, "", attributes)
+
+    def contrib(self, operator: str, inputs: Sequence[str], outputs: Sequence[str] | None = None, **attributes: Any) -> str:
+        """Adds one of onnxruntime's own operators, as ``node`` does."""
+        return self._add(operator, inputs, outputs, CONTRIB, attributes)
+
+    def save(self, name: str) -> None:
+        self._data.flush()
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, list(self._initializers.values()))
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="tidegate")
+        self._path.write_bytes(model.SerializeToString())
+
+    def _add(self, operator: str, inputs: Sequence[str], outputs: Sequence[str] | None, domain: str, attributes: Any) -> str:
+        name = f"{operator}_{len(self._nodes)}"
+        outputs = list(outputs or [f"{name}_output"])
+        self._nodes.append(helper.make_node(operator, list(inputs), outputs, name=name, domain=domain, **attributes))
+        return outputs[0]
+
+    def _stream(self, name: str, array: np.ndarray) -> TensorProto:
+        self._data.seek(-self._data.tell() % ALIGNMENT, 1)
+        offset = self._data.tell()
+        self._data.write(array.data.cast("B"))
+        tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        place = {"location": Path(self._data.name).name, "offset": offset, "length": array.nbytes}
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+        return tensor
+
+
+def _value_info(name: str, dtype: Any, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)

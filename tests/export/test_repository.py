@@ -1,0 +1,251 @@
+"""A model is replaced whole or not at all, the same export is not made twice, and the command says what it did."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from export import repository as repository_module
+from export.checkpoints import read
+from export.exporter import ExportSettings, export
+from export.model_directory import STEP_INPUTS, config_pbtxt, step_outputs
+from export.repository import Repository, default_name, fingerprint
+from tests.export import samples
+
+ROOT = Path(__file__).parents[2]
+NAME = "tiny"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint")
+    samples.hf_llama(path)
+    return path
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "export", *map(str, arguments)]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def settings(checkpoint: Path, path: Path, **changes: object) -> ExportSettings:
+    values: dict = {"checkpoint": checkpoint, "repository": path, "name": NAME, "precision": "int8"} | changes
+    return ExportSettings(**values)
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+@pytest.fixture
+def old_model(tmp_path: Path) -> Path:
+    """A repository with a model in it."""
+    model = tmp_path / "models" / NAME
+    (model / "1").mkdir(parents=True)
+    (model / "config.pbtxt").write_text("old")
+    (model / "1" / "model.onnx").write_text("old")
+    return tmp_path / "models"
+
+
+def test_a_directory_holds_all_that_triton_and_the_gateway_need(tmp_path: Path, checkpoint: Path) -> None:
+    done = run(checkpoint, "--repository", tmp_path / "models", "--name", NAME)
+    assert done.returncode == 0, done.stderr
+    files = {"config.pbtxt", "MODEL_CARD.md"}
+    files |= {
+        f"1/{name}" for name in ("model.onnx", "model.onnx.data", "tokenizer.json", "chat_template.jinja", "model_card.json")
+    }
+    assert set(tree(tmp_path / "models" / NAME)) == files
+    assert os.listdir(tmp_path) == ["models"]
+    assert re.search(r"kl [\d.e-]+, top1 [\d.]+", done.stderr)
+    assert "peak memory" in done.stderr
+    assert "kl" in (tmp_path / "models" / NAME / "MODEL_CARD.md").read_text()
+
+
+def test_the_same_export_is_not_made_twice(tmp_path: Path, checkpoint: Path) -> None:
+    assert export(settings(checkpoint, tmp_path / "models"))
+    before = (tmp_path / "models" / NAME / "1" / "model.onnx").stat().st_ino
+    second = run(checkpoint, "--repository", tmp_path / "models", "--name", NAME)
+    assert second.returncode == 0 and f"{NAME} is up to date" in second.stderr
+    assert (tmp_path / "models" / NAME / "1" / "model.onnx").stat().st_ino == before
+    assert export(settings(checkpoint, tmp_path / "models"), force=True)
+    assert export(settings(checkpoint, tmp_path / "models", precision="fp32"))
+
+
+def test_a_fingerprint_changes_with_the_file_and_with_the_settings(tmp_path: Path) -> None:
+    file = tmp_path / "model.pt"
+    file.write_bytes(b"weights")
+    first = fingerprint([file], {"precision": "int8"})
+    assert fingerprint([file], {"precision": "int8"}) == first
+    assert fingerprint([file], {"precision": "int4"}) != first
+    os.utime(file, (1, 1))
+    assert fingerprint([file], {"precision": "int8"}) != first
+
+
+def test_a_failing_export_leaves_the_old_model_and_nothing_else(old_model: Path) -> None:
+    before, repository = tree(old_model.parent), Repository(old_model)
+    with pytest.raises(RuntimeError), repository.lock(), repository.replacing(NAME) as directory:
+        (directory / "half").write_text("written")
+        raise RuntimeError
+    assert tree(old_model.parent) == before
+    assert os.listdir(old_model.parent) == ["models"]
+
+
+@pytest.mark.parametrize("can_swap", [True, False], ids=["in one step", "in two steps"])
+def test_a_finished_export_takes_the_old_models_place(old_model: Path, monkeypatch: pytest.MonkeyPatch, can_swap: bool) -> None:
+    if not can_swap:
+        monkeypatch.setattr(repository_module, "_swap", lambda one, other: False)
+    repository = Repository(old_model)
+    with repository.lock(), repository.replacing(NAME) as directory:
+        (directory / "config.pbtxt").write_text("new")
+    assert tree(old_model) == {f"{NAME}/config.pbtxt": b"new"}
+    assert os.listdir(old_model.parent) == ["models"]
+
+
+def test_a_death_between_the_two_renames_is_mended_at_the_next_start(old_model: Path) -> None:
+    before = tree(old_model)
+    retired = old_model.parent / ".models.export" / "retired"
+    retired.mkdir(parents=True)
+    (old_model / NAME).rename(retired / NAME)
+    with Repository(old_model).lock():
+        assert tree(old_model) == before
+    assert os.listdir(old_model.parent) == ["models"]
+
+
+@pytest.mark.parametrize("moment", ["config.pbtxt", "model.onnx.data", "model.onnx"])
+def test_a_killed_export_leaves_the_old_model_and_the_next_one_cleans_up(
+    old_model: Path, checkpoint: Path, moment: str
+) -> None:
+    before = tree(old_model)
+    arguments = [checkpoint, "--repository", old_model, "--name", NAME]
+    process = subprocess.Popen(command(*arguments), cwd=ROOT, stderr=subprocess.DEVNULL)
+    workshop = old_model.parent / ".models.export"
+    while not any(workshop.rglob(moment)):
+        assert process.poll() is None, "the export ended before it could be killed"
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert tree(old_model) == before
+    assert workshop.exists()
+    assert run(*arguments).returncode == 0
+    assert os.listdir(old_model.parent) == ["models"]
+    assert os.listdir(old_model) == [NAME]
+    assert (old_model / NAME / "config.pbtxt").read_text() != "old"
+
+
+def test_ctrl_c_leaves_the_old_model_and_nothing_else(old_model: Path, checkpoint: Path) -> None:
+    before = tree(old_model)
+    arguments = command(checkpoint, "--repository", old_model, "--name", NAME)
+    process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (old_model.parent / ".models.export").exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "nothing was changed" in said and "Traceback" not in said
+    assert tree(old_model) == before
+    assert os.listdir(old_model.parent) == ["models"]
+
+
+def test_two_exports_at_once_both_arrive(tmp_path: Path, checkpoint: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            command(checkpoint, "--repository", tmp_path / "models", "--name", name), cwd=ROOT, stderr=subprocess.DEVNULL
+        )
+        for name in ("one", "other")
+    ]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    assert sorted(os.listdir(tmp_path / "models")) == ["one", "other"]
+    assert os.listdir(tmp_path) == ["models"]
+
+
+def test_a_refused_model_is_one_sentence_and_exit_code_1(old_model: Path, checkpoint: Path) -> None:
+    before = tree(old_model)
+    done = run(checkpoint, "--repository", old_model, "--name", NAME, "--context-length", "100000")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr and "allowed is 16 to 128" in done.stderr
+    assert tree(old_model) == before
+
+
+def test_a_repository_that_cannot_be_written_is_one_sentence_and_exit_code_1(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run(checkpoint, "--repository", tmp_path / "file" / "models")
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["no/such.pt"], "there is no checkpoint no/such.pt"),
+        (["--name", "a/b"], "'a/b' is no model name; allowed are letters"),
+        (["--precision", "int3"], "invalid choice: 'int3'"),
+        (["--slots", "many"], "'many' is neither 'auto' nor a number"),
+        (["--candidates", "0"], "0 is less than 1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, checkpoint: Path, arguments: list[str], expected: str
+) -> None:
+    given = arguments if arguments[0] == "no/such.pt" else [str(checkpoint), *arguments]
+    done = run(*given, "--repository", tmp_path / "models")
+    assert done.returncode == 2
+    assert expected in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_configuration_is_what_triton_parses(tmp_path: Path, checkpoint: Path) -> None:
+    export(settings(checkpoint, tmp_path, slots="4", context_length=64, candidates=32))
+    config = model_config_pb2.ModelConfig()
+    text_format.Parse((tmp_path / NAME / "config.pbtxt").read_text(), config)
+    original = read(checkpoint)
+    vocabulary_size = original.architecture.vocabulary_size
+    assert config.backend == "onnx_decoder" and config.max_batch_size == 16 and config.HasField("dynamic_batching")
+    assert {tensor.name for tensor in config.input} == set(STEP_INPUTS)
+    assert all(tensor.allow_ragged_batch and tensor.optional and tensor.dims == [-1] for tensor in config.input)
+    assert {tensor.name for tensor in config.output} == set(step_outputs(32, vocabulary_size))
+    parameters = {key: value.string_value for key, value in config.parameters.items()}
+    assert parameters["context_length"] == "64" and parameters["candidates"] == "32" and parameters["slots"] == "4"
+    assert parameters["vocabulary_size"] == str(vocabulary_size)
+    assert parameters["end_tokens"] == ",".join(map(str, original.tokenizer.end_tokens))
+    assert parameters["created"] == str(int(checkpoint.stat().st_mtime))
+
+
+def test_the_readmes_configuration_is_the_one_that_is_written() -> None:
+    readme = (ROOT / "model_repository" / "README.md").read_text()
+    shown = model_config_pb2.ModelConfig()
+    text_format.Parse(readme.split("```pbtxt\n")[1].split("```")[0], shown)
+    parameters = {key: value.string_value for key, value in shown.parameters.items()}
+    written = model_config_pb2.ModelConfig()
+    text_format.Parse(config_pbtxt(parameters), written)
+    assert shown == written
+
+
+def test_any_checkpoint_name_is_quoted_safely() -> None:
+    odd = 'a "quoted" \\ 你好\n.pt'
+    config = model_config_pb2.ModelConfig()
+    text_format.Parse(config_pbtxt({"checkpoint": odd, "candidates": "1", "vocabulary_size": "2"}), config)
+    assert config.parameters["checkpoint"].string_value == odd
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("log/model_40000.pt", "model_40000"),
+        ("SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2-135m-instruct-q4_1"),
+        ("out/Llama 3.2 (1B)", "llama-3-2-1b"),
+        ("模型.pt", "model"),
+    ],
+)
+def test_a_models_name_comes_from_the_file_name(path: str, name: str) -> None:
+    assert default_name(Path(path)) == name
