@@ -82,7 +82,9 @@ def _device(instance_kind: str, precision: str) -> str:
         pb_utils.Logger.log_warn(f"on the CPU although there is a GPU: that takes an fp16 export, and this one is {precision}")
         return "cpu"
     if not cuda_available():
-        pb_utils.Logger.log_warn("on the CPU although there is a GPU: this onnxruntime has no CUDA provider, onnxruntime-gpu has")
+        pb_utils.Logger.log_warn(
+            "on the CPU although there is a GPU: this onnxruntime has no CUDA provider, onnxruntime-gpu has"
+        )
         return "cpu"
     return "cuda"
 

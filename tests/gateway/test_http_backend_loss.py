@@ -64,9 +64,9 @@ def test_a_bad_setting_stops_the_start_with_one_sentence() -> None:
 
 def test_a_gateway_without_triton_does_not_listen() -> None:
     port = free_port()
-    ended = start_gateway(PORT=str(port), TRITON_URL=f"127.0.0.1:{free_port()}")
+    ended = start_gateway(PORT=str(port), TRITON_URL=f"127.0.0.1:{free_port()}", RECOVERY_TIMEOUT="1")
     assert ended.returncode != 0
-    assert "The model server does not answer" in ended.stderr
+    assert "no Triton with a model answered within 1 seconds" in ended.stderr
     try:
         httpx.get(f"http://127.0.0.1:{port}/health", timeout=2)
     except httpx.ConnectError:

@@ -68,7 +68,7 @@ def test_a_fitting_python_on_path_takes_over_from_one_that_does_not_fit(tmp_path
     fitting.symlink_to(sys.executable)
     script = (
         "import os, sys; from scripts import bootstrap; from serve import machine\n"
-        "machine.facts = lambda facts=machine.facts(): facts._replace(python=(3, 13))\n"
+        "machine.facts = lambda facts=machine.facts(): facts._replace(python=(3, 14))\n"
         "os.execv = lambda program, arguments: sys.exit(f'went on in {program}')\n"
         "bootstrap.use_fitting_python()"
     )
