@@ -78,4 +78,4 @@ def test_a_fitting_python_on_path_takes_over_from_one_that_does_not_fit(tmp_path
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env=environment | {"PYTHON": "python3"}, capture_output=True, text=True
     )
-    assert "Python 3.13 does not fit" in done.stderr  # PYTHON was named: no other takes its place
+    assert "Python 3.14 does not fit" in done.stderr  # PYTHON was named: no other takes its place
