@@ -10,6 +10,7 @@ from tokenizers.decoders import DecodeStream
 
 from gateway.errors import InvalidRequest
 
+HALF_CHARACTER = "\ufffd"  # what a decoder makes of one
 CONTEXT_TOKENS = 8  # of the prompt, for decoders that join words by what stands before them
 
 
@@ -79,12 +80,12 @@ class TextStream:
         return self._without_stop(text)
 
     def finish(self) -> str:
-        """The rest, when no token follows: a half character becomes U+FFFD, a held-back beginning is shown."""
+        """The rest, when no token follows: a beginning of a stop string is shown after all, half a character never."""
         if self.stopped:
             return ""
         before = self._tokenizer.decode(self._context, skip_special_tokens=True)
         whole = self._tokenizer.decode(self._context + self._undecoded, skip_special_tokens=True)
-        text = self._without_stop(whole[len(before) :] if self._undecoded else "")
+        text = self._without_stop(whole[len(before) :].rstrip(HALF_CHARACTER) if self._undecoded else "")
         rest, self._held = ("" if self.stopped else self._held), ""
         return text + rest
 
