@@ -15,7 +15,7 @@ from gateway.triton import TritonClient, step_request
 from serve.triton_server import TritonServer
 from tests.conftest import TINY
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop")]
 PROMPT = np.random.default_rng(5).integers(0, 50257, 60).astype(np.int32)
 OTHER = np.random.default_rng(6).integers(0, 50257, 60).astype(np.int32)
 

@@ -17,7 +17,7 @@ from gateway.triton import TritonClient
 from serve.triton_server import TritonServer
 from tests.conftest import CHARACTERS, DEMO, TINY
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop")]
 GREEDY = SamplingParameters(temperature=0.0)
 RANDOM = SamplingParameters(temperature=0.9, top_k=40, top_p=0.95)
 PENALISED = SamplingParameters(temperature=0.9, top_k=0, presence_penalty=0.5, frequency_penalty=0.3)
