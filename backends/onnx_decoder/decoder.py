@@ -1,6 +1,6 @@
 """ONNX Runtime session over a pool of KV slots: binds the cache in place and runs rows of any length.
 
-The pool is one array a tensor, ``[slots, kv_heads, context_length + 1, head_dim]``. A run binds the contiguous range of slots from
+The pool is one array a tensor, ``[slots, kv_heads, context_length + 8, head_dim]``. A run binds the contiguous range of slots from
 its first row to its last, as past and as present at the same address, so nothing is ever copied; slots in between that have no row in
 this run are idle. Dense layers see the packed tokens only (see docs/wire-contract.md), so idle slots cost no matrix work.
 
@@ -82,8 +82,9 @@ class Decoder:
         self._cache_names = [name for name in inputs if name.startswith("past_key_values.")]
         first = inputs[self._cache_names[0]]
         _, kv_heads, _, head_dim = first.shape
-        # One spare position: the second query of a single token, or (without query_seqlens) an idle slot, writes behind the last token.
-        self._slot_shape = (kv_heads, context_length + 1, head_dim)
+        # Spare positions: attention wants room for the padded queries of a batch behind every row's past, and an unread second
+        # query, or (without query_seqlens) an idle slot, writes one position behind the last token.
+        self._slot_shape = (kv_heads, context_length + BATCHED_TOKENS, head_dim)
         self._cache_type = np.dtype(NUMPY_TYPES[first.type])
         self._slot_bytes = int(np.prod(self._slot_shape)) * self._cache_type.itemsize
         self.slots = slots if isinstance(slots, int) else slots(self._slot_bytes * len(self._cache_names))
@@ -153,13 +154,13 @@ class Decoder:
         if self._has_positions:
             inputs["positions"][:] = np.repeat(pasts, counts) + offsets
         queries = np.maximum(counts, self._least_queries)
-        lengths = self._lengths[first : first + len(inputs["seqlens_k"])]
         if self._has_query_seqlens:
             inputs["query_seqlens"][:] = 0
             inputs["query_seqlens"][places] = queries
-            inputs["seqlens_k"][:] = np.maximum(lengths - 1, 0)  # an idle slot gets no new token
+            inputs["seqlens_k"][:] = 0  # an idle slot has no query; its length does not matter
         else:
-            inputs["seqlens_k"][:] = lengths  # an idle slot writes one token behind its last, which nothing reads
+            # An idle slot writes one token behind its last, which nothing reads.
+            inputs["seqlens_k"][:] = self._lengths[first : first + len(inputs["seqlens_k"])]
         inputs["seqlens_k"][places] = pasts + queries - 1
         inputs["total_sequence_length"][...] = inputs["seqlens_k"].max() + 1
         inputs["logit_index"][:] = np.concatenate(

@@ -76,6 +76,18 @@ def test_context_is_usable_to_its_last_position(decoder: Decoder) -> None:
     assert_same(logits(decoder, (1, 255, tokens[255:])), whole[255:])
 
 
+def test_full_slots_and_rows_at_the_context_end_do_not_disturb_a_batch(decoder: Decoder) -> None:
+    """Attention wants room for a batch's longest row behind every row's past."""
+    tokens = np.resize(TOKENS, decoder.context_length)
+    whole = logits(decoder, (0, 0, tokens))
+    logits(decoder, (1, 0, tokens))  # full, and idle in the next run
+    logits(decoder, (2, 0, tokens[:-1]))
+    logits(decoder, (3, 0, tokens[:20]))
+    crowd = logits(decoder, (0, 30, tokens[30:38]), (2, 255, tokens[255:]), (3, 20, tokens[20:25]))
+    assert_same(crowd, np.concatenate([whole[30:38], whole[255:], whole[20:25]]))
+    assert_same(logits(decoder, (1, 255, tokens[255:])), whole[255:])
+
+
 def test_a_chunk_without_wanted_positions_gives_none(decoder: Decoder) -> None:
     (found,) = decoder.run([Row(0, 0, TOKENS, 0)])
     assert found.candidate_id.shape == (0, 64) and found.log_normalizer.shape == (0,)
