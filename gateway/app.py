@@ -39,7 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     async with AsyncExitStack() as closing:
-        triton = await closing.enter_async_context(TritonClient(settings.triton_url))
+        triton = await closing.enter_async_context(TritonClient(settings.triton_url, settings.recovery_timeout))
         models = [await triton.describe(name) for name in await triton.wait_for_models(settings.recovery_timeout)]
         app.state.default_model = _default_model(settings, [model.name for model in models])
         app.state.engines = {model.name: Engine(triton, model, settings) for model in models}

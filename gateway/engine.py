@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_PAUSE = 0.1  # seconds between attempts while Triton does not answer, or while it has no slot
 PROBE_TIMEOUT = 1.0  # seconds
+STALLED_AFTER = 10.0  # seconds that a step may take before its Triton counts as stuck
 
 
 class Engine:
@@ -34,7 +35,8 @@ class Engine:
         self._scheduler = Scheduler(model.slots, settings.prefill_chunk)
         self._release: list[int] = []  # ended sequences that Triton does not know of yet
         self._wake = asyncio.Event()
-        self._failing_since: float | None = None
+        self._step_began: float | None = None  # of the step that Triton works on
+        self._failing_since: float | None = None  # the beginning of the first step of those that have failed in a row
         self._last_answer = -PROBE_TIMEOUT  # when Triton last answered a step
         self._task: asyncio.Task[None] | None = None
 
@@ -50,9 +52,16 @@ class Engine:
         self._task = asyncio.create_task(self._run(), name=f"engine {self.model.name}")
 
     async def close(self) -> None:
+        self.end_texts(BackendUnavailable("The server is stopping.", retry_after=2))
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    def end_texts(self, error: TidegateError) -> None:
+        """Ends every text, waiting ones too, with ``error``."""
+        for sequence in self._scheduler.drop_all():
+            sequence.fail(error)
+            self._release.append(sequence.id)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """The text as it comes; the last piece says why it ended. Closing the generator frees the slot at once.
@@ -73,8 +82,13 @@ class Engine:
             self._leave(sequence)
 
     async def probe(self) -> None:
-        """Raises BackendUnavailable unless Triton has answered a real step within the last second, or answers one within the next."""
-        if time.monotonic() - self._last_answer < PROBE_TIMEOUT:
+        """Raises BackendUnavailable unless Triton has answered a real step within the last second, or answers one within the next.
+
+        While it works on a step it counts as alive: a step over many long prompts may take seconds.
+        """
+        now = time.monotonic()
+        busy = self._failing_since is None and self._step_began is not None and now - self._step_began < STALLED_AFTER
+        if busy or now - self._last_answer < PROBE_TIMEOUT:
             return
         row = StepRow(secrets.randbits(64), past_length=0, tokens=np.zeros(1, np.int32), token_limit=1)
         try:
@@ -106,13 +120,14 @@ class Engine:
                 await self._wake.wait()
                 continue
             release, self._release = self._release, []
+            began = self._step_began = time.monotonic()
             try:
                 answer = await self._backend.step(self.model.name, [row for _, row in batch], release)
-                self._failing_since, self._last_answer = None, time.monotonic()
+                self._note_answer()
                 self._deliver(batch, answer)
             except Exception as exc:
                 self._release = release + self._release
-                await self._recover(exc)
+                await self._recover(exc, began)
             else:
                 if batch and (answer.cached_length == NO_SLOT).all():
                     await asyncio.sleep(RETRY_PAUSE)
@@ -147,21 +162,24 @@ class Engine:
             tokens[one] = sample(ids[None], values[None], temperature[one], top_k[one], top_p[one], uniform[one])
         return tokens.tolist()
 
-    async def _recover(self, exc: Exception) -> None:
-        """A failed step is tried again, since no token of it was taken; past the deadline its texts end with an error."""
-        now = time.monotonic()
-        self._failing_since = self._failing_since or now
-        if isinstance(exc, BackendUnavailable):
-            logger.warning("the step failed, trying again: %r", exc.__cause__ or exc)
-            error: TidegateError = exc
-        else:
+    def _note_answer(self) -> None:
+        if self._failing_since is not None:
+            logger.info("Triton answers again after %.1f s", time.monotonic() - self._failing_since)
+        self._step_began, self._failing_since, self._last_answer = None, None, time.monotonic()
+
+    async def _recover(self, exc: Exception, began: float) -> None:
+        """A failed step is tried again, since no token of it was taken; past the deadline all texts end with an error."""
+        self._step_began = None
+        if not isinstance(exc, BackendUnavailable):
             logger.error("the step met an unexpected error", exc_info=exc)
-            error = InternalError()
-        if now - self._failing_since > self._recovery_timeout or not isinstance(exc, BackendUnavailable):
+            self.end_texts(InternalError())
+        elif self._failing_since is None:
+            self._failing_since = began
+            logger.warning("Triton does not answer, trying again for %.0f s: %s", self._recovery_timeout, exc.detail)
+        if self._failing_since is not None and time.monotonic() - self._failing_since > self._recovery_timeout:
+            logger.error("Triton has not answered for %.0f s: every text ends with an error", self._recovery_timeout)
             self._failing_since = None
-            for sequence in self._scheduler.drop_running():
-                sequence.fail(error)
-                self._release.append(sequence.id)
+            self.end_texts(BackendUnavailable("The model server does not answer. Please try again.", retry_after=2))
         await asyncio.sleep(RETRY_PAUSE)
 
     def _leave(self, sequence: Sequence) -> None:

@@ -64,6 +64,10 @@ class BackendUnavailable(TidegateError):
     status = 503
     code = "backend_unavailable"
 
+    def __init__(self, message: str, *, retry_after: int | None = None, detail: str = "") -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.detail = detail  # for the log only
+
 
 class InternalError(TidegateError):
     def __init__(self) -> None:

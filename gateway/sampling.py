@@ -32,9 +32,10 @@ def sample(
         scaled = (candidate_logit - candidate_logit[:, :1]) / np.where(temperature > 0, temperature, 1.0)[:, None]
     weight = np.where(rank < kept_by_k, np.exp(scaled, dtype=np.float64), 0.0)
     cumulative = np.cumsum(weight, axis=1)
-    # Top-p keeps the smallest set whose share reaches top_p: a candidate stays while the share of those before it is below.
+    # Top-p keeps the smallest set whose share reaches top_p: a candidate stays while the share of those before it is below. The first
+    # one always stays, at a top_p of 0 too.
     before = cumulative - weight
-    weight = np.where(before < top_p[:, None] * cumulative[:, -1:], weight, 0.0)
+    weight = np.where((before < top_p[:, None] * cumulative[:, -1:]) | (rank == 0), weight, 0.0)
     cumulative = np.cumsum(weight, axis=1)
     chosen = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(axis=1)
     chosen = np.where(temperature > 0, np.minimum(chosen, (weight > 0).sum(axis=1) - 1), 0)

@@ -40,9 +40,11 @@ class Scheduler:
             self._waiting.remove(sequence)
         return False
 
-    def drop_running(self) -> list[Sequence]:
-        """Takes out every sequence that has begun and returns them."""
-        dropped, self._running = self._running, []
+    def drop_all(self) -> list[Sequence]:
+        """Takes out every sequence and returns them."""
+        dropped = self._running + list(self._waiting)
+        self._running.clear()
+        self._waiting.clear()
         return dropped
 
     def next(self) -> list[tuple[Sequence, StepRow]]:

@@ -37,6 +37,8 @@ class Tokenizer:
             text = self._template.render(messages=messages, add_generation_prompt=True)
         except jinja2.TemplateError as exc:
             raise InvalidRequest(f"messages: this model's chat template refuses them: {exc}", param="messages") from exc
+        except Exception as exc:  # the template is a program: it may fail in any way
+            raise InvalidRequest("messages: this model's chat template cannot render them", param="messages") from exc
         return self._encode(text, "messages", add_special_tokens=False)
 
     def decode_stream(self, prompt_tokens: list[int], stop: tuple[str, ...] = ()) -> "TextStream":
@@ -63,6 +65,8 @@ class TextStream:
     def __init__(self, tokenizer: tokenizers.Tokenizer, prompt_tokens: list[int], stop: tuple[str, ...]) -> None:
         self._tokenizer = tokenizer
         self._context = prompt_tokens[-CONTEXT_TOKENS:]
+        if tokenizer.decode(self._context, skip_special_tokens=True).endswith(HALF_CHARACTER):
+            self._context = []  # the stream would wait for the rest of that character, and then show the context itself
         self._stream = DecodeStream(ids=self._context, skip_special_tokens=True)
         self._undecoded: list[int] = []  # tokens since the stream last gave text
         self._stop = stop

@@ -16,6 +16,7 @@ from gateway.step import StepAnswer, StepRow
 
 # The defaults wait a second and more between attempts; Triton restarts in less.
 CHANNEL_OPTIONS = [
+    ("grpc.enable_http_proxy", 0),  # or an http_proxy in the environment would be asked for 127.0.0.1 too
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -40,7 +41,8 @@ STEP_TIMEOUT = 30.0  # seconds; a step takes milliseconds
 class TritonClient:
     """A channel to one Triton. Use as an async context manager, inside a running event loop."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, step_timeout: float = STEP_TIMEOUT) -> None:
+        self._step_timeout = min(step_timeout, STEP_TIMEOUT)
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
@@ -76,7 +78,7 @@ class TritonClient:
         return Model.from_description(name, outputs["description"].tobytes())
 
     async def step(self, model: str, rows: list[StepRow], release: list[int]) -> StepAnswer:
-        outputs = _outputs(await self._call(self._stub.ModelInfer, step_request(model, rows, release), STEP_TIMEOUT))
+        outputs = _outputs(await self._call(self._stub.ModelInfer, step_request(model, rows, release), self._step_timeout))
         return StepAnswer(
             cached_length=outputs["cached_length"],
             candidate_id=outputs["candidate_id"],
@@ -89,7 +91,9 @@ class TritonClient:
             return await method(request, timeout=timeout)
         except grpc.aio.AioRpcError as exc:
             if exc.code() in TRANSIENT:
-                raise BackendUnavailable("The model server does not answer. Please try again.", retry_after=2) from exc
+                message = "The model server does not answer. Please try again."
+                detail = f"{exc.code().name} {(exc.details() or '').partition(chr(10))[0]}"
+                raise BackendUnavailable(message, retry_after=2, detail=detail) from exc
             raise InternalError from exc
 
 

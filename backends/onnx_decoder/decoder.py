@@ -21,7 +21,7 @@ BATCHED_TOKENS = (
     8  # rows with more tokens are prefill chunks and run alone: padding them together would cost more than it saves
 )
 LEAST_QUERIES = 2  # of a row in attention: a single token brings a second query along that nothing reads
-BINDINGS = 256  # prepared bindings kept; decode needs one a (range, rows), prefill shapes come and go
+BINDINGS = 256  # prepared bindings kept for decode and verification: one a (range of slots, rows, tokens)
 
 NUMPY_TYPES = {
     "tensor(float)": np.float32,
@@ -169,6 +169,8 @@ class Decoder:
 
     def _binding(self, first: int, batch: int, longest: int, total: int, positions: int, full: bool) -> _Binding:
         key = (first, batch, longest, total, positions, full)
+        if full or longest > BATCHED_TOKENS:
+            return self._bind(*key)  # full logits take megabytes, and the shapes of prefills hardly come again
         binding = self._bindings.pop(key, None) or self._bind(*key)
         self._bindings[key] = binding  # dicts keep order: the least recently used comes first
         if len(self._bindings) > BINDINGS:

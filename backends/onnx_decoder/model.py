@@ -64,7 +64,7 @@ class TritonPythonModel:
         self._stepper = Stepper(pool, decoder, Row)
         self._candidate_count = decoder.candidate_count
         self._sent: list[SharedArray] = []
-        self._limits = Limits(context_length, decoder.vocabulary_size, decoder.slots)
+        self._limits = Limits(context_length, decoder.vocabulary_size)
         self._description = _description(directory, parameters | {"slots": str(decoder.slots), "provider": decoder.device})
         pb_utils.Logger.log_info(f"{args['model_name']}: {decoder.slots} slots of {context_length} tokens on {decoder.device}")
 

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from .step import StepResult, StepRow
 
-MAX_POSITIONS = 512  # with candidates in one request: bounds the logits, positions × vocabulary × 4 bytes
+MORE_POSITIONS = 512  # than rows, with candidates in one request: bounds the logits, positions × vocabulary × 4 bytes
 
 ROW_INPUTS = {
     "sequence_id": np.uint64,
@@ -30,7 +30,6 @@ class BadStep(ValueError):
 class Limits:
     context_length: int
     vocabulary_size: int
-    slots: int
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,6 @@ def _check_sizes(values: Mapping[str, np.ndarray]) -> None:
 
 def _check_rows(values: Mapping[str, np.ndarray], limits: Limits) -> None:
     rows = len(values["sequence_id"])
-    if rows > limits.slots:
-        raise BadStep(f"sequence_id: has {rows} rows, this model has {limits.slots} slots")
     _check_range("tokens", values["tokens"], 0, limits.vocabulary_size - 1)
     _check_range("past_length", values["past_length"], 0, limits.context_length)
     _check_range("token_limit", values["token_limit"], 1, None)
@@ -107,8 +104,9 @@ def _check_rows(values: Mapping[str, np.ndarray], limits: Limits) -> None:
     if np.any(values["logit_count"] > np.minimum(values["token_count"], values["token_limit"])):
         raise BadStep("logit_count: is larger than token_count or token_limit, only new tokens have logits")
     positions = int(values["logit_count"].sum(dtype=np.int64))
-    if positions > MAX_POSITIONS:
-        raise BadStep(f"logit_count: adds up to {positions} positions, at most {MAX_POSITIONS} are allowed in a step")
+    if positions > rows + MORE_POSITIONS:
+        allowed = f"at most {rows + MORE_POSITIONS} are allowed in a step of {rows} rows"
+        raise BadStep(f"logit_count: adds up to {positions} positions, {allowed}")
 
 
 def _check_range(name: str, values: np.ndarray, low: int, high: int | None) -> None:

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as st_numpy
 from backends.onnx_decoder.step import StepRow
 from backends.onnx_decoder.wire import INPUTS, BadStep, Limits, parse
 
-LIMITS = Limits(context_length=64, vocabulary_size=100, slots=4)
+LIMITS = Limits(context_length=64, vocabulary_size=100)
 GOOD = {
     "sequence_id": np.array([[7, 2**64 - 1]], np.uint64),
     "past_length": np.array([[0, 9]], np.int32),
@@ -58,13 +58,6 @@ def test_no_inputs_is_a_step_of_nothing() -> None:
 def test_what_does_not_add_up_is_refused_by_name(field: str, value: np.ndarray) -> None:
     with pytest.raises(BadStep, match=f"^{field}: "):
         parse(GOOD | {field: value}, LIMITS, StepRow)
-
-
-def test_more_rows_than_slots_are_refused() -> None:
-    five = {name: np.repeat(GOOD[name][:, :1], 5, axis=1) for name in GOOD if name not in ("tokens", "release")}
-    five |= {"sequence_id": np.arange(5, dtype=np.uint64)[None], "tokens": np.ones((1, 15), np.int32)}
-    with pytest.raises(BadStep, match="^sequence_id: has 5 rows, this model has 4 slots"):
-        parse(five, LIMITS, StepRow)
 
 
 def test_past_beyond_the_context_is_refused() -> None:

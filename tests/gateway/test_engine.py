@@ -101,6 +101,50 @@ async def test_text_fails_when_triton_stays_away(start_triton: Callable[..., Abs
             assert engine.running == 0
 
 
+async def test_triton_that_restarts_with_fewer_slots_serves_on(
+    start_triton: Callable[..., AbstractContextManager[TritonServer]],
+) -> None:
+    """``slots: auto`` depends on the memory that is free at the moment of a start."""
+    with start_triton(TINY, slots=6) as before:
+        async with TritonClient(before.grpc_address) as client:
+            model = await client.describe(TINY)
+    with start_triton(TINY, slots=2) as triton:
+        async with TritonClient(triton.grpc_address) as client:
+            engine = Engine(client, model, Settings())
+            await engine.start()
+            texts = await asyncio.gather(*(text_of(engine, request(engine, "The king", GREEDY, 8)) for _ in range(6)))
+            await engine.close()
+    assert len(set(texts)) == 1
+
+
+async def test_stalled_triton_fails_texts_and_those_that_wait_within_the_timeout(
+    start_triton: Callable[..., AbstractContextManager[TritonServer]],
+) -> None:
+    with start_triton(TINY, slots=2) as triton:
+        stub = triton.stub_pids[0]
+        async with TritonClient(triton.grpc_address, step_timeout=1) as client:
+            engine = Engine(client, await client.describe(TINY), replace(Settings(), recovery_timeout=1))
+            await engine.start()
+            texts = [asyncio.ensure_future(text_of(engine, request(engine, "The king", GREEDY, 500))) for _ in range(4)]
+            await asyncio.sleep(0.2)
+            os.kill(stub, signal.SIGSTOP)
+            async with asyncio.timeout(10):
+                ended = await asyncio.gather(*texts, return_exceptions=True)
+            assert all(isinstance(end, BackendUnavailable) for end in ended)
+            await engine.close()
+        os.kill(stub, signal.SIGKILL)
+
+
+async def test_health_stays_good_while_a_long_step_runs(triton: TritonServer) -> None:
+    async with engine_on(triton, DEMO, prefill_chunk=2000) as engine:
+        prompt = GenerationRequest(list(range(1000, 1800)), 2, GREEDY)  # seconds of prefill
+        text = asyncio.ensure_future(text_of(engine, prompt))
+        while not text.done():
+            await asyncio.sleep(0.3)
+            await engine.probe()
+        assert await text is not None
+
+
 async def test_leaving_reader_frees_its_slot_at_once(start_triton: Callable[..., AbstractContextManager[TritonServer]]) -> None:
     with start_triton(TINY, slots=1) as triton:
         async with engine_on(triton) as engine:

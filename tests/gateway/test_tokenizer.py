@@ -77,6 +77,11 @@ def test_text_ends_before_the_first_stop_string_and_never_shows_a_piece_of_it(te
     assert shown == expected
 
 
+@pytest.mark.parametrize("prompt", ["the \ufffd", "\ufffd", ""])
+def test_text_after_a_prompt_that_ends_in_a_replacement_character_is_only_the_text(prompt: str) -> None:
+    assert "".join(pieces(TOKENIZER.encode(" fox"), prompt=prompt)) == " fox"
+
+
 def test_special_tokens_are_not_shown() -> None:
     assert "".join(pieces([0, *TOKENIZER.encode(" fox"), 0])) == " fox"
 
@@ -90,6 +95,12 @@ def test_template_runs_in_a_sandbox() -> None:
     evil = Tokenizer(TOKENIZER_JSON, "{{ messages.__class__.__mro__[1].__subclasses__() }}")
     with pytest.raises(InvalidRequest):
         evil.apply_chat_template([{"role": "user", "content": "hi"}])
+
+
+def test_template_that_fails_is_no_internal_error() -> None:
+    broken = Tokenizer(TOKENIZER_JSON, "{{ 1 + messages }}")
+    with pytest.raises(InvalidRequest, match="^messages: "):
+        broken.apply_chat_template([{"role": "user", "content": "hi"}])
 
 
 def test_template_that_refuses_its_messages_says_why() -> None:
