@@ -113,7 +113,7 @@ def _overlap(text: str, stop: str) -> int:
 
 def _compile(chat_template: str) -> jinja2.Template:
     """The template comes with the checkpoint, so it runs in Jinja's sandbox, with the settings and helpers that templates expect."""
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
     return environment.from_string(chat_template)
 
