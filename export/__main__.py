@@ -1,4 +1,7 @@
-"""python -m export: a checkpoint becomes a model in a Triton model repository, compared with the checkpoint before it gets there."""
+"""python -m export: a checkpoint becomes a model in a Triton model repository.
+
+Before it gets there it is compared with the checkpoint.
+"""
 
 import argparse
 import re
@@ -9,9 +12,9 @@ from pathlib import Path
 from export.checkpoint import CheckpointError
 from export.demonstration import demonstration_checkpoint
 from export.exporter import ExportSettings, export
+from export.names import MODEL_NAME, MODEL_NAME_ALLOWED, PRECISIONS, default_name
 from export.progress import say
-from export.quantize import PRECISIONS
-from export.repository import MODEL_NAME, default_name
+from export.repository import RepositoryError
 from export.verify import VerificationFailed
 
 USAGE_ERROR, REFUSED = 2, 1
@@ -32,8 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (CheckpointError, VerificationFailed) as error:
         say(f"refused: {error}")
         return REFUSED
-    except OSError as error:
-        say(f"failed: {settings.repository} cannot be written: {error}; nothing was changed")
+    except (RepositoryError, OSError) as error:
+        say(f"failed: {error}; nothing was changed")
         return REFUSED
     except KeyboardInterrupt:
         say("interrupted: nothing was changed")
@@ -45,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _peak_memory() -> int:
     """Bytes. getrusage would not do: its peak includes that of the process which started this one."""
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     return int(peak[1]) * 1024 if peak else 0
 
 
@@ -55,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add("checkpoint", nargs="?", type=Path, help="a .pt, a .gguf or a Hugging Face directory (default: SmolLM2-135M-Instruct)")
     add("--repository", type=Path, default=Path("model_repository"), help="where the model goes (default: %(default)s)")
     add("--name", help="the model's name (default: from the file name)")
-    add("--precision", choices=list(PRECISIONS), default="int8", help="how weights are stored (default: %(default)s)")
+    add("--precision", choices=PRECISIONS, default="int8", help="how weights are stored (default: %(default)s)")
     add("--tokenizer", help="`gpt2`, a tokenizer.json, or a meta.pkl of nanoGPT (default: the checkpoint's own)")
     add("--chat-template", help="`dolly`, `none` or a Jinja file (default: the checkpoint's own)")
     add("--context-length", type=int, help="positions a sequence may have (default: the model's own, at most 2048)")
@@ -78,8 +81,9 @@ def _settings(options: argparse.Namespace) -> ExportSettings:
         raise ValueError(f"there is no checkpoint {checkpoint}")
     name = options.name or default_name(checkpoint)
     if not MODEL_NAME.fullmatch(name):
-        allowed = "letters, digits, '_', '.' and '-', the first of them a letter, a digit or '_'"
-        raise ValueError(f"argument --name: {name!r} is no model name; allowed are {allowed}")
+        raise ValueError(f"argument --name: {name!r} is no model name; allowed are {MODEL_NAME_ALLOWED}")
+    if (options.repository / name).exists() and not (options.repository / name).is_dir():
+        raise ValueError(f"argument --name: {options.repository / name} is no model, and it would be replaced")
     if options.slots != "auto" and not (options.slots.isdecimal() and int(options.slots) > 0):
         raise ValueError(f"argument --slots: {options.slots!r} is neither 'auto' nor a number of at least 1")
     for option in ("context_length", "candidates"):

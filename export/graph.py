@@ -1,4 +1,6 @@
-"""A GPT-2 or Llama as one ONNX graph that serves prefill, decode and verification (docs/wire-contract.md names its inputs and outputs).
+"""A GPT-2 or Llama as one ONNX graph that serves prefill, decode and verification.
+
+docs/wire-contract.md names its inputs and outputs.
 
 Dense layers see packed tokens [T]; GroupQueryAttention alone sees the padded view [B, S], with the KV cache in place.
 """
@@ -107,7 +109,10 @@ class _TransformerWriter:
         return self._linear(f"{prefix}.attention_out", packed)
 
     def _rotary(self) -> list[str]:
-        """The tables [context + 1, head_dim / 2] (the cache has a spare position), computed in fp32 step by step as the models were trained with."""
+        """The tables [context + 1, head_dim / 2]: the cache has a spare position.
+
+        They are computed in fp32, step by step as those that the models were trained with.
+        """
         shape = self.architecture
         if shape.family == "gpt2":
             return []

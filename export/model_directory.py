@@ -82,14 +82,15 @@ def config_pbtxt(parameters: Mapping[str, str]) -> str:
 
 
 def write_tokenizer(directory: Path, tokenizer: TokenizerFiles) -> None:
-    (directory / "tokenizer.json").write_text(tokenizer.tokenizer_json)
+    (directory / "tokenizer.json").write_text(tokenizer.tokenizer_json, encoding="utf-8")
     if tokenizer.chat_template is not None:
-        (directory / "chat_template.jinja").write_text(tokenizer.chat_template)
+        (directory / "chat_template.jinja").write_text(tokenizer.chat_template, encoding="utf-8")
 
 
 def write_model_card(directory: Path, name: str, card: Mapping[str, object]) -> None:
     """``card`` as JSON for programs (1/model_card.json) and as Markdown for people (MODEL_CARD.md)."""
-    (directory / "1" / "model_card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    (directory / "1" / "model_card.json").write_text(text, encoding="utf-8")
     lines = [
         f"# {name}",
         "",
@@ -100,7 +101,7 @@ def write_model_card(directory: Path, name: str, card: Mapping[str, object]) -> 
         if isinstance(section, Mapping):
             lines += [f"## {title.capitalize()}", "", "| | |", "| --- | --- |"]
             lines += [f"| {key.replace('_', ' ')} | {_shown(value)} |" for key, value in section.items()] + [""]
-    (directory / "MODEL_CARD.md").write_text("\n".join(lines))
+    (directory / "MODEL_CARD.md").write_text("\n".join(lines), encoding="utf-8")
 
 
 def _shown(value: object) -> str:

@@ -1,4 +1,7 @@
-"""Writes an ONNX file node by node. Weights go straight to ``<file>.data``: never are two of them in memory because of this module."""
+"""Writes an ONNX file node by node.
+
+Weights go straight to ``<file>.data``: never are two of them in memory because of this module.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +54,7 @@ class OnnxWriter:
         return name
 
     def alias(self, name: str, original: str, shape: Sequence[int]) -> str:
-        """The same bytes as the initializer ``original`` under another name and shape: one copy in the file and in the page cache."""
+        """The bytes of the initializer ``original`` under another name and shape: one copy in the file and in memory."""
         tensor = TensorProto()
         tensor.CopyFrom(self._initializers[original])
         tensor.name, tensor.dims[:] = name, shape

@@ -12,7 +12,7 @@ def say(message: str) -> None:
 
 
 def bar(title: str) -> Callable[[int, int], None]:
-    """Returns ``advance(done, total)``, which redraws the bar; elsewhere than on a terminal it writes one line when all is done."""
+    """Returns ``advance(done, total)``, which redraws the bar; where there is no terminal it writes one line at the end."""
     began = time.monotonic()
 
     def advance(done: int, total: int) -> None:

@@ -18,14 +18,14 @@ class Linear(Protocol):
     """A way to compute ``x @ weight.T + bias``."""
 
     def write(self, graph: OnnxWriter, x: str, name: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
-        """Adds the layer to the graph: x [rows, in], weight fp32 [out, in], bias fp32 [out]. Returns its output, [rows, out]."""
+        """Adds the layer to the graph: x [rows, in], weight fp32 [out, in], bias fp32 [out]. Returns the output [rows, out]."""
 
 
 class Embedding(Protocol):
     """A way to look rows of a matrix up."""
 
     def look_up(self, graph: OnnxWriter, ids: str, name: str, weight: np.ndarray) -> str:
-        """Adds the look-up of ``ids`` [tokens] in weight fp32 [vocabulary, width] to the graph. Returns its output, [tokens, width]."""
+        """Adds the look-up of ``ids`` [tokens] in weight fp32 [vocabulary, width]. Returns the output, [tokens, width]."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class BlockInt8:
 class BlockInt4:
     """4-bit weights with a scale and an offset for each block: what GGUF's Q4_0 and Q4_1 hold is kept exactly.
 
-    MatMulNBits takes whole zero points only, so the offsets are a small matrix of their own: it meets the sum of each block of inputs.
-    (With whole zero points, SmolLM2's Q4_1 came out at a KL of 0.36 instead of 0.004.) A single row takes another kernel, whose sums
-    differ in the last bit: hence ``Precision.spare_row``, so that a text is the same alone and in a crowd.
+    MatMulNBits takes whole zero points only, so the offsets are a small matrix of their own: it meets the sum of each block of
+    inputs. (With whole zero points, SmolLM2's Q4_1 came out at a KL of 0.36 instead of 0.004.) A single row takes another
+    kernel, whose sums differ in the last bit: hence ``Precision.spare_row``, so that a text is the same alone and in a crowd.
     """
 
     def write(self, graph: OnnxWriter, x: str, name: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
@@ -103,8 +103,9 @@ class BlockInt4:
 class RowInt8:
     """Integer weights with a scale for each output, uint8 activations with a scale for each row: the fastest for many rows.
 
-    The activations' zero point is 128: int8 activations were five times slower in onnxruntime 1.32. Weights are kept within 7 bits:
-    CPUs without VNNI add products in pairs of 16 bits, where 255 * 127 * 2 would saturate, and texts would depend on the machine.
+    The activations' zero point is 128: int8 activations were five times slower in onnxruntime 1.32. Weights are kept within
+    7 bits: CPUs without VNNI add products in pairs of 16 bits, where 255 * 127 * 2 would saturate, and texts would depend on
+    the machine.
     """
 
     weight_limit: int = 63
@@ -169,8 +170,8 @@ def quantize_int8(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def quantize_int4(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """weight fp32 [out, in] → codes uint8 [out, blocks, BLOCK / 2], scales and offsets fp32 [out, blocks].
 
-    A weight is offset + scale * (code - 8). Of two lattices, from the smallest value to the largest (Q4_1's) or around zero with the
-    largest magnitude at its end (Q4_0's), each block takes the nearer.
+    A weight is offset + scale * (code - 8). Of two lattices, from the smallest value to the largest (Q4_1's) or around zero
+    with the largest magnitude at its end (Q4_0's), each block takes the nearer.
     """
     blocks = _in_blocks(weight)
     low, high = blocks.min(axis=-1), blocks.max(axis=-1)

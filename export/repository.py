@@ -5,24 +5,14 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-CHECKPOINT_SUFFIXES = {".pt", ".pth", ".gguf", ".bin", ".ckpt", ".safetensors"}
-
-
-def default_name(checkpoint: Path) -> str:
-    """`log/model_40000.pt` → `model_40000`, `SmolLM2-135M-Instruct.Q4_1.gguf` → `smollm2-135m-instruct-q4_1`."""
-    stem = checkpoint.stem if checkpoint.suffix in CHECKPOINT_SUFFIXES else checkpoint.name
-    return re.sub(r"[^a-z0-9_]+", "-", stem.lower()).strip("-") or "model"
-
 
 def fingerprint(sources: list[Path], settings: Mapping[str, object]) -> str:
-    """SHA-256 over what decides an export: each file's name, size and time of change, the settings, and the exporter's own source.
+    """SHA-256 over what decides an export: the files' names, sizes and times of change, the settings, the exporter's source.
 
     Contents are not read: a checkpoint of gigabytes would take longer to hash than a start may take.
     """
@@ -39,6 +29,19 @@ def fingerprint(sources: list[Path], settings: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
 
 
+class RepositoryError(Exception):
+    """The repository cannot be written. The message is one sentence that begins with its path."""
+
+
+@contextmanager
+def writing(repository: Path) -> Iterator[None]:
+    """Around what does nothing but write there: an OSError comes out as RepositoryError."""
+    try:
+        yield
+    except OSError as exc:
+        raise RepositoryError(f"{repository} cannot be written: {exc}") from exc
+
+
 class Repository:
     """A directory of models. Only the holder of ``lock`` writes; readers (Triton) always see whole models."""
 
@@ -48,33 +51,44 @@ class Repository:
     def fingerprint_of(self, name: str) -> str | None:
         """The fingerprint in the card of a model that lies here; None where there is none."""
         try:
-            return json.loads((self.path / name / "1" / "model_card.json").read_text())["fingerprint"]
+            card = (self.path / name / "1" / "model_card.json").read_text(encoding="utf-8")
+            return json.loads(card)["fingerprint"]
         except (OSError, ValueError, KeyError):
             return None
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Waits until no other export writes here, then clears away what dead ones have left. The kernel frees a dead holder's lock."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        """Waits until no other export writes here, then clears away what dead ones have left.
+
+        The kernel frees a dead holder's lock. Raises RepositoryError.
+        """
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            self._clear_leftovers()
+            with writing(self.path):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                self._clear_workshop()
             yield
         finally:
             os.close(handle)
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[Path]:
-        """Yields an empty directory that takes the model's place when the block ends well; else the old model stays. Needs ``lock``."""
-        partial = self._workshop / name
-        partial.mkdir(parents=True)
+        """Yields an empty directory that takes the model's place when the block ends well; else the old model stays.
+
+        Needs ``lock``. Raises RepositoryError.
+        """
+        partial = self._workshop / "new" / name
         try:
+            with writing(self.path):
+                partial.mkdir(parents=True)
             yield partial
-            _flush(partial)
-            self._exchange(partial, self.path / name)
+            with writing(self.path):
+                _flush(partial)
+                self._exchange(partial, self.path / name)
         finally:
-            shutil.rmtree(self._workshop, ignore_errors=True)
+            self._clear_workshop()
 
     @property
     def _workshop(self) -> Path:
@@ -86,10 +100,10 @@ class Repository:
         outside = parent.stat().st_dev == self.path.stat().st_dev and os.access(parent, os.W_OK)
         return (parent if outside else self.path) / f".{self.path.name}.export"
 
-    def _clear_leftovers(self) -> None:
+    def _clear_workshop(self) -> None:
         retired = self._workshop / "retired"
         for model in retired.iterdir() if retired.is_dir() else ():
-            if not (self.path / model.name).exists():  # killed between the two renames of _exchange
+            if not (self.path / model.name).exists():  # the second rename of _exchange did not happen
                 model.rename(self.path / model.name)
         shutil.rmtree(self._workshop, ignore_errors=True)
 

@@ -4,7 +4,6 @@ import io
 import json
 import pickle
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,13 +11,14 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
+from export.chat_template import self_contained
 from export.checkpoint import CheckpointError, TokenizerFiles
 
-DOLLY = Path(__file__).with_name("dolly.jinja")
 META_LIMIT = 64 << 20  # bytes: a table of all Unicode characters is smaller
 # special tokens that end a text or a turn wherever they exist, besides those a checkpoint declares (llama.cpp's list)
 END_TEXTS = {
-    "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|eot|>", "<EOT>",
+    "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>",
+    "<|end|>", "<end_of_turn>", "<|eot|>", "<EOT>",
 }  # fmt: skip
 
 
@@ -124,26 +124,6 @@ def from_directory(directory: Path) -> TokenizerFiles:
     end = tokenizer.token_to_id(special["eos"]) if special["eos"] else None
     template = self_contained(_template(directory, config), special["bos"], special["eos"])
     return files(tokenizer, template, [] if end is None else [end])
-
-
-def choose_template(tokenizer: TokenizerFiles, chosen: str | None) -> TokenizerFiles:
-    """``chosen``: None for the model's own chat template, `none`, `dolly`, or a Jinja file."""
-    if chosen is None:
-        return tokenizer
-    if chosen == "none":
-        return replace(tokenizer, chat_template=None)
-    path = DOLLY if chosen == "dolly" else Path(chosen).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f"the chat template {chosen!r} is neither `dolly`, `none` nor a file")
-    return replace(tokenizer, chat_template=path.read_text(encoding="utf-8"))
-
-
-def self_contained(template: str | None, bos: str | None, eos: str | None) -> str | None:
-    """The template with the tokens it mentions defined in it: whoever renders it needs nothing besides the messages."""
-    for name, text in (("eos_token", eos), ("bos_token", bos)):
-        if template and name in template:
-            template = f"{{% set {name} = {json.dumps(text or '', ensure_ascii=False)} %}}{template}"
-    return template
 
 
 def _template(directory: Path, config: dict[str, Any]) -> str | None:

@@ -23,7 +23,10 @@ class VerificationFailed(Exception):
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a precision may cost. ``noise`` is relative: rms of the logits' error over rms of the logits, each about its row's mean."""
+    """What a precision may cost.
+
+    ``noise`` is relative: rms of the logits' error over rms of the logits, each about its row's mean.
+    """
 
     noise: float
     kl: float  # nats a token, from the checkpoint's distribution to the graph's
@@ -31,9 +34,9 @@ class Bounds:
     largest: float = np.inf  # difference of any logit
 
 
-# fp32 and fp16: the rounding of another order of summation, with a factor of ten or so to spare. The quantised ones: about three times
-# what SmolLM2-135M shows (docs/export.md); small and random models come out better. A wrong weight, position or mask shows as a noise
-# near 1. int4 is wide because 4 bits cost a model much that was not trained or published with them.
+# fp32 and fp16: the rounding of another order of summation, with a factor of ten or so to spare. The quantised ones: about
+# three times what SmolLM2-135M shows (docs/export.md); small and random models come out better. A wrong weight, position or
+# mask shows as a noise near 1. int4 is wide because 4 bits cost a model much that was not trained or published with them.
 BOUNDS = {
     "fp32": Bounds(noise=1e-4, kl=1e-5, top1=0.99, largest=1e-3),
     "fp16": Bounds(noise=0.01, kl=0.001, top1=0.97),
@@ -103,7 +106,7 @@ class Report:
             ("the logits' noise", measured.noise, bounds.noise),
             ("the mean KL divergence", measured.kl, bounds.kl),
             ("the share of most probable tokens that differ", 1 - measured.top1, 1 - bounds.top1),
-            # Rounding activations to 8 bits turns a difference in the last bit into the precision's own noise, so its bound holds here too.
+            # Rounding activations to 8 bits turns a difference in the last bit into the precision's own noise: the same bound.
             ("the noise of cached decode against prefill", self.against_prefill.noise, bounds.noise),
         ]
         for what, value, bound in limits:
@@ -126,9 +129,9 @@ def verify(model_path: Path, checkpoint: Checkpoint, context_length: int, progre
 
 
 def text_windows(checkpoint: Checkpoint, context_length: int) -> list[np.ndarray]:
-    """The text as windows of int32 tokens. Characters that the tokenizer does not know are left out; a short text is repeated."""
+    """The text as windows of int32 tokens, without characters that the tokenizer does not know; a short text is repeated."""
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer.tokenizer_json)
-    text = TEXT.read_text()
+    text = TEXT.read_text(encoding="utf-8")
     known = {character for character in set(text) if _can_encode(tokenizer, character)}
     tokens = tokenizer.encode("".join(filter(known.__contains__, text)), add_special_tokens=False).ids
     lengths = [min(length, context_length) for length in WINDOWS]
@@ -158,7 +161,7 @@ def _verify_prefill(
 
 
 def _verify_cache(decoder: Decoder, windows: list[np.ndarray], tails: list[np.ndarray], comparison: Comparison) -> None:
-    """Rolls all windows back together, then decodes their last tokens one by one, and the very last ones as verification rows."""
+    """Rolls all windows back, then decodes their last tokens one by one, and the very last ones as verification rows."""
     done = 0
     for count in [1] * DECODED + [VERIFIED]:
         rows = []

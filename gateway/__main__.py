@@ -1,6 +1,7 @@
 """``python -m gateway``: the gateway alone, beside a Triton that runs already. Settings: gateway/settings.py."""
 
 import asyncio
+import logging
 import os
 import sys
 from types import FrameType
@@ -51,6 +52,8 @@ class Server(uvicorn.Server):
             )
         )
         self._app = app
+        # Probes come every few seconds for ever, and say nothing about who uses the model.
+        logging.getLogger("uvicorn.access").addFilter(lambda record: "/health " not in record.getMessage())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)

@@ -42,12 +42,12 @@ def main(stop_signal: int, grace: float, shm_prefix: str, command: list[str]) ->
         status = child.wait(grace)
     except subprocess.TimeoutExpired:
         status = -signal.SIGKILL
-    _end_group(child.pid)
-    _remove_shared_memory(shm_prefix)
+    end_group(child.pid)
+    remove_shared_memory(shm_prefix)
     return status if status >= 0 else 128 - status  # as a shell says it: 137 for SIGKILL
 
 
-def _end_group(group: int) -> None:
+def end_group(group: int) -> None:
     try:
         os.killpg(group, signal.SIGKILL)
         while True:
@@ -56,7 +56,7 @@ def _end_group(group: int) -> None:
         pass
 
 
-def _remove_shared_memory(prefix: str) -> None:
+def remove_shared_memory(prefix: str) -> None:
     if prefix != "-":
         for file in SHARED_MEMORY.glob(f"{prefix}*"):
             file.unlink(missing_ok=True)

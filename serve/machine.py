@@ -72,8 +72,8 @@ def python_problems(machine: Facts) -> list[str]:
         return [
             f"Python {version} does not fit: this Triton embeds Python 3.11, 3.12 or 3.13. Install one of them "
             "(Debian 12: `apt-get install python3.11-venv libpython3.11`; Ubuntu 24.04: `apt-get install python3.12-venv "
-            "libpython3.12`; Debian 13: `apt-get install python3.13-venv libpython3.13`; anywhere: `uv python install 3.12`). They are found on PATH by name; to use another: "
-            f"PYTHON=/path/to/python make serve; {CONTAINERS}"
+            "libpython3.12`; Debian 13: `apt-get install python3.13-venv libpython3.13`; anywhere: `uv python install 3.12`). "
+            f"They are found on PATH by name; to use another: PYTHON=/path/to/python make serve; {CONTAINERS}"
         ]
     lacks = []
     if not machine.has_venv:

@@ -1,8 +1,11 @@
 """What would make a start fail late, found at once. Standard library only."""
 
 import errno
+import fcntl
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from serve.settings import Settings
@@ -20,6 +23,25 @@ def check(settings: Settings) -> None:
     check_port(settings.gateway.host, settings.gateway.port)
     if settings.own_triton:
         check_shared_memory(SHARED_MEMORY)
+
+
+@contextmanager
+def held(run_dir: Path, port: int) -> Iterator[None]:
+    """Keeps ``run_dir`` for this process. PreflightError where another has it: its port is not open before it is ready."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / "supervisor.pid").open("a+") as holder:
+        try:
+            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees a dead holder's lock
+        except BlockingIOError:
+            holder.seek(0)
+            raise PreflightError(
+                f"another `make serve` with PORT={port} is starting or running here (process {holder.read()}); "
+                f"use another port: PORT={_free_port('0.0.0.0')} make serve"
+            ) from None
+        holder.truncate(0)
+        holder.write(str(os.getpid()))
+        holder.flush()
+        yield
 
 
 def check_port(host: str, port: int) -> None:

@@ -1,13 +1,19 @@
 """Child processes that end with us, however we end."""
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from serve.guard import remove_shared_memory
+
 GUARD = Path(__file__).with_name("guard.py")
+GUARD_TIMEOUT = 10.0  # seconds that a guard has beyond its command's grace
+GROUP_END_TIMEOUT = 2.0  # seconds: dead ones stay where process 1 does not reap
 
 
 class GuardedProcess:
@@ -27,6 +33,8 @@ class GuardedProcess:
         shm_prefix: str = "-",
     ) -> None:
         self._grace = grace
+        self._shm_prefix = shm_prefix
+        self._cleared = False  # after a guard that could not do it
         self._guard = subprocess.Popen(
             [sys.executable, "-I", "-S", str(GUARD), str(int(stop_signal)), str(grace), shm_prefix, *command],
             stdin=subprocess.PIPE,
@@ -40,28 +48,53 @@ class GuardedProcess:
 
     @property
     def running(self) -> bool:
-        return self._guard.poll() is None
+        return self.exit_status is None
 
     @property
     def exit_status(self) -> int | None:
         """The command's exit status (128 + signal where one ended it), None while it runs."""
-        return self._guard.poll()
+        return self._settle(status) if (status := self._guard.poll()) is not None else None
 
     def wait(self) -> int:
         """Its exit status, once it has ended by itself."""
-        return self._guard.wait()
+        return self._settle(self._guard.wait())
 
     def stop(self) -> None:
         """Returns when nothing of it is left, at the latest a second or two after the grace time."""
         assert self._guard.stdin is not None
         self._guard.stdin.close()
-        self._guard.wait(self._grace + 10)
+        try:
+            self._guard.wait(self._grace + GUARD_TIMEOUT)
+        except subprocess.TimeoutExpired:  # somebody has stopped the guard itself
+            self._guard.kill()
+        self.wait()
+
+    def _settle(self, status: int) -> int:
+        """The exit status, after doing what a guard that was killed has left undone."""
+        if status >= 0:
+            return status
+        if not self._cleared:
+            self._cleared = True  # only once: later, the process ids may be another's
+            _end_group(self.pid)
+            remove_shared_memory(self._shm_prefix)
+        return 128 - status
 
     def __enter__(self) -> "GuardedProcess":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _end_group(group: int) -> None:
+    """Kills a process group whose members are no children of ours, and waits until they are gone."""
+    deadline = time.monotonic() + GROUP_END_TIMEOUT
+    while group and time.monotonic() < deadline:  # 0 would be our own
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        time.sleep(0.02)
 
 
 def children(pid: int) -> dict[int, str]:

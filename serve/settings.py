@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.repository import MODEL_NAME, default_name
+from export.names import MODEL_NAME, MODEL_NAME_ALLOWED, PRECISIONS, default_name
 from gateway.settings import Settings as GatewaySettings
 from gateway.settings import SettingsError
 
-PRECISIONS = ("fp32", "int8", "int8-row", "int4", "fp16")
 CHAT_TEMPLATES = ("dolly", "none")  # besides a Jinja file
 
 
@@ -21,8 +20,8 @@ class Settings:
     own_triton: bool = True  # False: TRITON_URL names one that runs already
     checkpoint: Path | None = None  # None: the demonstration model
     precision: str = "int8"
-    tokenizer: Path | None = None  # None: the checkpoint's own
-    chat_template: str | None = None  # None: the checkpoint's own
+    tokenizer: str | None = None  # `gpt2` or a path; None: the checkpoint's own
+    chat_template: str | None = None  # `dolly`, `none` or a path; None: the checkpoint's own
     context_length: int | None = None  # None: the model's own, at most 2048
     slots: int | None = None  # None: as many as fit into half of the memory, at most 32
 
@@ -32,14 +31,13 @@ class Settings:
         values = {name: text.strip() for name, text in environment.items() if text.strip()}
         name = values.get("MODEL_NAME")
         if name and "TRITON_URL" not in values and not MODEL_NAME.fullmatch(name):
-            allowed = "letters, digits, '_', '.' and '-', and begins with neither '.' nor '-'"
-            raise SettingsError(f"MODEL_NAME is {name!r}; it may only hold {allowed}.")
+            raise SettingsError(f"MODEL_NAME is {name!r}; allowed are {MODEL_NAME_ALLOWED}.")
         return cls(
             gateway=GatewaySettings.from_environment(environment),
             own_triton="TRITON_URL" not in values,
             checkpoint=_path(values, "MODEL_CHECKPOINT"),
             precision=_precision(values),
-            tokenizer=_path(values, "TOKENIZER"),
+            tokenizer=_tokenizer(values),
             chat_template=_chat_template(values),
             context_length=_count(values, "CONTEXT_LENGTH"),
             slots=_count(values, "SLOTS"),
@@ -58,6 +56,13 @@ def _path(values: Mapping[str, str], variable: str) -> Path | None:
     return path
 
 
+def _tokenizer(values: Mapping[str, str]) -> str | None:
+    if values.get("TOKENIZER") == "gpt2":
+        return "gpt2"
+    path = _path(values, "TOKENIZER")
+    return str(path) if path else None
+
+
 def _precision(values: Mapping[str, str]) -> str:
     precision = values.get("PRECISION", "int8")
     if precision not in PRECISIONS:
@@ -67,10 +72,13 @@ def _precision(values: Mapping[str, str]) -> str:
 
 def _chat_template(values: Mapping[str, str]) -> str | None:
     template = values.get("CHAT_TEMPLATE")
-    if template and template not in CHAT_TEMPLATES and not Path(template).is_file():
+    if template is None or template in CHAT_TEMPLATES:
+        return template
+    path = Path(template).expanduser()
+    if not path.is_file():
         named = ", ".join(CHAT_TEMPLATES)
         raise SettingsError(f"CHAT_TEMPLATE is {template!r}; it must be {named} or a Jinja file that exists.")
-    return template
+    return str(path)
 
 
 def _count(values: Mapping[str, str], variable: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Keeps what was started alive: Triton is started again when it or its stub dies; when the gateway dies, all ends."""
+"""Keeps what was started alive: Triton is started again when it or its stub dies or hangs; when the gateway dies, all ends."""
 
 import http.client
 import sys
@@ -12,10 +12,12 @@ from serve.processes import GuardedProcess
 from serve.triton_server import TritonError, TritonServer
 
 MOST_RESTARTS = 5  # of Triton within RESTART_WINDOW: then it will not get better by itself
-RESTART_WINDOW = 60.0  # seconds
+RESTART_WINDOW = 120.0  # seconds: a hang takes a while to be seen
 TRITON_START_TIMEOUT = 300.0  # seconds: a large model's weights may come from a slow disk
 GATEWAY_START_TIMEOUT = 60.0  # seconds
 WATCH_INTERVAL = 0.5  # seconds
+HEALTH_INTERVAL = 2.0  # seconds between questions to the gateway; each runs a step where nothing else does
+MOST_UNANSWERED = 5  # questions in a row that Triton may leave unanswered: a step over long prompts is no hang
 
 
 class GatewayDied(Exception):
@@ -29,7 +31,7 @@ def start_gateway(environment: Mapping[str, str]) -> GuardedProcess:
 def wait_healthy(gateway: GuardedProcess, url: str) -> None:
     """Returns when a step has gone all the way through the gateway, Triton and the model. GatewayDied where that fails."""
     deadline = time.monotonic() + GATEWAY_START_TIMEOUT
-    while not _is_healthy(url):
+    while _health_status(url) != 200:
         if not gateway.running:
             raise GatewayDied(f"the gateway ended with status {gateway.exit_status} while it started")
         if time.monotonic() > deadline:
@@ -37,37 +39,65 @@ def wait_healthy(gateway: GuardedProcess, url: str) -> None:
         time.sleep(0.05)
 
 
-def watch(gateway: GuardedProcess, triton: TritonServer | None) -> None:
+def watch(gateway: GuardedProcess, triton: TritonServer | None, url: str) -> None:
     """Never returns: GatewayDied, or TritonError where Triton does not stay up."""
     restarts: deque[float] = deque()
+    health = HealthCheck(url)
     while gateway.running:
-        if triton and (not triton.running or triton.stub_died()):
-            _restart(triton, restarts)
+        if triton and (failure := _failure(triton, health)):
+            _restart(triton, failure, restarts)
+            health = HealthCheck(url)
         time.sleep(WATCH_INTERVAL)
     raise GatewayDied(f"the gateway ended with status {gateway.exit_status}")
 
 
-def _restart(triton: TritonServer, restarts: deque[float]) -> None:
+class HealthCheck:
+    """Asks the gateway now and then whether Triton answers it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._unanswered = 0  # questions in a row
+        self._next_question = time.monotonic() + HEALTH_INTERVAL
+
+    def finds_hang(self) -> bool:
+        """Whether Triton lives but has not answered the gateway for long. Counted, not timed: Ctrl-Z stops us and no other."""
+        if time.monotonic() >= self._next_question:
+            # Only the gateway's own word counts: where it does not answer itself, a new Triton would not help.
+            self._unanswered = self._unanswered + 1 if _health_status(self._url) == 503 else 0
+            self._next_question = time.monotonic() + HEALTH_INTERVAL
+        return self._unanswered >= MOST_UNANSWERED
+
+
+def _failure(triton: TritonServer, health: HealthCheck) -> str | None:
+    if not triton.running:
+        return "Triton died"
+    if triton.stub_died():
+        return "Its model process died"
+    return "Triton does not answer" if health.finds_hang() else None
+
+
+def _restart(triton: TritonServer, failure: str, restarts: deque[float]) -> None:
     now = time.monotonic()
     while restarts and restarts[0] < now - RESTART_WINDOW:
         restarts.popleft()
     if len(restarts) == MOST_RESTARTS:
         end = f"The end of {triton.log}:\n{triton.log_end()}"
-        raise TritonError(f"Triton died {MOST_RESTARTS + 1} times within a minute. {end}")
+        raise TritonError(f"Triton failed {MOST_RESTARTS + 1} times within {RESTART_WINDOW:.0f} seconds. {end}")
     restarts.append(now)
-    say(f"{'Its model process' if triton.running else 'Triton'} died; starting Triton again")
+    say(f"{failure}; starting Triton again")
     triton.stop()
     triton.start()
     triton.wait_ready(TRITON_START_TIMEOUT)
     say("Triton is ready again")
 
 
-def _is_healthy(url: str) -> bool:
+def _health_status(url: str) -> int | None:
+    """None where the gateway itself does not answer. http.client asks no proxy, whatever the environment says."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
     try:
         connection.request("GET", "/health")
-        return connection.getresponse().status == 200
+        return connection.getresponse().status
     except (OSError, http.client.HTTPException):
-        return False
+        return None
     finally:
         connection.close()

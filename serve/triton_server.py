@@ -41,6 +41,7 @@ class TritonServer:
     ) -> None:
         self._model_repository = model_repository.resolve()
         self._run_dir = run_dir.resolve()
+        self._backend_directory = self._run_dir / "backends"
         self._models = ["*"] if models is None else list(models)
         self._env = _environment(env or {})
         self._port = free_port()
@@ -83,14 +84,12 @@ class TritonServer:
     def start(self) -> None:
         """Returns at once; see `wait_ready`. TritonError where it cannot be started at all."""
         self._run_dir.mkdir(parents=True, exist_ok=True)
-        backend_directory = lay_out_backends(self._run_dir / "backends")
-        self._check_stub(backend_directory / "python" / STUB_NAME)
+        lay_out_backends(self._backend_directory)
+        self._check_stub(self._backend_directory / "python" / STUB_NAME)
         first = self._process is None
         with self.log.open("wb" if first else "ab") as log:
             self._log_start = log.tell()
-            self._process = GuardedProcess(
-                self._command(backend_directory), env=self._env, output=log, grace=4.0, shm_prefix=self.shm_prefix
-            )
+            self._process = GuardedProcess(self._command(), env=self._env, output=log, grace=4.0, shm_prefix=self.shm_prefix)
 
     def wait_ready(self, timeout: float) -> None:
         """Returns when every model is loaded; TritonError with the log's end when that fails or takes ``timeout`` seconds.
@@ -111,6 +110,7 @@ class TritonServer:
         """Returns when the server, its stubs and their files in /dev/shm are gone."""
         if self._process is not None:
             self._process.stop()
+            shutil.rmtree(self._backend_directory, ignore_errors=True)
 
     def __enter__(self) -> "TritonServer":
         self.start()
@@ -137,11 +137,11 @@ class TritonServer:
     def _find_stubs(self) -> list[int]:
         return [pid for pid, name in children(self.pid).items() if name == STUB_NAME[:15]]
 
-    def _command(self, backend_directory: Path) -> list[str]:
+    def _command(self) -> list[str]:
         return [
             str(_wheel() / "bin" / "tritonserver"),
             f"--model-repository={self._model_repository}",
-            f"--backend-directory={backend_directory}",
+            f"--backend-directory={self._backend_directory}",
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in self._models),
             "--disable-auto-complete-config",
@@ -165,21 +165,22 @@ class TritonServer:
             return connection.connect_ex(("127.0.0.1", self._port)) == 0 and self.running
 
 
-def lay_out_backends(directory: Path) -> Path:
+def lay_out_backends(directory: Path) -> None:
     """Makes Triton's backend directory: its Python backend and every backend of ours. Safe to repeat."""
     wheel = _wheel()
     python = directory / "python"
     python.mkdir(parents=True, exist_ok=True)
     # The library must be a real file: Triton refuses one that "escapes the backend directory" by a link.
     for file in ("libtriton_python.so", "triton_python_backend_utils.py"):
-        shutil.copy(wheel / "backends" / "python" / file, python / file)
+        copy = python / f"{file}.new"
+        shutil.copy(wheel / "backends" / "python" / file, copy)
+        copy.replace(python / file)  # never written to: a dying Triton may still run what lies there
     # The stub must be a link: it finds its libraries relative to where it really lies.
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     _link(python / STUB_NAME, wheel / "python_backend_stubs" / version / STUB_NAME)
     for backend in BACKENDS.iterdir():
         if (backend / "model.py").exists():
             _link(directory / backend.name, backend)
-    return directory
 
 
 def _link(link: Path, target: Path) -> None:

@@ -1,32 +1,24 @@
 """From a path to a Checkpoint, whatever kind of checkpoint lies there."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
+from export.chat_template import choose_template
 from export.checkpoint import Checkpoint, CheckpointError
 from export.checkpoints import build_nanogpt, gguf, huggingface, nanogpt, torch_file
-from export.tokenizers import choose_template
 
 
-def read(
-    path: str | Path,
-    *,
-    tokenizer: str | None = None,
-    chat_template: str | None = None,
-    name: str | None = None,
-    context_length: int | None = None,
-) -> Checkpoint:
+def read(path: str | Path, *, tokenizer: str | None = None, chat_template: str | None = None) -> Checkpoint:
     """The checkpoint at ``path``, of any kind that is served. No code of it is run.
 
     ``tokenizer``: `gpt2`, a tokenizer.json, a directory that holds one, or a meta.pkl; None: the checkpoint's own.
     ``chat_template``: `dolly`, `none`, or a Jinja file; None: the checkpoint's own.
-    ``context_length`` may shorten the trained one. Raises CheckpointError, one sentence that begins with the path.
+    Raises CheckpointError, one sentence that begins with the path.
     """
     path = Path(path).expanduser()
     try:
         path = _located(path)
-        checkpoint = _read(path, tokenizer, name or Path(os.path.abspath(path)).name, context_length)
+        checkpoint = _read(path, tokenizer)
         return replace(checkpoint, tokenizer=choose_template(checkpoint.tokenizer, chat_template))
     except CheckpointError as exc:
         raise CheckpointError(f"{path}: {exc}") from exc
@@ -42,17 +34,17 @@ def _located(path: Path) -> Path:
     return path.parent if path.is_file() and inside else path
 
 
-def _read(path: Path, tokenizer: str | None, name: str, context_length: int | None) -> Checkpoint:
+def _read(path: Path, tokenizer: str | None) -> Checkpoint:
     if path.is_dir():
-        return huggingface.read(path, tokenizer=tokenizer, name=name, context_length=context_length)
+        return huggingface.read(path, tokenizer=tokenizer)
     with path.open("rb") as file:
         start = file.read(64)
     if start.startswith(b"GGUF"):
-        return gguf.read(path, tokenizer=tokenizer, name=name, context_length=context_length)
+        return gguf.read(path, tokenizer=tokenizer)
     if start.startswith(b"PK\x03\x04"):
         saved = torch_file.load(path)
         reader = nanogpt if "model_args" in saved else build_nanogpt
-        return reader.read(path, saved, tokenizer=tokenizer, name=name, context_length=context_length)
+        return reader.read(path, saved, tokenizer=tokenizer)
     if start.startswith(b"version https://git-lfs"):
         raise CheckpointError("it is a Git LFS pointer, not the file itself: run `git lfs pull`")
     if start.startswith(b"\x80"):

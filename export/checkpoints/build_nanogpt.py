@@ -6,19 +6,19 @@ from typing import Any, Literal
 from export import reference
 from export.checkpoint import Architecture, Checkpoint, CheckpointError, TokenizerFiles
 from export.checkpoints import gpt2, torch_file
-from export.checkpoints.settings import LAYERS, checked, context, head_dim, whole
+from export.checkpoints.settings import LAYERS, checked, head_dim, whole
 from export.tokenizers import named, vocabulary_size
 
 GPT2_ROWS = range(50257, 51201)  # GPT-2's 50257 tokens, and the padding that training scripts add
 
 
-def read(path: Path, saved: dict[str, Any], *, tokenizer: str | None, name: str, context_length: int | None) -> Checkpoint:
+def read(path: Path, saved: dict[str, Any], *, tokenizer: str | None) -> Checkpoint:
     config = torch_file.fields(saved.get("config"))
     if config is None:
         raise CheckpointError("it lacks `config` (build-nanogpt) or `model_args` (nanoGPT), which tell the model's sizes")
     rows = whole(config, "vocab_size")
     files = named(tokenizer) if tokenizer else default_tokenizer(rows)
-    return gpt2_checkpoint(path, saved, config, files, name=name, context_length=context_length, gelu="tanh")
+    return gpt2_checkpoint(path, saved, config, files, gelu="tanh")
 
 
 def default_tokenizer(rows: int) -> TokenizerFiles:
@@ -35,13 +35,10 @@ def gpt2_checkpoint(
     config: dict[str, Any],
     tokenizer: TokenizerFiles,
     *,
-    name: str,
-    context_length: int | None,
     gelu: Literal["tanh", "exact"],
 ) -> Checkpoint:
     """What build-nanogpt and nanoGPT have in common, from their field names on."""
     width, heads, rows = whole(config, "n_embd"), whole(config, "n_head"), whole(config, "vocab_size")
-    positions = whole(config, "block_size")
     architecture = checked(
         Architecture(
             family="gpt2",
@@ -52,14 +49,12 @@ def gpt2_checkpoint(
             width=width,
             mlp_width=4 * width,
             vocabulary_size=vocabulary_size(tokenizer, rows),
-            context_length=context(context_length, positions),
+            context_length=whole(config, "block_size"),
             norm_epsilon=1e-5,
             gelu=gelu,
         )
     )
     state, bias = torch_file.state_dict(saved), config.get("bias", True)
-    weights = gpt2.weights(
-        torch_file.raw_tensors(state), architecture, rows=rows, positions=positions, bias=bool(bias), conv1d=False
-    )
+    weights = gpt2.weights(torch_file.raw_tensors(state), architecture, rows=rows, bias=bool(bias), conv1d=False)
     run = reference.torch_gpt2(state, config, architecture.vocabulary_size, exact_gelu=gelu == "exact")
-    return Checkpoint(name, path, architecture, weights, tokenizer, run)
+    return Checkpoint(path, architecture, weights, tokenizer, run)

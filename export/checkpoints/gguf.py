@@ -8,7 +8,7 @@ import numpy as np
 from export import reference
 from export.checkpoint import Architecture, Checkpoint, CheckpointError
 from export.checkpoints import gguf_file, gguf_tokenizer, llama
-from export.checkpoints.settings import LAYERS, checked, context, demand, head_dim, real, whole
+from export.checkpoints.settings import LAYERS, checked, demand, head_dim, real, whole
 from export.checkpoints.tensors import is_tied
 from export.tokenizers import named, vocabulary_size
 
@@ -29,7 +29,7 @@ NAMES = llama.Names(
 )
 
 
-def read(path: Path, *, tokenizer: str | None, name: str, context_length: int | None) -> Checkpoint:
+def read(path: Path, *, tokenizer: str | None) -> Checkpoint:
     metadata, tensors = gguf_file.read(path)
     family = metadata.get("general.architecture")
     if family != "llama":
@@ -40,15 +40,14 @@ def read(path: Path, *, tokenizer: str | None, name: str, context_length: int | 
         raise CheckpointError("it holds rope_freqs.weight: scaled rotary positions are not implemented")
     files = named(tokenizer) if tokenizer else gguf_tokenizer.build(metadata)
     rows = tensors[NAMES.embedding].shape[0]
-    architecture = _architecture(metadata, vocabulary_size(files, rows), context_length)
+    architecture = _architecture(metadata, vocabulary_size(files, rows))
     tied = is_tied(tensors, NAMES.head, NAMES.embedding)
     weights = llama.weights(tensors, architecture, NAMES, rows=rows, tied=tied, half_split=_half_split)
-    return Checkpoint(
-        name, path, architecture, weights, files, reference.gguf_llama(metadata, tensors, architecture.vocabulary_size)
-    )
+    run = reference.gguf_llama(metadata, tensors, architecture.vocabulary_size)
+    return Checkpoint(path, architecture, weights, files, run)
 
 
-def _architecture(metadata: dict[str, Any], vocabulary: int, context_length: int | None) -> Architecture:
+def _architecture(metadata: dict[str, Any], vocabulary: int) -> Architecture:
     demand(metadata, "llama.rope.scaling.type", "none")
     demand(metadata, "llama.rope.scaling.factor", 0.0, 1.0)
     demand(metadata, "llama.rope.scale_linear", 1.0)
@@ -69,7 +68,7 @@ def _architecture(metadata: dict[str, Any], vocabulary: int, context_length: int
             width=width,
             mlp_width=whole(metadata, "llama.feed_forward_length"),
             vocabulary_size=vocabulary,
-            context_length=context(context_length, whole(metadata, "llama.context_length")),
+            context_length=whole(metadata, "llama.context_length"),
             norm_epsilon=real(metadata, "llama.attention.layer_norm_rms_epsilon", 1e-5),
             rope_theta=real(metadata, "llama.rope.freq_base", 10000.0),
         )
@@ -77,6 +76,6 @@ def _architecture(metadata: dict[str, Any], vocabulary: int, context_length: int
 
 
 def _half_split(weight: np.ndarray, heads: int) -> np.ndarray:
-    """llama.cpp turns neighbouring pairs of a head's rows (0 and 1, 2 and 3, …); here row j turns with row j + head_dim / 2."""
+    """llama.cpp turns neighbouring rows of a head (0 and 1, 2 and 3, …); here row j turns with row j + head_dim / 2."""
     rows, columns = weight.shape
     return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)

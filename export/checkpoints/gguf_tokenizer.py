@@ -5,8 +5,9 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
+from export.chat_template import self_contained
 from export.checkpoint import CheckpointError, TokenizerFiles
-from export.tokenizers import byte_level_bpe, files, self_contained
+from export.tokenizers import byte_level_bpe, files
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # llama.cpp's token types (besides unused and byte)
 
@@ -63,7 +64,7 @@ def _tokens(metadata: Mapping[str, Any]) -> tuple[list[str], list[int]]:
 
 
 def _token_id(metadata: Mapping[str, Any], key: str, count: int) -> int | None:
-    number = metadata.get({"eot": "tokenizer.ggml.eot_token_id"}.get(key, f"tokenizer.ggml.{key}_token_id"))
+    number = metadata.get(f"tokenizer.ggml.{key}_token_id")
     return number if isinstance(number, int) and 0 <= number < count else None
 
 

@@ -13,17 +13,15 @@ NORMS = {"attention_norm": "ln_1", "mlp_norm": "ln_2"}
 LINEARS = {"qkv": "attn.c_attn", "attention_out": "attn.c_proj", "mlp_up": "mlp.c_fc", "mlp_down": "mlp.c_proj"}
 
 
-def weights(
-    tensors: Mapping[str, RawTensor], architecture: Architecture, *, rows: int, positions: int, bias: bool, conv1d: bool
-) -> Weights:
-    """``rows`` and ``positions`` are the file's, of which the architecture's vocabulary and context are kept.
+def weights(tensors: Mapping[str, RawTensor], architecture: Architecture, *, rows: int, bias: bool, conv1d: bool) -> Weights:
+    """``rows`` are the file's, of which the architecture's vocabulary is kept.
 
     ``conv1d``: linear weights lie ``[in, out]``, as Hugging Face's do.
     """
-    vocabulary, context, width = architecture.vocabulary_size, architecture.context_length, architecture.width
+    vocabulary, width = architecture.vocabulary_size, architecture.width
     sources = {
         "embedding": Source({EMBEDDING: (rows, width)}, lambda tensor: tensor[:vocabulary]),
-        "position_embedding": Source({POSITIONS: (positions, width)}, lambda tensor: tensor[:context]),
+        "position_embedding": Source({POSITIONS: (architecture.context_length, width)}),
     }
     sources |= _norm("final_norm", "transformer.ln_f", width, bias)
     if not is_tied(tensors, HEAD, EMBEDDING):

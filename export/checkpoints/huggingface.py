@@ -9,7 +9,7 @@ from typing import Any, Literal
 from export import reference
 from export.checkpoint import Architecture, Checkpoint, CheckpointError, TokenizerFiles
 from export.checkpoints import gpt2, llama, safetensors_file
-from export.checkpoints.settings import LAYERS, checked, context, demand, head_dim, real, whole
+from export.checkpoints.settings import LAYERS, checked, demand, head_dim, real, whole
 from export.checkpoints.tensors import RawTensor, Weights, is_tied
 from export.tokenizers import from_directory, named, vocabulary_size
 
@@ -37,19 +37,19 @@ LLAMA = llama.Names(
 )
 
 
-def read(path: Path, *, tokenizer: str | None, name: str, context_length: int | None) -> Checkpoint:
+def read(path: Path, *, tokenizer: str | None) -> Checkpoint:
     config = read_json(path / "config.json")
     readers = {"gpt2": _gpt2, "llama": _llama}
     demand({"model_type": config.get("model_type")}, "model_type", *readers)
     demand(config, "quantization_config", None)
     files = named(tokenizer) if tokenizer else from_directory(path)
     tensors = safetensors_file.directory(path)
-    architecture, weights = readers[config["model_type"]](config, tensors, files, context_length)
+    architecture, weights = readers[config["model_type"]](config, tensors, files)
     # an id outside the vocabulary is a default that nobody adjusted: it can never be sampled
     end_tokens = tuple(token for token in _end_tokens(path, config, files) if token < architecture.vocabulary_size)
     files = replace(files, end_tokens=end_tokens)
     run = reference.huggingface(path, config, tensors, architecture.vocabulary_size)
-    return Checkpoint(name, path, architecture, weights, files, run)
+    return Checkpoint(path, architecture, weights, files, run)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -76,16 +76,14 @@ def _end_tokens(path: Path, config: Mapping[str, Any], files: TokenizerFiles) ->
     return tuple(sorted({*files.end_tokens, *ids}))
 
 
-def _gpt2(
-    config: dict[str, Any], tensors: dict[str, RawTensor], tokenizer: TokenizerFiles, context_length: int | None
-) -> tuple[Architecture, Weights]:
+def _gpt2(config: dict[str, Any], tensors: dict[str, RawTensor], tokenizer: TokenizerFiles) -> tuple[Architecture, Weights]:
     activation = config.get("activation_function", "gelu_new")
     demand({"activation_function": activation}, "activation_function", *GELUS)
     demand(config, "scale_attn_weights", True)
     demand(config, "scale_attn_by_inverse_layer_idx", False)
     demand(config, "add_cross_attention", False)
     width, heads = whole(config, "n_embd"), whole(config, "n_head")
-    rows, positions = whole(config, "vocab_size"), whole(config, "n_positions")
+    rows = whole(config, "vocab_size")
     architecture = checked(
         Architecture(
             family="gpt2",
@@ -96,19 +94,17 @@ def _gpt2(
             width=width,
             mlp_width=whole(config, "n_inner", default=4 * width),
             vocabulary_size=vocabulary_size(tokenizer, rows),
-            context_length=context(context_length, positions),
+            context_length=whole(config, "n_positions"),
             norm_epsilon=real(config, "layer_norm_epsilon", 1e-5),
             gelu=GELUS[activation],
         )
     )
     prefixed = _prefixed(tensors, "transformer.")
     _check_head(config, prefixed, gpt2.HEAD, gpt2.EMBEDDING, default=True)
-    return architecture, gpt2.weights(prefixed, architecture, rows=rows, positions=positions, bias=True, conv1d=True)
+    return architecture, gpt2.weights(prefixed, architecture, rows=rows, bias=True, conv1d=True)
 
 
-def _llama(
-    config: dict[str, Any], tensors: dict[str, RawTensor], tokenizer: TokenizerFiles, context_length: int | None
-) -> tuple[Architecture, Weights]:
+def _llama(config: dict[str, Any], tensors: dict[str, RawTensor], tokenizer: TokenizerFiles) -> tuple[Architecture, Weights]:
     demand(config, "hidden_act", "silu", "swish")
     demand(config, "attention_bias", False, None)
     demand(config, "mlp_bias", False, None)
@@ -125,7 +121,7 @@ def _llama(
             width=width,
             mlp_width=whole(config, "intermediate_size"),
             vocabulary_size=vocabulary_size(tokenizer, rows),
-            context_length=context(context_length, whole(config, "max_position_embeddings", default=2048)),
+            context_length=whole(config, "max_position_embeddings", default=2048),
             norm_epsilon=real(config, "rms_norm_eps", 1e-6),
             rope_theta=_rope_theta(config),
         )

@@ -9,16 +9,16 @@ from export.checkpoints.settings import whole
 from export.tokenizers import named, token_count
 
 
-def read(path: Path, saved: dict[str, Any], *, tokenizer: str | None, name: str, context_length: int | None) -> Checkpoint:
+def read(path: Path, saved: dict[str, Any], *, tokenizer: str | None) -> Checkpoint:
     config = saved["model_args"]
     if not isinstance(config, dict):
         raise CheckpointError("its `model_args` is no dictionary, as nanoGPT saves it")
     files = named(tokenizer) if tokenizer else _tokenizer(path, saved.get("config"), whole(config, "vocab_size"))
-    return gpt2_checkpoint(path, saved, config, files, name=name, context_length=context_length, gelu="exact")
+    return gpt2_checkpoint(path, saved, config, files, gelu="exact")
 
 
 def _tokenizer(path: Path, training: Any, rows: int) -> TokenizerFiles:
-    """As nanoGPT's sample.py: the dataset's meta.pkl where there is one, else GPT-2's; a meta.pkl of another size is another's."""
+    """As nanoGPT's sample.py: the dataset's meta.pkl, else GPT-2's tokenizer. A meta.pkl of another size is another's."""
     for meta in _metas(path, training):
         if meta.is_file():
             characters = named(str(meta))

@@ -31,19 +31,10 @@ def real(settings: Mapping[str, Any], key: str, default: float) -> float:
 
 
 def demand(settings: Mapping[str, Any], key: str, *allowed: Any) -> None:
-    """Refuses a setting that would change the computation into one that is not implemented; absent ones are at their default."""
+    """Refuses a setting that asks for a computation which is not implemented; absent ones are at their default."""
     if key in settings and settings[key] not in allowed:
         shown = " or ".join(repr(value) for value in allowed)
         raise CheckpointError(f"its configuration says {key} = {settings[key]!r}, which is not implemented; served is {shown}")
-
-
-def context(asked: int | None, trained: int) -> int:
-    """The context length to serve: the asked one, at most the trained one."""
-    if asked is None:
-        return trained
-    if not 1 <= asked <= trained:
-        raise CheckpointError(f"context_length {asked} was asked for, the model was made for 1 to {trained}")
-    return asked
 
 
 def checked(architecture: Architecture) -> Architecture:

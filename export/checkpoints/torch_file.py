@@ -27,7 +27,7 @@ CONTAINERS = {"argparse.Namespace"}  # of the standard library, and holding noth
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The dictionary that was saved: tensors are mapped from the file, other objects are stand-ins, no code of the file runs."""
+    """The dictionary that was saved: tensors are mapped from the file, other objects are stand-ins, none of its code runs."""
     try:
         import torch
     except ImportError as exc:
@@ -118,6 +118,7 @@ def _stand_in(name: str) -> tuple[type, str]:
     library = name.split(".")[0]
     if library in {*sys.stdlib_module_names, "torch", "numpy"} - {"__main__"} and name not in CONTAINERS:
         raise CheckpointError(
-            f"it names {name}, which could run code on loading; a checkpoint may hold only tensors, plain values and a configuration class"
+            f"it names {name}, which could run code on loading; "
+            "a checkpoint may hold only tensors, plain values and a configuration class"
         )
     return _Uncallable(name, (), {"__new__": lambda cls: object.__new__(cls)}), name

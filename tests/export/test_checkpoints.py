@@ -103,15 +103,6 @@ def test_linear_weights_are_out_by_in_whatever_the_file_has(tmp_path: Path) -> N
     assert all(weight.dtype == np.float32 and weight.flags.c_contiguous for weight in weights.values())
 
 
-def test_the_context_can_be_shortened_and_not_lengthened(tmp_path: Path) -> None:
-    samples.build_nanogpt(tmp_path / "model.pt", block_size=64)
-    short = read(tmp_path / "model.pt", context_length=48)
-    assert short.architecture.context_length == 48
-    assert short.weights["position_embedding"].shape == (48, 32)
-    with pytest.raises(CheckpointError, match="context_length 65 was asked for, the model was made for 1 to 64"):
-        read(tmp_path / "model.pt", context_length=65)
-
-
 def test_bare_models_without_the_prefix_are_read(tmp_path: Path) -> None:
     original = samples.hf_gpt2(tmp_path)
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in load_file(tmp_path / "model.safetensors").items()}

@@ -7,16 +7,22 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from export import exporter, verify
 from export import repository as repository_module
+from export.__main__ import main
+from export.checkpoint import CheckpointError
 from export.checkpoints import read
 from export.exporter import ExportSettings, export
+from export.graph import write_graph
 from export.model_directory import STEP_INPUTS, config_pbtxt, step_outputs
-from export.repository import Repository, default_name, fingerprint
+from export.names import default_name
+from export.repository import Repository, RepositoryError, fingerprint
 from tests.export import samples
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +87,19 @@ def test_the_same_export_is_not_made_twice(tmp_path: Path, checkpoint: Path) -> 
     assert export(settings(checkpoint, tmp_path / "models", precision="fp32"))
 
 
+def test_a_checkpoint_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples.hf_llama(tmp_path / "checkpoint")
+
+    def write_graph_beside_a_training(*arguments: Any, **options: Any) -> None:
+        write_graph(*arguments, **options)
+        os.utime(tmp_path / "checkpoint" / "model.safetensors", (1, 1))
+
+    monkeypatch.setattr(exporter, "write_graph", write_graph_beside_a_training)
+    with pytest.raises(CheckpointError, match="checkpoint changed while it was read: run the export again"):
+        export(settings(tmp_path / "checkpoint", tmp_path / "models"))
+    assert os.listdir(tmp_path / "models") == []
+
+
 def test_a_fingerprint_changes_with_the_file_and_with_the_settings(tmp_path: Path) -> None:
     file = tmp_path / "model.pt"
     file.write_bytes(b"weights")
@@ -98,6 +117,25 @@ def test_a_failing_export_leaves_the_old_model_and_nothing_else(old_model: Path)
         raise RuntimeError
     assert tree(old_model.parent) == before
     assert os.listdir(old_model.parent) == ["models"]
+
+
+def test_a_replacement_that_fails_half_way_brings_the_old_model_back(old_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository_module, "_swap", lambda one, other: False)
+    before, repository = tree(old_model.parent), Repository(old_model)
+    with pytest.raises(RepositoryError, match="cannot be written"), repository.lock(), repository.replacing(NAME) as directory:
+        directory.rmdir()  # the old model is moved out of the way, and then there is no new one
+    assert tree(old_model.parent) == before
+    assert os.listdir(old_model.parent) == ["models"]
+
+
+@pytest.mark.parametrize("name", ["retired", "new"])
+def test_a_model_may_be_named_as_a_part_of_the_workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(repository_module, "_swap", lambda one, other: False)
+    repository = Repository(tmp_path / "models")
+    for content in ("old", "new"):
+        with repository.lock(), repository.replacing(name) as directory:
+            (directory / "config.pbtxt").write_text(content)
+    assert tree(tmp_path) == {f"models/{name}/config.pbtxt": b"new"}
 
 
 @pytest.mark.parametrize("can_swap", [True, False], ids=["in one step", "in two steps"])
@@ -126,7 +164,7 @@ def test_a_killed_export_leaves_the_old_model_and_the_next_one_cleans_up(
     old_model: Path, checkpoint: Path, moment: str
 ) -> None:
     before = tree(old_model)
-    arguments = [checkpoint, "--repository", old_model, "--name", NAME]
+    arguments: list[str | Path] = [checkpoint, "--repository", old_model, "--name", NAME]
     process = subprocess.Popen(command(*arguments), cwd=ROOT, stderr=subprocess.DEVNULL)
     workshop = old_model.parent / ".models.export"
     while not any(workshop.rglob(moment)):
@@ -181,6 +219,33 @@ def test_a_repository_that_cannot_be_written_is_one_sentence_and_exit_code_1(tmp
     done = run(checkpoint, "--repository", tmp_path / "file" / "models")
     assert done.returncode == 1
     assert "cannot be written" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_failure_elsewhere_is_not_blamed_on_the_repository(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(verify, "TEXT", tmp_path / "gone.txt")
+    assert main([str(checkpoint), "--repository", str(tmp_path / "models")]) == 1
+    said = capsys.readouterr().err
+    assert "gone.txt" in said and "nothing was changed" in said and "cannot be written" not in said
+
+
+def test_a_file_of_the_repository_is_never_replaced_by_a_model(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "README.md").write_text("about these models")
+    done = run(checkpoint, "--repository", tmp_path, "--name", "README.md")
+    assert done.returncode == 2
+    assert "README.md is no model" in done.stderr and "Traceback" not in done.stderr
+    assert tree(tmp_path) == {"README.md": b"about these models"}
+
+
+def test_files_are_utf8_whatever_the_locale_says(tmp_path: Path) -> None:
+    samples.hf_llama(tmp_path / "checkpoint")
+    samples.save_tokenizer(tmp_path / "checkpoint", template="你好 {{ messages[0]['content'] }}")
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    arguments = command(tmp_path / "checkpoint", "--repository", tmp_path / "models", "--name", NAME)
+    subprocess.run(arguments, cwd=ROOT, env=os.environ | ascii_only, check=True, timeout=120)
+    template = tmp_path / "models" / NAME / "1" / "chat_template.jinja"
+    assert template.read_text(encoding="utf-8") == "你好 {{ messages[0]['content'] }}"
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,45 @@ def test_a_template_can_be_a_file_or_none_and_nothing_else(tmp_path: Path) -> No
         read(tmp_path, chat_template="alpaca")
 
 
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        ("{% for message in messages %}", "TemplateSyntaxError: Unexpected end of template"),
+        ("{{ messages[0]['content'] + 1 }}", "TypeError: can only concatenate str"),
+        ("{{ raise_exception('no users') }}", "TemplateError: no users"),
+        ("{{ ''.__class__.__mro__ }}", "SecurityError: access to attribute '__class__'"),
+        ("{{ messages.append(messages[0]) }}", "SecurityError"),
+    ],
+)
+def test_a_template_that_does_not_render_is_refused(template: str, fault: str, tmp_path: Path) -> None:
+    samples.hf_llama(tmp_path)
+    samples.save_tokenizer(tmp_path, template)
+    with pytest.raises(
+        CheckpointError, match=f"its chat template does not render .{fault}.*`--chat-template none` leaves it out"
+    ):
+        read(tmp_path)
+    assert read(tmp_path, chat_template="none").tokenizer.chat_template is None
+    assert read(tmp_path, chat_template="dolly").tokenizer.chat_template is not None
+    (tmp_path / "mine.jinja").write_text(template)
+    with pytest.raises(CheckpointError, match=f"the chat template .*mine.jinja does not render: {fault}") as refused:
+        read(tmp_path, chat_template=str(tmp_path / "mine.jinja"))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_template_may_use_what_those_of_hugging_face_use(tmp_path: Path) -> None:
+    samples.hf_llama(tmp_path)
+    template = "{% for message in messages %}{% break %}{% endfor %}{{ strftime_now('%Y') }}{{ messages | tojson }}"
+    samples.save_tokenizer(tmp_path, template)
+    assert read(tmp_path).tokenizer.chat_template == template
+
+
+def test_a_template_of_other_bytes_than_utf8_is_refused(tmp_path: Path) -> None:
+    samples.hf_llama(tmp_path)
+    (tmp_path / "mine.jinja").write_bytes("é".encode("latin-1"))
+    with pytest.raises(CheckpointError, match="mine.jinja is not UTF-8 text"):
+        read(tmp_path, chat_template=str(tmp_path / "mine.jinja"))
+
+
 def test_a_tokenizer_that_does_not_exist_is_named(tmp_path: Path) -> None:
     samples.nanogpt(tmp_path / "ckpt.pt")
     with pytest.raises(CheckpointError, match="the tokenizer 'gpt-2' is no file or directory, and not `gpt2`"):

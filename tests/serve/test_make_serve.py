@@ -5,20 +5,23 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
 
 import pytest
 
-from tests.serve.conftest import MakeServe
+from serve.processes import is_alive
+from tests.serve.conftest import ROOT, MakeServe
 
 Start = Callable[..., MakeServe]
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever the environment says
 
 
 def answers(serve: MakeServe) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{serve.port}/health", timeout=5) as response:
+        with DIRECT.open(f"http://127.0.0.1:{serve.port}/health", timeout=5) as response:
             return response.status == 200
     except OSError:
         return False
@@ -29,6 +32,14 @@ def wait_until_answers(serve: MakeServe, seconds: float) -> None:
     while not answers(serve):
         assert time.monotonic() < deadline, serve.output
         time.sleep(0.1)
+
+
+def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(make_serve: Start) -> None:
+    proxy = {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}  # nothing listens there
+    serve = make_serve(SLOTS="2", **proxy)
+    command = serve.wait_for("  try ").removeprefix("  try ")
+    answer = subprocess.run(command, shell=True, env=os.environ | proxy, capture_output=True, timeout=60, check=True).stdout
+    assert json.loads(answer)["status"] == "success"
 
 
 def test_the_last_line_is_a_curl_command_that_works_when_pasted(ready: MakeServe) -> None:
@@ -74,13 +85,57 @@ def test_a_killed_triton_or_stub_is_started_again(ready: MakeServe, victim: str)
     assert ready.left_after(0) == ({}, [])
 
 
+def test_a_model_process_that_hangs_is_ended_and_started_again(ready: MakeServe) -> None:
+    stub = ready.pid_of("triton_python_backend_stub")
+    os.kill(stub, signal.SIGSTOP)
+    ready.wait_for("Triton does not answer; starting Triton again", 30)
+    ready.wait_for("Triton is ready again", 30)
+    wait_until_answers(ready, 10)
+    assert not is_alive(stub)
+
+
+def test_a_killed_guard_of_triton_leaves_no_orphan(ready: MakeServe) -> None:
+    (guard,) = [pid for pid, command in ready.processes().items() if "guard.py" in command and "tritonserver" in command]
+    stub = ready.pid_of("triton_python_backend_stub")
+    os.kill(guard, signal.SIGKILL)
+    ready.wait_for("Triton is ready again", 30)
+    assert not is_alive(stub)
+    ready.press_ctrl_c()
+    ready.wait_ended(10)
+    assert ready.left_after(0) == ({}, [])
+
+
+def test_a_second_start_with_the_same_port_disturbs_nothing(make_serve: Start) -> None:
+    first = make_serve(SLOTS="2")
+    first.wait_for("WARNING")  # it is starting: its port is not open yet
+    second = make_serve(PORT=str(first.port), SLOTS="2")
+    assert second.wait_ended(60) != 0
+    assert f"another `make serve` with PORT={first.port} is starting or running here (process " in second.output
+    first.wait_for("  try ")
+
+
+def test_ctrl_c_in_the_first_moments_is_quiet() -> None:
+    """SIGINT arrives when the first of the larger modules is imported."""
+    script = """
+import os, runpy, signal, sys
+class Interrupter:
+    def find_spec(self, name, *_):
+        if name == "gateway.settings":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupter())
+runpy.run_module("serve", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("\nTidegate has stopped.\n", "")
+
+
 def test_triton_is_not_started_again_without_end(ready: MakeServe) -> None:
     for _ in range(5):
         os.kill(ready.pid_of("bin/tritonserver"), signal.SIGKILL)
         ready.wait_for("Triton is ready again", 30)
     os.kill(ready.pid_of("bin/tritonserver"), signal.SIGKILL)
     assert ready.wait_ended(20) != 0
-    assert "Triton died 6 times within a minute" in ready.output
+    assert "Triton failed 6 times within 120 seconds" in ready.output
     assert ready.left_after(0) == ({}, [])
 
 

@@ -1,5 +1,6 @@
 """What would make a start fail late is found at once."""
 
+import os
 import re
 import socket
 from pathlib import Path
@@ -43,3 +44,15 @@ def test_little_shared_memory_is_refused_in_mebibytes(monkeypatch: pytest.Monkey
     monkeypatch.setattr(preflight, "NEEDED_SHARED_MEMORY", 2**80)
     with pytest.raises(PreflightError, match=r"Triton needs \d+ MiB in .*, \d+ are free"):
         preflight.check_shared_memory(tmp_path)
+
+
+def test_a_second_start_with_the_same_port_is_refused_with_the_process_that_has_it(tmp_path: Path) -> None:
+    run_dir = tmp_path / "5002"
+    with preflight.held(run_dir, 5002):
+        told = rf"PORT=5002 is starting .*process {os.getpid()}\).* PORT=\d+ make serve"
+        with pytest.raises(PreflightError, match=told), preflight.held(run_dir, 5002):
+            pass
+        with preflight.held(tmp_path / "5003", 5003):
+            pass
+    with preflight.held(run_dir, 5002):
+        assert (run_dir / "supervisor.pid").read_text() == str(os.getpid())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from serve import processes
 from serve.processes import GuardedProcess, is_alive
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -16,10 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 STUBBORN = "trap '' TERM; sh -c 'echo $$; trap \"\" TERM; while :; do sleep 0.1; done' & wait"
 
 
-def start_stubborn(tmp_path: Path) -> tuple[GuardedProcess, int]:
+def start_stubborn(tmp_path: Path, shm_prefix: str = "-") -> tuple[GuardedProcess, int]:
     output = tmp_path / "output"
     with output.open("wb") as file:
-        process = GuardedProcess(["sh", "-c", STUBBORN], env=os.environ, output=file, grace=0.3)
+        process = GuardedProcess(["sh", "-c", STUBBORN], env=os.environ, output=file, grace=0.3, shm_prefix=shm_prefix)
     while not output.read_text().strip():
         time.sleep(0.01)
     return process, int(output.read_text())
@@ -58,14 +59,24 @@ def test_a_killed_owner_leaves_no_process_and_no_shared_memory(tmp_path: Path) -
     assert not file.exists()
 
 
-def test_a_killed_guard_takes_its_command_along(tmp_path: Path) -> None:
-    process = GuardedProcess(["sleep", "1000"], env=os.environ)
+def test_after_a_killed_guard_nothing_is_left_either(tmp_path: Path) -> None:
+    file = Path(f"/dev/shm/tidegate_test_{os.getpid()}")
+    file.touch()
+    process, grandchild = start_stubborn(tmp_path, file.name)
     os.kill(process._guard.pid, signal.SIGKILL)
-    process.wait()
-    deadline = time.monotonic() + 5
-    while is_alive(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    assert process.wait() == 137
     assert not is_alive(process.pid)
+    assert not is_alive(grandchild)
+    assert not file.exists()
+
+
+def test_a_guard_that_hangs_does_not_hinder_the_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "GUARD_TIMEOUT", 0.2)
+    process, grandchild = start_stubborn(tmp_path)
+    os.kill(process._guard.pid, signal.SIGSTOP)
+    process.stop()
+    assert not is_alive(process.pid)
+    assert not is_alive(grandchild)
 
 
 @pytest.mark.parametrize(("command", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143)])

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from export.quantize import PRECISIONS
+from export import names, quantize
 from gateway.settings import Settings as GatewaySettings
 from gateway.settings import SettingsError
-from serve import settings
 from serve.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -40,7 +39,7 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
         }
     )
     gateway = GatewaySettings(port=5003, triton_url="triton:8001")
-    assert read == Settings(gateway, False, checkpoint, "fp32", tokenizer, "dolly", 512, 4)
+    assert read == Settings(gateway, False, checkpoint, "fp32", str(tokenizer), "dolly", 512, 4)
     assert read.model_name(checkpoint) == "model_40000"
 
 
@@ -50,6 +49,17 @@ def test_a_given_name_is_the_models_name() -> None:
 
 def test_auto_and_empty_mean_not_set() -> None:
     assert Settings.from_environment({"SLOTS": "auto", "CONTEXT_LENGTH": "", "PRECISION": " "}) == Settings.from_environment({})
+
+
+def test_gpt2_is_a_tokenizer_without_a_file() -> None:
+    assert Settings.from_environment({"TOKENIZER": "gpt2"}).tokenizer == "gpt2"
+
+
+def test_a_tilde_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file").touch()
+    read = Settings.from_environment(dict.fromkeys(("MODEL_CHECKPOINT", "TOKENIZER", "CHAT_TEMPLATE"), "~/file"))
+    assert (read.checkpoint, read.tokenizer, read.chat_template) == (tmp_path / "file", *[str(tmp_path / "file")] * 2)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +83,7 @@ def test_a_bad_value_is_refused_with_its_name_and_itself(variable: str, value: s
 
 
 def test_the_allowed_precisions_are_those_of_the_export() -> None:
-    assert set(settings.PRECISIONS) == set(PRECISIONS)
+    assert tuple(quantize.PRECISIONS) == names.PRECISIONS
 
 
 def test_make_help_lists_every_target_and_setting() -> None:

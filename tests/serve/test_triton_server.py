@@ -1,12 +1,13 @@
 """A Triton that cannot start says why, soon, instead of hanging."""
 
+import os
 import time
 from pathlib import Path
 
 import pytest
 
 from serve import triton_server
-from serve.triton_server import STUB_NAME, TritonError, TritonServer
+from serve.triton_server import STUB_NAME, TritonError, TritonServer, lay_out_backends
 
 
 def test_a_model_that_is_not_there_is_an_error_with_tritons_words(tmp_path: Path) -> None:
@@ -48,3 +49,19 @@ def test_a_server_keeps_its_address_when_it_is_started_again(tmp_path: Path) -> 
         triton.wait_ready(30)
         assert triton.grpc_address == address
         assert triton.pid != first
+
+
+def test_a_backend_that_is_in_use_is_replaced_and_never_written_to(tmp_path: Path) -> None:
+    lay_out_backends(tmp_path)
+    library = tmp_path / "python" / "libtriton_python.so"
+    with library.open("rb") as in_use:
+        lay_out_backends(tmp_path)
+        assert os.fstat(in_use.fileno()).st_nlink == 0
+        assert library.read_bytes() == in_use.read()
+
+
+def test_a_stopped_server_leaves_its_log_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "repository").mkdir()
+    with TritonServer(tmp_path / "repository", tmp_path / "run", []) as triton:
+        triton.wait_ready(30)
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["triton.log"]

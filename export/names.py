@@ -1,0 +1,15 @@
+"""The names that a user may give, with the words in which they are refused. Standard library only, so that a set-up can ask."""
+
+import re
+from pathlib import Path
+
+PRECISIONS = ("fp32", "int8", "int8-row", "int4", "fp16")
+MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+MODEL_NAME_ALLOWED = "letters, digits, '_', '.' and '-', the first of them a letter, a digit or '_'"
+CHECKPOINT_SUFFIXES = {".pt", ".pth", ".gguf", ".bin", ".ckpt", ".safetensors"}
+
+
+def default_name(checkpoint: Path) -> str:
+    """`log/model_40000.pt` → `model_40000`, `SmolLM2-135M-Instruct.Q4_1.gguf` → `smollm2-135m-instruct-q4_1`."""
+    stem = checkpoint.stem if checkpoint.suffix in CHECKPOINT_SUFFIXES else checkpoint.name
+    return re.sub(r"[^a-z0-9_]+", "-", stem.lower()).strip("-") or "model"
