@@ -1,4 +1,4 @@
-"""python -m bench.export_figures: exports every kind of checkpoint in every precision and prints a Markdown table of what came out.
+"""python -m bench.export_figures: exports every kind of checkpoint in every precision and prints a Markdown table.
 
 Each export runs as a process of its own, as a user runs it, so its time and its peak memory are what the command itself says.
 Speeds are of the decoder alone, past 64 tokens, in this process. Only SmolLM2 is a trained model here: the others have GPT-2's

@@ -2,8 +2,9 @@
 
     python -m bench.http_throughput model_repository/smollm2-135m-instruct-q4_1
 
-Both sides get the same prompts, decode greedily for the same number of tokens on all cores, and pay for their own prefill. The loop
-is the backend's decoder alone: no Triton, no HTTP, no sampling but argmax. Rounds alternate, so that the machine's noise hits both.
+Both sides get the same prompts, decode greedily for the same number of tokens on all cores, and pay for their own prefill. The
+loop is the backend's decoder alone: no Triton, no HTTP, no sampling but argmax. Rounds alternate, so that the machine's noise
+hits both.
 """
 
 import argparse

@@ -1,1 +1,1 @@
-"""The HTTP side of Tidegate: keys, validation, the sampling loop and the text. Talks to Triton only; imports no torch, no onnxruntime."""
+"""The HTTP side of Tidegate: keys, validation, the sampling loop, the text. Imports neither torch nor onnxruntime."""

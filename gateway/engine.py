@@ -82,7 +82,7 @@ class Engine:
             self._leave(sequence)
 
     async def probe(self) -> None:
-        """Raises BackendUnavailable unless Triton has answered a real step within the last second, or answers one within the next.
+        """Raises BackendUnavailable unless Triton answered a real step within the last second, or answers one within the next.
 
         While it works on a step it counts as alive: a step over many long prompts may take seconds.
         """
@@ -106,7 +106,8 @@ class Engine:
             raise InvalidRequest(f"{request.prompt_field} has no token; it must hold at least one.", param=request.prompt_field)
         if prompt >= context:
             raise ContextLengthExceeded(
-                f"{request.prompt_field} has {prompt} tokens; this model's context holds {context}, with at least one for the answer.",
+                f"{request.prompt_field} has {prompt} tokens; "
+                f"this model's context holds {context}, with at least one for the answer.",
                 param=request.prompt_field,
             )
         if self._scheduler.waiting >= self._max_waiting:

@@ -9,8 +9,8 @@ TidegateError
 ├── BackendUnavailable      503  Triton does not answer; says when to come again
 └── InternalError           500  anything else: logged in full, told in one sentence
 
-A message is for the client: it names what came and what is allowed, and nothing of the inside. Foreign errors are turned into one of these
-where they enter, with their cause.
+A message is for the client: it names what came and what is allowed, and nothing of the inside. Foreign errors are turned into
+one of these where they enter, with their cause.
 """
 
 

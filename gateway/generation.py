@@ -10,8 +10,8 @@ FinishReason = Literal["stop", "length"]
 class SamplingParameters:
     """How a token is chosen from the logits, in this order: penalties, temperature, top-k, top-p.
 
-    ``temperature`` 0 is greedy. ``top_k`` 0 and ``top_p`` 1 switch those filters off. A penalty is subtracted from the logits of
-    tokens generated so far (not those of the prompt): ``presence_penalty`` once, ``frequency_penalty`` once per occurrence.
+    ``temperature`` 0 is greedy. ``top_k`` 0 and ``top_p`` 1 switch those filters off. A penalty is subtracted from the logits
+    of tokens generated so far (not those of the prompt): ``presence_penalty`` once, ``frequency_penalty`` once per occurrence.
     """
 
     temperature: float = 0.7
@@ -23,8 +23,8 @@ class SamplingParameters:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """``prompt_tokens`` fit into the model's context with at least one token to spare: the engine refuses them otherwise, in the name of
-    ``prompt_field``, the field of the request's body that they come from.
+    """``prompt_tokens`` fit into the model's context with at least one token to spare: the engine refuses them otherwise, in
+    the name of ``prompt_field``, the field of the request's body that they come from.
 
     ``seed``: the same seed gives the same text, alone or among others; None draws one. ``stop``: strings that end the text and
     are not part of it.
@@ -40,7 +40,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class Delta:
-    """A piece of the answer: text that is safe to show, how many tokens were generated since the last piece, and why it ended."""
+    """A piece of the answer: text that is safe to show, the tokens generated since the last piece, and why it ended."""
 
     text: str
     tokens: int

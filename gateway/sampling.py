@@ -23,8 +23,9 @@ def sample(
 ) -> np.ndarray:
     """Chooses one token a row: int32 [rows].
 
-    ``candidate_id``, ``candidate_logit`` [rows, k], most probable first; the other arguments [rows]. Exact where the candidates hold
-    every token that may be chosen: see `needs_full_logits`. Inverse transform sampling over the kept candidates in their order.
+    ``candidate_id``, ``candidate_logit`` [rows, k], most probable first; the other arguments [rows]. Exact where the candidates
+    hold every token that may be chosen: see `needs_full_logits`. Inverse transform sampling over the kept candidates in their
+    order.
     """
     rank = np.arange(candidate_logit.shape[1])
     kept_by_k = np.where(top_k > 0, top_k, len(rank))[:, None]
@@ -32,8 +33,8 @@ def sample(
         scaled = (candidate_logit - candidate_logit[:, :1]) / np.where(temperature > 0, temperature, 1.0)[:, None]
     weight = np.where(rank < kept_by_k, np.exp(scaled, dtype=np.float64), 0.0)
     cumulative = np.cumsum(weight, axis=1)
-    # Top-p keeps the smallest set whose share reaches top_p: a candidate stays while the share of those before it is below. The first
-    # one always stays, at a top_p of 0 too.
+    # Top-p keeps the smallest set whose share reaches top_p: a candidate stays while the share of those before it is below. The
+    # first one always stays, at a top_p of 0 too.
     before = cumulative - weight
     weight = np.where((before < top_p[:, None] * cumulative[:, -1:]) | (rank == 0), weight, 0.0)
     cumulative = np.cumsum(weight, axis=1)
@@ -71,8 +72,8 @@ def candidates_of(logits: np.ndarray, parameters: SamplingParameters, generated:
 def uniforms(seed: np.ndarray, position: np.ndarray) -> np.ndarray:
     """Numbers in [0, 1) for 64-bit seeds and positions, each [rows]: SplitMix64 at a position of the seed's stream.
 
-    Source: Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators (2014). The seed is mixed first so that neighbouring
-    seeds have unrelated streams.
+    Source: Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators (2014). The seed is mixed first so that
+    neighbouring seeds have unrelated streams.
     """
     state = _mix(seed.astype(np.uint64)) + (position.astype(np.uint64) + np.uint64(1)) * np.uint64(GAMMA)
     return (_mix(state) >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -9,8 +9,8 @@ from gateway.step import StepRow
 class Scheduler:
     """Continuous batching: a sequence joins at the step after it arrives and leaves when it ends.
 
-    Every sequence that decodes takes part in every step with one token. Prefills share ``prefill_chunk`` tokens a step, first come
-    first served, so that a long prompt delays the running texts by a bounded time.
+    Every sequence that decodes takes part in every step with one token. Prefills share ``prefill_chunk`` tokens a step, first
+    come first served, so that a long prompt delays the running texts by a bounded time.
     """
 
     def __init__(self, slots: int, prefill_chunk: int) -> None:

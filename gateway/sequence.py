@@ -77,7 +77,7 @@ class Sequence:
         self._ready.set()
 
     async def next_delta(self) -> Delta:
-        """Waits for text or the end. A slow reader gets everything since its last piece at once. Raises what `fail` was given."""
+        """Waits for text or the end. A slow reader gets all since its last piece at once. Raises what `fail` was given."""
         await self._ready.wait()
         self._ready.clear()
         if self._error is not None:

@@ -58,8 +58,8 @@ class Tokenizer:
 class TextStream:
     """Turns generated tokens into text, piece by piece; the pieces joined are the whole text.
 
-    A piece is held back while it is half a character, or while it may become one of the ``stop`` strings. ``stopped`` turns true when one
-    is found; the text then ends before it.
+    A piece is held back while it is half a character, or while it may become one of the ``stop`` strings. ``stopped`` turns
+    true when one is found; the text then ends before it.
     """
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, prompt_tokens: list[int], stop: tuple[str, ...]) -> None:
@@ -112,7 +112,7 @@ def _overlap(text: str, stop: str) -> int:
 
 
 def _compile(chat_template: str) -> jinja2.Template:
-    """The template comes with the checkpoint, so it runs in Jinja's sandbox, with the settings and helpers that templates expect."""
+    """The template comes with the checkpoint: it runs in Jinja's sandbox, with the settings that templates expect."""
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
     return environment.from_string(chat_template)

@@ -53,7 +53,7 @@ class TritonClient:
         await self._channel.close()
 
     async def wait_for_models(self, timeout: float) -> list[str]:
-        """Names of the models that are ready, waiting until there is one. Raises BackendUnavailable after ``timeout`` seconds."""
+        """Names of the ready models, as soon as there is one. Raises BackendUnavailable after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         while True:
             try:

@@ -1,4 +1,4 @@
-"""What many tests start: exported models, a real Triton, real gateways. Each is started once a run, on free ports, and stopped by us."""
+"""What many tests start: exported models, a real Triton, real gateways; once a run, on free ports, stopped by us."""
 
 import os
 import subprocess

@@ -1,12 +1,14 @@
 """ONNX Runtime session over a pool of KV slots: binds the cache in place and runs rows of any length.
 
-The pool is one array a tensor, ``[slots, kv_heads, context_length + 8, head_dim]``. A run binds the contiguous range of slots from
-its first row to its last, as past and as present at the same address, so nothing is ever copied; slots in between that have no row in
-this run are idle. Dense layers see the packed tokens only (see docs/wire-contract.md), so idle slots cost no matrix work.
+The pool is one array a tensor, ``[slots, kv_heads, context_length + 8, head_dim]``. A run binds the contiguous range of slots
+from its first row to its last, as past and as present at the same address, so nothing is ever copied; slots in between that
+have no row in this run are idle. Dense layers see the packed tokens only (see docs/wire-contract.md), so idle slots cost no
+matrix work.
 
-A row's logits are the same to the last bit however it is computed: alone or among others, whole or in chunks, decoded, verified or sent
-again. Quantised activations would turn a difference of one bit into another text. The dense kernels and attention over several queries
-keep that promise by themselves; attention over a single query adds up in another order, so no row ever has fewer than two.
+A row's logits are the same to the last bit however it is computed: alone or among others, whole or in chunks, decoded, verified
+or sent again. Quantised activations would turn a difference of one bit into another text. The dense kernels and attention over
+several queries keep that promise by themselves; attention over a single query adds up in another order, so no row ever has
+fewer than two.
 """
 
 import os

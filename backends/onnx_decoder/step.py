@@ -1,4 +1,4 @@
-"""One step: rows of sequences in, what is cached and the candidates of each out. Joins the pool's bookkeeping and the decoder's runs."""
+"""One step: rows of sequences in, what is cached and the candidates of each out. Joins the pool and the decoder."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class StepResult:
 
 
 class Stepper:
-    """``row_type`` is the decoder's ``Row``: Triton loads these files as top-level modules, so they do not import each other."""
+    """``row_type`` is the decoder's ``Row``: Triton loads these files as top-level modules, so none imports another."""
 
     def __init__(self, pool: "KvPool", decoder: "Decoder", row_type: "type[Row]") -> None:
         self._pool, self._decoder, self._row = pool, decoder, row_type

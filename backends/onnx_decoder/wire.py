@@ -99,7 +99,8 @@ def _check_rows(values: Mapping[str, np.ndarray], limits: Limits) -> None:
     length = values["past_length"].astype(np.int64) + values["token_count"]
     if rows and length.max() > limits.context_length:
         raise BadStep(
-            f"token_count: past_length and token_count add up to {length.max()}, the context has {limits.context_length} positions"
+            f"token_count: past_length and token_count add up to {length.max()}, "
+            f"the context has {limits.context_length} positions"
         )
     if np.any(values["logit_count"] > np.minimum(values["token_count"], values["token_limit"])):
         raise BadStep("logit_count: is larger than token_count or token_limit, only new tokens have logits")

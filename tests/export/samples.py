@@ -119,7 +119,7 @@ class GPT(nn.Module):
 
 
 def build_nanogpt(path: Path, *, module: str = "__main__", resumed: bool = False, seed: int = 0, **sizes: Any) -> Logits:
-    """As build-nanogpt's train_gpt2.py: ``module`` is where GPTConfig was defined; ``resumed`` adds optimizer and RNG states."""
+    """As build-nanogpt's train_gpt2.py; ``module``: where GPTConfig was defined; ``resumed`` adds optimizer, RNG states."""
     settings = Sizes(**sizes)
     model = _drawn(GPT(settings), seed)
     fields = ("block_size", "vocab_size", "n_layer", "n_head", "n_embd")
@@ -191,7 +191,7 @@ def hf_llama(directory: Path, *, seed: int = 0, shards: bool = False, dtype: str
 
 
 def gguf_llama(path: Path, quantization: str = "Q8_0", *, seed: int = 0, tied: bool = True, **metadata: Any) -> Logits:
-    """As llama.cpp's converter: rotary rows permuted, matrices in ``quantization``; ``metadata`` overrides or (None) drops keys."""
+    """As llama.cpp's converter: rotary rows permuted; ``metadata`` overrides or (None) drops keys."""
     model = _llama(seed, tie_word_embeddings=tied)
     kind = GGMLQuantizationType[quantization]
     config: Any = model.config
@@ -347,8 +347,8 @@ def _unpermuted(weight: np.ndarray, heads: int) -> np.ndarray:
 def _gguf_name(name: str) -> str:
     for old, new in {
         "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output", "model.layers": "blk",
-        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-        "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
         "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
     }.items():  # fmt: skip
         name = name.replace(old, new)

@@ -1,4 +1,4 @@
-"""Readers of all kinds of checkpoint: what they read is what the original model computes, and what they cannot serve they name."""
+"""Readers of all kinds of checkpoint: what they read is what the original computes; what they cannot serve they name."""
 
 import json
 import os

@@ -11,7 +11,8 @@ from gguf.quants import dequantize, quantize
 from export.onnx_writer import OnnxWriter
 from export.quantize import BLOCK, BlockInt4, BlockInt8, Dense, Embedding, Linear, RowInt8, quantize_int4, quantize_int8
 
-# Relative error (rms) of a product of normal weights and inputs: half a step of each rounding, uniform, over the blocks' largest values.
+# Relative error (rms) of a product of normal weights and inputs: half a step of each rounding, uniform, over the blocks'
+# largest values.
 LINEARS: dict[str, tuple[Linear, float]] = {
     "fp32": (Dense(), 1e-6),
     "8-bit blocks": (BlockInt8(), 0.012),
