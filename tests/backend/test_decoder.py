@@ -8,10 +8,9 @@ import pytest
 
 from backends.onnx_decoder.decoder import Decoder, Row
 from tests.conftest import DEMO, TINY
+from tests.logits import assert_same
 
 TOKENS = np.random.default_rng(11).integers(0, 49152, 40).astype(np.int32)
-# onnxruntime's kernels for these do not all add up in the same order for every number of rows.
-WIDER_VECTORS = "avx512f" in Path("/proc/cpuinfo").read_text()
 
 
 @pytest.fixture(scope="module", params=[TINY, DEMO])
@@ -25,14 +24,6 @@ def logits(decoder: Decoder, *rows: tuple[int, int, Sequence[int] | np.ndarray])
         [Row(slot, past, np.array(tokens, np.int32), len(tokens), full_logits=True) for slot, past, tokens in rows]
     )
     return np.concatenate([candidates.logits for candidates in found if candidates.logits is not None])
-
-
-def assert_same(one: np.ndarray, other: np.ndarray) -> None:
-    assert one.shape == other.shape
-    if WIDER_VECTORS:
-        assert np.abs(one - other).max() < 0.2 * other.std()
-    else:
-        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 8, 9, 25])

@@ -17,6 +17,7 @@ from export.checkpoints import read
 from export.graph import write_graph
 from export.quantize import PRECISIONS
 from tests.export import samples
+from tests.logits import assert_same
 
 CONTRACT = Path(__file__).parents[2] / "docs" / "wire-contract.md"
 SLOTS, CONTEXT, PROMPT = 6, 96, 48
@@ -171,7 +172,7 @@ def test_a_row_decodes_to_the_same_bits_alone_and_in_a_batch(llama: Exported) ->
     rows = [Row(slot, past, texts[slot][past : past + 1], 1, full_logits=True) for slot, past in enumerate(pasts)]
     together = decoder.run(rows)
     for row, candidates in zip(rows, together, strict=True):
-        np.testing.assert_array_equal(full(candidates), full(decoder.run([row])[0]))
+        assert_same(full(candidates), full(decoder.run([row])[0]))
 
 
 def test_a_row_decodes_to_the_same_bits_beside_a_verification_row(llama: Exported) -> None:
@@ -181,7 +182,7 @@ def test_a_row_decodes_to_the_same_bits_beside_a_verification_row(llama: Exporte
     rows = [Row(slot, 20, texts[slot][20 : 20 + count], 1, full_logits=True) for slot, count in enumerate([1, 4, 1])]
     together = decoder.run(rows)
     for slot in (0, 2):
-        np.testing.assert_array_equal(full(together[slot]), full(decoder.run([rows[slot]])[0]))
+        assert_same(full(together[slot]), full(decoder.run([rows[slot]])[0]))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

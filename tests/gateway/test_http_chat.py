@@ -114,9 +114,9 @@ def test_a_bad_body_is_400_and_never_422(gateway_url: str, api_key: str, content
 
 
 @pytest.mark.parametrize("include_usage", [False, True])
-def test_the_chunks_have_the_shape_that_clients_expect(gateway_url: str, api_key: str, include_usage: bool) -> None:
+def test_the_chunks_have_the_shape_that_clients_expect(tiny_gateway_url: str, api_key: str, include_usage: bool) -> None:
     body = CHAT | {"max_tokens": 8, "temperature": 0, "stream": True, "stream_options": {"include_usage": include_usage}}
-    with client(gateway_url, api_key) as http:
+    with client(tiny_gateway_url, api_key) as http:
         response = http.post("/v1/chat/completions", json=body)
         whole = http.post("/v1/chat/completions", json=body | {"stream": False}).json()
     assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
@@ -136,9 +136,9 @@ def test_the_chunks_have_the_shape_that_clients_expect(gateway_url: str, api_key
     assert "".join(choice["delta"].get("content", "") for choice in choices) == whole["choices"][0]["message"]["content"]
 
 
-def test_a_stop_string_ends_the_text_and_is_not_part_of_it(gateway_url: str, api_key: str) -> None:
+def test_a_stop_string_ends_the_text_and_is_not_part_of_it(tiny_gateway_url: str, api_key: str) -> None:
     body = CHAT | {"max_tokens": 24, "temperature": 0}
-    with client(gateway_url, api_key) as http:
+    with client(tiny_gateway_url, api_key) as http:
         text = http.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
         stop = text[len(text) // 2 :][:3]  # begins and ends inside of tokens, if it must
         for stops in (stop, ["never this", stop]):

@@ -106,9 +106,9 @@ def test_a_prompt_without_room_for_an_answer_is_400_before_any_text(gateway_url:
     assert str(context) in response.json()["error"]["message"]
 
 
-def test_the_stream_and_the_whole_answer_are_the_same_text(gateway_url: str, api_key: str) -> None:
+def test_the_stream_and_the_whole_answer_are_the_same_text(tiny_gateway_url: str, api_key: str) -> None:
     body = {"prompt": "The sea is", "max_length": 24, "temperature": 0.9, "seed": 7}
-    with client(gateway_url, api_key) as http:
+    with client(tiny_gateway_url, api_key) as http:
         whole = http.post("/generate", json=body).json()["data"]["generated_text"]
         response = http.post("/generate", json=body | {"stream": True})
     assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
@@ -128,17 +128,17 @@ def test_max_length_counts_new_tokens(gateway_url: str, api_key: str) -> None:
     assert events(response)[-1]["data"]["usage"]["completion_tokens"] == 5
 
 
-def test_top_k_of_one_is_greedy(gateway_url: str, api_key: str) -> None:
+def test_top_k_of_one_is_greedy(tiny_gateway_url: str, api_key: str) -> None:
     body = {"prompt": "The capital of France is", "max_length": 8}
-    with client(gateway_url, api_key) as http:
+    with client(tiny_gateway_url, api_key) as http:
         greedy = http.post("/generate", json=body | {"temperature": 0, "top_k": LARGEST_TOP_K}).json()
         one = http.post("/generate", json=body | {"temperature": 2.0, "top_k": 1}).json()
     assert greedy == one
 
 
-def test_a_seed_gives_the_same_text_and_no_seed_another(gateway_url: str, api_key: str) -> None:
+def test_a_seed_gives_the_same_text_and_no_seed_another(tiny_gateway_url: str, api_key: str) -> None:
     body = {"prompt": "Once upon a time", "max_length": 24, "temperature": 1.5}
-    with client(gateway_url, api_key) as http:
+    with client(tiny_gateway_url, api_key) as http:
         seeded = {http.post("/generate", json=body | {"seed": 11}).text for _ in range(2)}
         free = {http.post("/generate", json=body).text for _ in range(2)}
     assert len(seeded) == 1 and len(free) == 2
