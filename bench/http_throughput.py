@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128, help="generated tokens a stream")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    version = arguments.model / "1"
+    version = max(arguments.model.glob("[1-9]*"), key=lambda directory: int(directory.name))
     template = version / "chat_template.jinja"
     tokenizer = Tokenizer((version / "tokenizer.json").read_text(), template.read_text() if template.exists() else None)
     decoder = Decoder(version / "model.onnx", slots=max(arguments.streams), context_length=512)

@@ -54,15 +54,14 @@ def export(settings: ExportSettings, *, force: bool = False) -> bool:
             return False
         say(f"Reading {settings.checkpoint}")
         checkpoint = read(settings.checkpoint, tokenizer=settings.tokenizer, chat_template=settings.chat_template)
-        with repository.replacing(settings.name) as directory:
+        with repository.adding_version(settings.name, config_pbtxt()) as directory:
             _make(directory, checkpoint, settings, fingerprint)
             if settings.fingerprint() != fingerprint:
                 raise CheckpointError(f"{settings.checkpoint} changed while it was read: run the export again")
     return True
 
 
-def _make(directory: Path, checkpoint: Checkpoint, settings: ExportSettings, fingerprint: str) -> None:
-    version = directory / "1"
+def _make(version: Path, checkpoint: Checkpoint, settings: ExportSettings, fingerprint: str) -> None:
     context_length = _context_length(checkpoint, settings.context_length)
     parameters = model_parameters(
         checkpoint,
@@ -74,8 +73,6 @@ def _make(directory: Path, checkpoint: Checkpoint, settings: ExportSettings, fin
     )
     model = version / "model.onnx"
     with writing(settings.repository):
-        version.mkdir()
-        (directory / "config.pbtxt").write_text(config_pbtxt(parameters), encoding="utf-8")
         write_tokenizer(version, checkpoint.tokenizer)
         write_graph(
             model,
@@ -102,7 +99,7 @@ def _make(directory: Path, checkpoint: Checkpoint, settings: ExportSettings, fin
         "files": {"megabytes": round(size / 1e6, 1)},
     }
     with writing(settings.repository):
-        write_model_card(directory, settings.name, card)
+        write_model_card(version, settings.name, card)
 
 
 def _context_length(checkpoint: Checkpoint, wanted: int | None) -> int:

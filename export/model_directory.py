@@ -8,6 +8,8 @@ from export.checkpoint import Checkpoint, TokenizerFiles
 
 # Several gateways' requests that wait at the same moment run as one forward pass.
 MAX_MERGED_REQUESTS = 16
+# Of a model, loaded at once: the one that is served, and the one before, which finishes its texts.
+VERSIONS = 2
 
 STEP_INPUTS = {
     "sequence_id": "TYPE_UINT64",
@@ -18,25 +20,27 @@ STEP_INPUTS = {
     "logit_count": "TYPE_INT32",
     "full_logits": "TYPE_BOOL",
     "release": "TYPE_UINT64",
+    "fingerprint": "TYPE_UINT64",
     "describe": "TYPE_BOOL",
 }
 
 
-def step_outputs(candidates: int, vocabulary_size: int) -> dict[str, tuple[str, list[int]]]:
-    return {
-        "cached_length": ("TYPE_INT32", [-1]),
-        "candidate_id": ("TYPE_INT32", [-1, candidates]),
-        "candidate_logit": ("TYPE_FP32", [-1, candidates]),
-        "log_normalizer": ("TYPE_FP32", [-1]),
-        "logits": ("TYPE_FP32", [-1, vocabulary_size]),
-        "description": ("TYPE_UINT8", [-1]),
-    }
+# With their numbers of dimensions, none of which is fixed: candidates and vocabulary may change from version to version.
+STEP_OUTPUTS = {
+    "cached_length": ("TYPE_INT32", 1),
+    "reused_length": ("TYPE_INT32", 1),
+    "candidate_id": ("TYPE_INT32", 2),
+    "candidate_logit": ("TYPE_FP32", 2),
+    "log_normalizer": ("TYPE_FP32", 1),
+    "logits": ("TYPE_FP32", 2),
+    "description": ("TYPE_UINT8", 1),
+}
 
 
 def model_parameters(
     checkpoint: Checkpoint, *, precision: str, context_length: int, candidates: int, slots: str, fingerprint: str
 ) -> dict[str, str]:
-    """What both sides of the wire must agree on: the parameters of config.pbtxt, named in docs/wire-contract.md."""
+    """What both sides of the wire must agree on: the model card's parameters, named in docs/wire-contract.md."""
     return {
         "context_length": str(context_length),
         "candidates": str(candidates),
@@ -51,19 +55,18 @@ def model_parameters(
     }
 
 
-def config_pbtxt(parameters: Mapping[str, str]) -> str:
-    """The model configuration; model_repository/README.md explains it line by line."""
+def config_pbtxt() -> str:
+    """The model configuration; model_repository/README.md explains it line by line.
+
+    The same for every version of every model: Triton would load all versions of a model again where it changes.
+    """
     inputs = [
         f'  {{ name: "{name}" data_type: {dtype} dims: [ -1 ] allow_ragged_batch: true optional: true }}'
         for name, dtype in STEP_INPUTS.items()
     ]
     outputs = [
-        f'  {{ name: "{name}" data_type: {dtype} dims: [ {", ".join(map(str, dims))} ] }}'
-        for name, (dtype, dims) in step_outputs(int(parameters["candidates"]), int(parameters["vocabulary_size"])).items()
-    ]
-    entries = [
-        f'parameters {{ key: "{key}" value {{ string_value: {json.dumps(value, ensure_ascii=False)} }} }}'
-        for key, value in parameters.items()
+        f'  {{ name: "{name}" data_type: {dtype} dims: [ {", ".join(["-1"] * dimensions)} ] }}'
+        for name, (dtype, dimensions) in STEP_OUTPUTS.items()
     ]
     lines = [
         'backend: "onnx_decoder"',
@@ -76,7 +79,7 @@ def config_pbtxt(parameters: Mapping[str, str]) -> str:
         "]",
         "dynamic_batching { }",
         "instance_group [ { kind: KIND_AUTO count: 1 } ]",
-        *entries,
+        f"version_policy {{ latest {{ num_versions: {VERSIONS} }} }}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -88,9 +91,9 @@ def write_tokenizer(directory: Path, tokenizer: TokenizerFiles) -> None:
 
 
 def write_model_card(directory: Path, name: str, card: Mapping[str, object]) -> None:
-    """``card`` as JSON for programs (1/model_card.json) and as Markdown for people (MODEL_CARD.md)."""
+    """``card`` as JSON for programs (model_card.json) and as Markdown for people (MODEL_CARD.md)."""
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-    (directory / "1" / "model_card.json").write_text(text, encoding="utf-8")
+    (directory / "model_card.json").write_text(text, encoding="utf-8")
     lines = [
         f"# {name}",
         "",

@@ -1,14 +1,18 @@
-"""A Triton model repository on disk: models are replaced whole or not at all, and the same export is not made twice."""
+"""A Triton model repository on disk: versions of models come whole or not at all, and the same export is not made twice."""
 
 import ctypes
 import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+CONFIG = "config.pbtxt"
+VERSION = re.compile("[1-9][0-9]*")  # the name of a version's directory
 
 
 def fingerprint(sources: list[Path], settings: Mapping[str, object]) -> str:
@@ -48,24 +52,35 @@ class Repository:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
 
+    def versions(self, name: str) -> list[int]:
+        """Of a model that lies here, ascending."""
+        directory = self.path / name
+        children = directory.iterdir() if directory.is_dir() else ()
+        return sorted(int(child.name) for child in children if child.is_dir() and VERSION.fullmatch(child.name))
+
+    def models(self) -> list[str]:
+        return sorted(path.parent.name for path in self.path.glob("*/config.pbtxt"))
+
     def fingerprint_of(self, name: str) -> str | None:
-        """The fingerprint in the card of a model that lies here; None where there is none."""
+        """The fingerprint in the card of a model's newest version; None where there is none."""
         try:
-            card = (self.path / name / "1" / "model_card.json").read_text(encoding="utf-8")
-            return json.loads(card)["fingerprint"]
-        except (OSError, ValueError, KeyError):
+            card = self.path / name / str(self.versions(name)[-1]) / "model_card.json"
+            return json.loads(card.read_text(encoding="utf-8"))["fingerprint"]
+        except (IndexError, OSError, ValueError, KeyError):
             return None
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, *, wait: bool = True) -> Iterator[None]:
         """Waits until no other export writes here, then clears away what dead ones have left.
 
-        The kernel frees a dead holder's lock. Raises RepositoryError.
+        The kernel frees a dead holder's lock. Raises RepositoryError; without ``wait`` BlockingIOError, where another has it.
         """
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
+            if not wait:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with writing(self.path):
                 fcntl.flock(handle, fcntl.LOCK_EX)
                 self._clear_workshop()
@@ -74,21 +89,31 @@ class Repository:
             os.close(handle)
 
     @contextmanager
-    def replacing(self, name: str) -> Iterator[Path]:
-        """Yields an empty directory that takes the model's place when the block ends well; else the old model stays.
+    def adding_version(self, name: str, config: str) -> Iterator[Path]:
+        """Yields an empty directory that becomes the model's next version when the block ends well; else nothing changes.
 
-        Needs ``lock``. Raises RepositoryError.
+        The version before stays, for texts that are written with it; older ones go. Needs ``lock``. Raises RepositoryError.
         """
-        partial = self._workshop / "new" / name
+        versions = self.versions(name)
+        kept = versions[-1:] if self.fingerprint_of(name) else []  # what is not ours is replaced whole
+        version = self._workshop / "new" / name / str(versions[-1] + 1 if versions else 1)
         try:
             with writing(self.path):
-                partial.mkdir(parents=True)
-            yield partial
+                version.mkdir(parents=True)
+            yield version
             with writing(self.path):
-                _flush(partial)
-                self._exchange(partial, self.path / name)
+                _flush(version)
+                for old in versions[:-1] if kept else []:
+                    self._retire(name, old)
+                self._put(version, config, kept)
         finally:
             self._clear_workshop()
+
+    def retire(self, name: str, version: int) -> None:
+        """Removes an old version, in one step for those who read. Needs ``lock``. Raises RepositoryError."""
+        with writing(self.path):
+            self._retire(name, version)
+        self._clear_workshop()
 
     @property
     def _workshop(self) -> Path:
@@ -106,6 +131,27 @@ class Repository:
             if not (self.path / model.name).exists():  # the second rename of _exchange did not happen
                 model.rename(self.path / model.name)
         shutil.rmtree(self._workshop, ignore_errors=True)
+
+    def _retire(self, name: str, version: int) -> None:
+        retired = self._workshop / "new" / f"{name}.{version}"  # a name that no model has in there
+        retired.parent.mkdir(parents=True, exist_ok=True)
+        (self.path / name / str(version)).rename(retired)
+
+    def _put(self, version: Path, config: str, kept: list[int]) -> None:
+        """Makes a finished version one of its model's.
+
+        Where the configuration stays what it is, that is one rename, and Triton leaves the version before alone. Otherwise the
+        whole model is exchanged, the version before in it by hard links: Triton then loads that one again.
+        """
+        partial, model = version.parent, self.path / version.parent.name
+        if kept and (model / CONFIG).read_bytes() == config.encode():
+            version.rename(model / version.name)
+            return
+        for old in kept:
+            shutil.copytree(model / str(old), partial / str(old), copy_function=os.link)
+        (partial / CONFIG).write_text(config, encoding="utf-8")
+        _flush(partial)
+        self._exchange(partial, model)
 
     def _exchange(self, partial: Path, model: Path) -> None:
         """Puts ``partial`` in the model's place: in one step where the file system can, else in two with a way back."""

@@ -3,12 +3,14 @@
 import json
 from dataclasses import dataclass
 
+from gateway.grammar import Grammar, GrammarCompiler, Matcher
 from gateway.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Model:
     name: str  # in Triton's repository
+    version: str  # of its directory there
     checkpoint: str  # the checkpoint's file name
     created: int  # Unix time of the checkpoint file
     context_length: int  # positions of a sequence, prompt and text together
@@ -17,22 +19,34 @@ class Model:
     slots: int  # sequences that Triton caches at once
     end_tokens: frozenset[int]
     tokenizer: Tokenizer
-    parameters: dict[str, str]  # all of config.pbtxt, and the settled slots and provider
+    grammars: GrammarCompiler
+    fingerprint: str  # SHA-256 in hexadecimal digits, of what it was made from
+    parameters: dict[str, str]  # all of the model card, and the settled slots and provider
 
     @classmethod
-    def from_description(cls, name: str, description: bytes) -> "Model":
+    def from_description(cls, name: str, version: str, description: bytes) -> "Model":
         """Reads the backend's ``description`` (docs/wire-contract.md)."""
         document = json.loads(description)
         parameters: dict[str, str] = document["parameters"]
+        tokenizer = Tokenizer(document["tokenizer"], document["chat_template"])
+        vocabulary_size = int(parameters["vocabulary_size"])
+        end_tokens = frozenset(int(token) for token in parameters["end_tokens"].split(",") if token)
         return cls(
             name=name,
+            version=version,
             checkpoint=parameters["checkpoint"],
             created=int(parameters["created"]),
             context_length=int(parameters["context_length"]),
             candidates=int(parameters["candidates"]),
-            vocabulary_size=int(parameters["vocabulary_size"]),
+            vocabulary_size=vocabulary_size,
             slots=int(parameters["slots"]),
-            end_tokens=frozenset(int(token) for token in parameters["end_tokens"].split(",") if token),
-            tokenizer=Tokenizer(document["tokenizer"], document["chat_template"]),
+            end_tokens=end_tokens,
+            tokenizer=tokenizer,
+            grammars=GrammarCompiler(tokenizer, vocabulary_size, end_tokens),
+            fingerprint=parameters["fingerprint"],
             parameters=parameters,
         )
+
+    def compile_grammar(self, grammar: Grammar) -> Matcher:
+        """See `GrammarCompiler.compile`."""
+        return self.grammars.compile(grammar)

@@ -5,6 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
+from gateway.model import Model
+
 UNKNOWN = -1  # cached_length: the sequence is not cached there, send all its tokens
 NO_SLOT = -2  # cached_length: no slot is free
 
@@ -26,12 +28,14 @@ class StepAnswer:
     """``positions`` of the arrays belong to the rows that reached their end, in row order."""
 
     cached_length: np.ndarray  # int32 [rows]
+    reused_length: np.ndarray  # int32 [rows]
     candidate_id: np.ndarray  # int32 [positions, k]
     candidate_logit: np.ndarray  # float32 [positions, k]
+    log_normalizer: np.ndarray  # float32 [positions]
     logits: np.ndarray  # float32 [asked positions, vocabulary]
 
 
 class Backend(Protocol):
-    async def step(self, model: str, rows: list[StepRow], release: list[int]) -> StepAnswer:
+    async def step(self, model: Model, rows: list[StepRow], release: list[int]) -> StepAnswer:
         """Runs one forward pass. Raises BackendUnavailable where a retry may help; a step may be sent again at any time."""
         ...

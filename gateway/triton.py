@@ -1,6 +1,7 @@
 """Triton over gRPC: one message a step. Every gRPC error becomes one of ours here."""
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -52,8 +53,8 @@ class TritonClient:
     async def __aexit__(self, *_: object) -> None:
         await self._channel.close()
 
-    async def wait_for_models(self, timeout: float) -> list[str]:
-        """Names of the ready models, as soon as there is one. Raises BackendUnavailable after ``timeout`` seconds."""
+    async def wait_for_models(self, timeout: float) -> list[tuple[str, int]]:
+        """What `models` says, as soon as there is one. Raises BackendUnavailable after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -65,24 +66,35 @@ class TritonClient:
                 raise BackendUnavailable(f"no Triton with a model answered within {timeout:.0f} seconds")
             await asyncio.sleep(0.2)
 
-    async def models(self) -> list[str]:
-        """Names of the models that are ready, in the repository's order. Raises BackendUnavailable."""
+    async def models(self) -> list[tuple[str, int]]:
+        """Name and version of every model that is ready, in this order. Raises BackendUnavailable."""
         index = await self._call(self._stub.RepositoryIndex, pb.RepositoryIndexRequest(ready=True), timeout=5.0)
-        return [model.name for model in index.models]
+        return sorted((model.name, int(model.version)) for model in index.models)
 
-    async def describe(self, name: str) -> Model:
-        """Everything Triton knows about a model. Raises BackendUnavailable."""
-        request = pb.ModelInferRequest(model_name=name)
-        _add_input(request, "describe", np.ones(1, np.bool_))
-        outputs = _outputs(await self._call(self._stub.ModelInfer, request, timeout=10.0))
-        return Model.from_description(name, outputs["description"].tobytes())
+    async def describe(self, name: str, version: str = "") -> Model:
+        """Everything Triton knows about a model, by default about its newest version. Raises BackendUnavailable."""
+        version, description = await self._describe(name, version, whole=True)
+        return await asyncio.to_thread(Model.from_description, name, version, description)  # a large tokenizer takes a second
 
-    async def step(self, model: str, rows: list[StepRow], release: list[int]) -> StepAnswer:
+    async def fingerprint(self, model: Model) -> str:
+        """Of what Triton has loaded under this name and version by now. Raises BackendUnavailable."""
+        _, description = await self._describe(model.name, model.version, whole=False)
+        return str(json.loads(description)["parameters"]["fingerprint"])
+
+    async def _describe(self, name: str, version: str, *, whole: bool) -> tuple[str, bytes]:
+        request = pb.ModelInferRequest(model_name=name, model_version=version)
+        _add_input(request, "describe", np.array([whole]))
+        response = await self._call(self._stub.ModelInfer, request, timeout=10.0)
+        return response.model_version, _outputs(response)["description"].tobytes()
+
+    async def step(self, model: Model, rows: list[StepRow], release: list[int]) -> StepAnswer:
         outputs = _outputs(await self._call(self._stub.ModelInfer, step_request(model, rows, release), self._step_timeout))
         return StepAnswer(
             cached_length=outputs["cached_length"],
+            reused_length=outputs["reused_length"],
             candidate_id=outputs["candidate_id"],
             candidate_logit=outputs["candidate_logit"],
+            log_normalizer=outputs["log_normalizer"],
             logits=outputs.get("logits", np.zeros((0, 0), np.float32)),
         )
 
@@ -97,9 +109,9 @@ class TritonClient:
             raise InternalError from exc
 
 
-def step_request(model: str, rows: list[StepRow], release: list[int]) -> pb.ModelInferRequest:
+def step_request(model: Model, rows: list[StepRow], release: list[int]) -> pb.ModelInferRequest:
     """The message of a step: docs/wire-contract.md, table of inputs."""
-    request = pb.ModelInferRequest(model_name=model)
+    request = pb.ModelInferRequest(model_name=model.name, model_version=model.version)
     _add_input(request, "sequence_id", np.array([row.sequence_id for row in rows], np.uint64))
     _add_input(request, "past_length", np.array([row.past_length for row in rows], np.int32))
     _add_input(request, "token_count", np.array([len(row.tokens) for row in rows], np.int32))
@@ -108,6 +120,7 @@ def step_request(model: str, rows: list[StepRow], release: list[int]) -> pb.Mode
     _add_input(request, "full_logits", np.array([row.full_logits for row in rows], np.bool_))
     _add_input(request, "tokens", np.concatenate([row.tokens for row in rows]) if rows else np.zeros(0, np.int32))
     _add_input(request, "release", np.array(release, np.uint64))
+    _add_input(request, "fingerprint", np.array([int(model.fingerprint[:16], 16)], np.uint64))
     return request
 
 

@@ -10,6 +10,7 @@ from serve import preflight
 from serve.announcement import announce, say, url, warn_of_default_key
 from serve.exporting import MODEL_REPOSITORY, ROOT, ExportFailed, export_model
 from serve.preflight import PreflightError
+from serve.retiring import Retirement
 from serve.settings import Settings
 from serve.supervisor import TRITON_START_TIMEOUT, GatewayDied, start_gateway, wait_healthy, watch
 from serve.triton_server import TritonError, TritonServer
@@ -31,18 +32,25 @@ def serve(settings: Settings) -> None:
     with ExitStack() as running:  # what is entered last is stopped first
         running.enter_context(preflight.held(run_dir, settings.gateway.port))
         warn_of_default_key(settings.gateway)
-        triton = start_triton(settings, run_dir, running) if settings.own_triton else None
-        environment = os.environ | {"PYTHONPATH": str(ROOT)} | ({"TRITON_URL": triton.grpc_address} if triton else {})
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        triton = retirement = None
+        if settings.own_triton:
+            model = export_model(settings)
+            retirement = running.enter_context(Retirement(MODEL_REPOSITORY, ROOT / ".run" / "serving"))
+            retirement.retire_all()
+            triton = start_triton(settings, run_dir, model, running)
+            environment |= {"TRITON_URL": triton.grpc_address, "MODEL_NAME": model}
         gateway = running.enter_context(start_gateway(environment))
         wait_healthy(gateway, url(settings.gateway))
         announce(settings.gateway)
-        watch(gateway, triton, url(settings.gateway))
+        watch(gateway, triton, retirement, url(settings.gateway))
 
 
-def start_triton(settings: Settings, run_dir: Path, running: ExitStack) -> TritonServer:
-    model = export_model(settings)
+def start_triton(settings: Settings, run_dir: Path, model: str, running: ExitStack) -> TritonServer:
     say(f"Starting Triton with {model}")
     slots = {"TIDEGATE_SLOTS": str(settings.slots)} if settings.slots else {}
-    triton = running.enter_context(TritonServer(MODEL_REPOSITORY, run_dir, [model], slots))
-    triton.wait_ready(TRITON_START_TIMEOUT)
+    triton = running.enter_context(TritonServer(MODEL_REPOSITORY, run_dir, env=slots))
+    triton.wait_ready(TRITON_START_TIMEOUT, needed=model)
+    for name, reason in triton.refusals().items():
+        say(f"WARNING: {name} is not served. The model was refused: {reason}")
     return triton

@@ -1,14 +1,17 @@
 """Keeps what was started alive: Triton is started again when it or its stub dies or hangs; when the gateway dies, all ends."""
 
 import http.client
+import json
 import sys
 import time
 from collections import deque
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from serve.announcement import say
 from serve.processes import GuardedProcess
+from serve.retiring import Retirement
 from serve.triton_server import TritonError, TritonServer
 
 MOST_RESTARTS = 5  # of Triton within RESTART_WINDOW: then it will not get better by itself
@@ -31,7 +34,7 @@ def start_gateway(environment: Mapping[str, str]) -> GuardedProcess:
 def wait_healthy(gateway: GuardedProcess, url: str) -> None:
     """Returns when a step has gone all the way through the gateway, Triton and the model. GatewayDied where that fails."""
     deadline = time.monotonic() + GATEWAY_START_TIMEOUT
-    while _health_status(url) != 200:
+    while _health(url)[0] != 200:
         if not gateway.running:
             raise GatewayDied(f"the gateway ended with status {gateway.exit_status} while it started")
         if time.monotonic() > deadline:
@@ -39,7 +42,7 @@ def wait_healthy(gateway: GuardedProcess, url: str) -> None:
         time.sleep(0.05)
 
 
-def watch(gateway: GuardedProcess, triton: TritonServer | None, url: str) -> None:
+def watch(gateway: GuardedProcess, triton: TritonServer | None, retirement: Retirement | None, url: str) -> None:
     """Never returns: GatewayDied, or TritonError where Triton does not stay up."""
     restarts: deque[float] = deque()
     health = HealthCheck(url)
@@ -47,6 +50,8 @@ def watch(gateway: GuardedProcess, triton: TritonServer | None, url: str) -> Non
         if triton and (failure := _failure(triton, health)):
             _restart(triton, failure, restarts)
             health = HealthCheck(url)
+        if retirement:
+            retirement.retire_idle(health.models)
         time.sleep(WATCH_INTERVAL)
     raise GatewayDied(f"the gateway ended with status {gateway.exit_status}")
 
@@ -56,6 +61,7 @@ class HealthCheck:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self.models: dict[str, dict[str, Any]] = {}  # what the gateway has said of them last
         self._unanswered = 0  # questions in a row
         self._next_question = time.monotonic() + HEALTH_INTERVAL
 
@@ -63,7 +69,8 @@ class HealthCheck:
         """Whether Triton lives but has not answered the gateway for long. Counted, not timed: Ctrl-Z stops us and no other."""
         if time.monotonic() >= self._next_question:
             # Only the gateway's own word counts: where it does not answer itself, a new Triton would not help.
-            self._unanswered = self._unanswered + 1 if _health_status(self._url) == 503 else 0
+            status, self.models = _health(self._url)
+            self._unanswered = self._unanswered + 1 if status == 503 else 0
             self._next_question = time.monotonic() + HEALTH_INTERVAL
         return self._unanswered >= MOST_UNANSWERED
 
@@ -91,13 +98,17 @@ def _restart(triton: TritonServer, failure: str, restarts: deque[float]) -> None
     say("Triton is ready again")
 
 
-def _health_status(url: str) -> int | None:
-    """None where the gateway itself does not answer. http.client asks no proxy, whatever the environment says."""
+def _health(url: str) -> tuple[int | None, dict[str, dict[str, Any]]]:
+    """The status, and the models where it is 200; no status where the gateway itself does not answer.
+
+    http.client asks no proxy, whatever the environment says.
+    """
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
     try:
         connection.request("GET", "/health")
-        return connection.getresponse().status
+        answer = connection.getresponse()
+        return answer.status, json.load(answer)["data"]["models"] if answer.status == 200 else {}
     except (OSError, http.client.HTTPException):
-        return None
+        return None, {}
     finally:
         connection.close()

@@ -20,9 +20,14 @@ from serve.machine import libpython_directory
 from serve.processes import GuardedProcess, children, is_alive, is_zombie
 
 BACKENDS = Path(__file__).resolve().parent.parent / "backends"
+POLL_INTERVAL = 2  # seconds between Triton's looks at the repository
+STUB_SEARCH_INTERVAL = 5.0  # seconds: a search reads all of /proc
 STUB_NAME = "triton_python_backend_stub"
 # Lines of its log that explain no failure: empty ones, tables, information, and the absence of a GPU.
 UNTELLING = re.compile(r"\s*$|[+|]|I\d{4} |.*(pinned_memory_manager|CudaDriverHelper)")
+
+
+REFUSED = re.compile(r"failed to load '(.+?)' version \d+: (.*?)\"?$", re.MULTILINE)
 
 
 class TritonError(Exception):
@@ -30,8 +35,9 @@ class TritonError(Exception):
 
 
 class TritonServer:
-    """One `tritonserver` process on a free port of 127.0.0.1, gRPC only, loading ``models`` (None: all) and nothing else.
+    """One `tritonserver` process on a free port of 127.0.0.1, gRPC only.
 
+    ``models`` are loaded and nothing else. None: whatever lies in the repository, which is looked at again every few seconds.
     ``env`` is added to the environment of the server and so of our backend. ``run_dir`` receives the backend directory and
     `triton.log`; two servers must not share one. The port stays the same when the server is started again.
     """
@@ -42,11 +48,12 @@ class TritonServer:
         self._model_repository = model_repository.resolve()
         self._run_dir = run_dir.resolve()
         self._backend_directory = self._run_dir / "backends"
-        self._models = ["*"] if models is None else list(models)
+        self._models = models
         self._env = _environment(env or {})
         self._port = free_port()
         self._process: GuardedProcess | None = None
         self._stubs: list[int] = []  # as last seen, dead ones too
+        self._next_search = 0.0  # for stubs
         self._log_start = 0  # where in the log the present run begins
         self.log = self._run_dir / "triton.log"
         self.shm_prefix = f"tidegate_{os.getpid()}_{self._port}_"
@@ -74,12 +81,15 @@ class TritonServer:
     def stub_died(self) -> bool:
         """Whether a stub died under its server. Triton does not notice, says that it is ready and answers errors for ever.
 
-        A stub of a model that was unloaded is no dead one: Triton waits for its end, so it leaves no zombie.
+        A stub of a model that was unloaded or replaced is no dead one: Triton waits for its end, so it is no zombie for long.
         """
-        if not all(map(is_alive, self._stubs)):
-            time.sleep(0.2)  # for Triton to wait for a stub that it has just ended itself
+        if time.monotonic() >= self._next_search or not all(map(is_alive, self._stubs)):
             self._stubs = self._find_stubs()
-        return any(map(is_zombie, self._stubs))
+            self._next_search = time.monotonic() + STUB_SEARCH_INTERVAL
+        zombies = [pid for pid in self._stubs if is_zombie(pid)]
+        if zombies:
+            time.sleep(0.5)  # for Triton to wait for a stub that it has just ended itself
+        return any(map(is_zombie, zombies))
 
     def start(self) -> None:
         """Returns at once; see `wait_ready`. TritonError where it cannot be started at all."""
@@ -91,10 +101,11 @@ class TritonServer:
             self._log_start = log.tell()
             self._process = GuardedProcess(self._command(), env=self._env, output=log, grace=4.0, shm_prefix=self.shm_prefix)
 
-    def wait_ready(self, timeout: float) -> None:
+    def wait_ready(self, timeout: float, needed: str | None = None) -> None:
         """Returns when every model is loaded; TritonError with the log's end when that fails or takes ``timeout`` seconds.
 
-        Triton opens its gRPC port only after all models are loaded, and exits where one cannot be.
+        Triton opens its gRPC port only after it has tried to load all models, and exits where one of ``models`` cannot be
+        loaded. Where it serves the whole repository only the failure of ``needed`` is an error; the others are in `refusals`.
         """
         deadline = time.monotonic() + timeout
         while not self._accepts_connections():
@@ -104,7 +115,9 @@ class TritonServer:
                 self.stop()
                 raise TritonError(f"Triton was not ready after {timeout:.0f} seconds. {self._failure()}")
             time.sleep(0.05)
-        self._stubs = self._find_stubs()
+        if needed and f"successfully loaded '{needed}'" not in self._read_log():
+            self.stop()
+            raise TritonError(self._failure(needed))
 
     def stop(self) -> None:
         """Returns when the server, its stubs and their files in /dev/shm are gone."""
@@ -124,10 +137,16 @@ class TritonServer:
         told = [line for line in self._read_log().splitlines() if not UNTELLING.match(line)]
         return "\n".join(f"  {line}" for line in told[-lines:])
 
-    def _failure(self) -> str:
-        """The backend's own sentence where it has refused a model; else the log's end."""
-        refusal = re.search(r"TritonModelException: (.*?)\s*(?:\\n|\n)\s*(?:\\n|\n)At:", self._read_log(), re.DOTALL)
-        return f"The model was refused: {refusal[1]}" if refusal else f"The end of {self.log}:\n{self.log_end()}"
+    def refusals(self) -> dict[str, str]:
+        """The models that could not be loaded in this run, with the reasons: the backend's own words where it has any."""
+        return {name: _sentence(reason) for name, reason in REFUSED.findall(self._read_log())}
+
+    def _failure(self, name: str | None = None) -> str:
+        """Why a model was refused, by default any; where nothing says that, the log's end."""
+        refusals = self.refusals()
+        if name in refusals or (name is None and refusals):
+            return f"The model was refused: {refusals[name] if name else next(iter(refusals.values()))}"
+        return f"The end of {self.log}:\n{self.log_end()}"
 
     def _read_log(self) -> str:
         with self.log.open("rb") as log:
@@ -142,8 +161,7 @@ class TritonServer:
             str(_wheel() / "bin" / "tritonserver"),
             f"--model-repository={self._model_repository}",
             f"--backend-directory={self._backend_directory}",
-            "--model-control-mode=explicit",
-            *(f"--load-model={model}" for model in self._models),
+            *self._model_control(),
             "--disable-auto-complete-config",
             "--grpc-address=127.0.0.1",
             f"--grpc-port={self._port}",
@@ -152,6 +170,13 @@ class TritonServer:
             "--exit-timeout-secs=2",
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
         ]
+
+    def _model_control(self) -> list[str]:
+        if self._models is not None:
+            return ["--model-control-mode=explicit", *(f"--load-model={model}" for model in self._models)]
+        # A broken model must not stop the others. One load at a time: each takes half of the memory that is free (memory.py).
+        polled = f"--repository-poll-secs={POLL_INTERVAL}"
+        return ["--model-control-mode=poll", polled, "--exit-on-error=false", "--model-load-thread-count=1"]
 
     def _check_stub(self, stub: Path) -> None:
         """TritonError where a shared library is missing to the stub: the server would wait for it for ever."""
@@ -163,6 +188,11 @@ class TritonServer:
         with socket.socket() as connection:
             connection.settimeout(1)
             return connection.connect_ex(("127.0.0.1", self._port)) == 0 and self.running
+
+
+def _sentence(reason: str) -> str:
+    """Without Triton's own words around a backend's sentence, and without its Python traceback."""
+    return reason.partition("TritonModelException: ")[2].partition("\\n\\nAt:")[0].strip() or reason
 
 
 def lay_out_backends(directory: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from export.repository import Repository
 from serve.triton_server import TritonServer, free_port
 from tests.export import samples
 
@@ -44,6 +45,19 @@ def export(*arguments: str | Path) -> None:
     assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
 
 
+def keep_newest_versions(repository: Repository) -> None:
+    """So that a Triton does not load what an export of earlier source has left."""
+    with repository.lock():
+        for name in repository.models():
+            for version in repository.versions(name)[:-1]:
+                repository.retire(name, version)
+
+
+def version_directory(repository: Path, name: str) -> Path:
+    """Of a model's newest version."""
+    return repository / name / str(Repository(repository).versions(name)[-1])
+
+
 @pytest.fixture(scope="session")
 def model_repository() -> Path:
     """The demonstration model (int8), a tiny GPT-2 without a chat template (fp32), and a nanoGPT over characters (fp32)."""
@@ -55,13 +69,14 @@ def model_repository() -> Path:
     export()
     export(CACHE / "tiny-gpt2.pt", "--precision", "fp32")
     export(characters / "tiny-characters.pt", "--precision", "fp32")
+    keep_newest_versions(Repository(CACHE / "model_repository"))
     return CACHE / "model_repository"
 
 
 @pytest.fixture(scope="session")
 def triton(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     """All models, many slots. Tests that kill or fill a Triton start their own with ``start_triton``."""
-    with TritonServer(model_repository, tmp_path_factory.mktemp("triton"), env={"TIDEGATE_SLOTS": "16"}) as server:
+    with TritonServer(model_repository, tmp_path_factory.mktemp("triton"), ["*"], {"TIDEGATE_SLOTS": "16"}) as server:
         server.wait_ready(120)
         yield server
 

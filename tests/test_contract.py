@@ -2,6 +2,8 @@
 
 import ast
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -9,6 +11,7 @@ import backends.onnx_decoder.step as backend_step
 import gateway.step as gateway_step
 from backends.onnx_decoder.wire import INPUTS
 from export.model_directory import STEP_INPUTS
+from gateway.model import Model
 from gateway.triton import TRITON_TYPES, step_request
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,7 +42,8 @@ def importers(*packages: str) -> set[str]:
 def test_gateway_backend_and_export_name_the_same_inputs_of_the_same_types() -> None:
     types = {name: f"TYPE_{TRITON_TYPES[dtype.__name__.rstrip('_')]}" for name, dtype in INPUTS.items()}
     assert types | {"describe": "TYPE_BOOL"} == STEP_INPUTS
-    sent = {tensor.name: f"TYPE_{tensor.datatype}" for tensor in step_request("m", [], []).inputs}
+    model = cast(Model, SimpleNamespace(name="m", version="1", fingerprint="0f" * 32))
+    sent = {tensor.name: f"TYPE_{tensor.datatype}" for tensor in step_request(model, [], []).inputs}
     assert sent == types
 
 

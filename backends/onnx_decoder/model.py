@@ -1,11 +1,12 @@
 """The Triton backend ``onnx_decoder``: requests in, responses out. The only file that knows ``triton_python_backend_utils``.
 
-A model of this backend is data only: ``config.pbtxt`` and, in its version directory, ``model.onnx`` and ``tokenizer.json``.
+A model of this backend is data only: ``config.pbtxt`` and, in each version directory, ``model.onnx``, ``tokenizer.json`` and
+``model_card.json``. All that differs from version to version is read from there: Triton knows one config.pbtxt for all of them.
 """
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,16 @@ class TritonPythonModel:
             arrays = {tensor.name(): np.from_dlpack(tensor) for tensor in request.inputs()}
             try:
                 if "describe" in arrays:
-                    responses[index] = self._response({"description": self._description[None]})
-                else:
-                    steps.append((index, parse(arrays, self._limits, StepRow)))
+                    description = self._description if arrays["describe"].any() else self._parameters
+                    responses[index] = self._response({"description": description[None]})
+                    continue
+                step = parse(arrays, self._limits, StepRow)
+                if step.fingerprint in (None, self._fingerprint):
+                    steps.append((index, step))
+                else:  # nothing of it was computed: the one who asked may find out, and ask again
+                    responses[index] = _error(
+                        "fingerprint: another model has taken this one's place", pb_utils.TritonError.UNAVAILABLE
+                    )
             except BadStep as exc:
                 responses[index] = _error(str(exc), pb_utils.TritonError.INVALID_ARG)
         rows = [row for _, step in steps for row in step.rows]
@@ -50,9 +58,8 @@ class TritonPythonModel:
         return responses
 
     def _load(self, args: dict[str, str]) -> None:
-        config = json.loads(args["model_config"])
-        parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
         directory = Path(args["model_repository"]) / args["model_version"]
+        parameters: dict[str, str] = json.loads((directory / "model_card.json").read_text("utf-8"))["parameters"]
         context_length = int(parameters["context_length"])
         decoder = Decoder(
             directory / "model.onnx",
@@ -65,7 +72,10 @@ class TritonPythonModel:
         self._candidate_count = decoder.candidate_count
         self._sent: list[SharedArray] = []
         self._limits = Limits(context_length, decoder.vocabulary_size)
-        self._description = _description(directory, parameters | {"slots": str(decoder.slots), "provider": decoder.device})
+        self._fingerprint = int(parameters["fingerprint"][:16], 16)
+        parameters |= {"slots": str(decoder.slots), "provider": decoder.device}
+        self._parameters = _json({"parameters": parameters})
+        self._description = _json({"parameters": parameters, **_texts(directory)})
         pb_utils.Logger.log_info(f"{args['model_name']}: {decoder.slots} slots of {context_length} tokens on {decoder.device}")
 
     def _response(self, outputs: dict[str, np.ndarray]) -> Any:
@@ -94,13 +104,15 @@ def _slots(parameters: dict[str, str]) -> Callable[[int], int]:
     return lambda slot_bytes: choose_slots(asked, slot_bytes)
 
 
-def _description(directory: Path, parameters: dict[str, str]) -> np.ndarray:
+def _texts(directory: Path) -> dict[str, str | None]:
     template = directory / "chat_template.jinja"
-    document = {
-        "parameters": parameters,
+    return {
         "tokenizer": (directory / "tokenizer.json").read_text("utf-8"),
         "chat_template": template.read_text("utf-8") if template.exists() else None,
     }
+
+
+def _json(document: Mapping[str, object]) -> np.ndarray:
     return np.frombuffer(json.dumps(document).encode(), np.uint8)
 
 

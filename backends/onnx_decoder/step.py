@@ -29,6 +29,7 @@ class StepRow:
 @dataclass(frozen=True)
 class StepResult:
     cached_length: int
+    reused_length: int  # of the cached tokens, those that this step did not compute
     candidates: "Candidates | None"  # None unless the row reached the end of its tokens
 
 
@@ -61,7 +62,7 @@ class Stepper:
         for index, row in rows:
             slot = self._slot(row)
             if slot is None:
-                results[index] = StepResult(UNKNOWN if row.past_length else NO_SLOT, None)
+                results[index] = StepResult(UNKNOWN if row.past_length else NO_SLOT, 0, None)
             else:
                 runs.append((index, row, self._decoder_row(row, slot)))
         if runs:
@@ -70,7 +71,7 @@ class Stepper:
                 self._pool.append(run.slot, run.tokens)
                 cached = run.past + len(run.tokens)
                 ended = cached == row.past_length + len(row.tokens)
-                results[index] = StepResult(cached, found if ended else None)
+                results[index] = StepResult(cached, run.past, found if ended else None)
         return results
 
     def _slot(self, row: StepRow) -> int | None:

@@ -19,7 +19,7 @@ ROW_INPUTS = {
     "logit_count": np.int32,
     "full_logits": np.bool_,
 }
-INPUTS = ROW_INPUTS | {"tokens": np.int32, "release": np.uint64}
+INPUTS = ROW_INPUTS | {"tokens": np.int32, "release": np.uint64, "fingerprint": np.uint64}
 
 
 class BadStep(ValueError):
@@ -36,6 +36,7 @@ class Limits:
 class Step:
     rows: "list[StepRow]"
     release: list[int]
+    fingerprint: int | None = None  # of the model that the step is meant for
 
 
 def parse(arrays: Mapping[str, np.ndarray], limits: Limits, row_type: "type[StepRow]") -> Step:
@@ -48,7 +49,8 @@ def parse(arrays: Mapping[str, np.ndarray], limits: Limits, row_type: "type[Step
         row_type(int(sequence_id), int(past), values["tokens"][end - count : end], int(limit), int(logits), bool(full))
         for sequence_id, past, count, limit, logits, full, end in zip(*(values[name] for name in ROW_INPUTS), ends, strict=True)
     ]
-    return Step(rows, [int(sequence_id) for sequence_id in values["release"]])
+    fingerprint = next((int(value) for value in values["fingerprint"]), None)
+    return Step(rows, [int(sequence_id) for sequence_id in values["release"]], fingerprint)
 
 
 def pack(results: "Sequence[StepResult]", k: int, vocabulary_size: int) -> dict[str, np.ndarray]:
@@ -57,6 +59,7 @@ def pack(results: "Sequence[StepResult]", k: int, vocabulary_size: int) -> dict[
     full = [candidates.logits for candidates in found if candidates.logits is not None]
     outputs = {
         "cached_length": np.array([result.cached_length for result in results], np.int32),
+        "reused_length": np.array([result.reused_length for result in results], np.int32),
         "candidate_id": _join([candidates.candidate_id for candidates in found], (0, k), np.int32),
         "candidate_logit": _join([candidates.candidate_logit for candidates in found], (0, k), np.float32),
         "log_normalizer": _join([candidates.log_normalizer for candidates in found], (0,), np.float32),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from backends.onnx_decoder.decoder import Decoder, Row
-from tests.conftest import DEMO, TINY
+from tests.conftest import DEMO, TINY, version_directory
 from tests.logits import assert_same
 
 TOKENS = np.random.default_rng(11).integers(0, 49152, 40).astype(np.int32)
@@ -15,7 +15,7 @@ TOKENS = np.random.default_rng(11).integers(0, 49152, 40).astype(np.int32)
 
 @pytest.fixture(scope="module", params=[TINY, DEMO])
 def decoder(request: pytest.FixtureRequest, model_repository: Path) -> Decoder:
-    return Decoder(model_repository / request.param / "1" / "model.onnx", slots=8, context_length=256)
+    return Decoder(version_directory(model_repository, request.param) / "model.onnx", slots=8, context_length=256)
 
 
 def logits(decoder: Decoder, *rows: tuple[int, int, Sequence[int] | np.ndarray]) -> np.ndarray:

@@ -1,7 +1,9 @@
-"""A model is replaced whole or not at all, the same export is not made twice, and the command says what it did."""
+"""A version of a model comes whole or not at all, the same export is not made twice, and the command says what it did."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +22,7 @@ from export.checkpoint import CheckpointError
 from export.checkpoints import read
 from export.exporter import ExportSettings, export
 from export.graph import write_graph
-from export.model_directory import STEP_INPUTS, config_pbtxt, step_outputs
+from export.model_directory import STEP_INPUTS, STEP_OUTPUTS, config_pbtxt
 from export.names import default_name
 from export.repository import Repository, RepositoryError, fingerprint
 from tests.export import samples
@@ -55,26 +57,30 @@ def tree(path: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def old_model(tmp_path: Path) -> Path:
-    """A repository with a model in it."""
+    """A repository with a model of an earlier release in it."""
     model = tmp_path / "models" / NAME
     (model / "1").mkdir(parents=True)
     (model / "config.pbtxt").write_text("old")
+    (model / "MODEL_CARD.md").write_text("old")
     (model / "1" / "model.onnx").write_text("old")
+    (model / "1" / "model_card.json").write_text('{"fingerprint": "old"}')
     return tmp_path / "models"
+
+
+def add_version(repository: Repository, name: str = NAME, config: str = "config") -> None:
+    with repository.lock(), repository.adding_version(name, config) as directory:
+        (directory / "model_card.json").write_text(f'{{"fingerprint": "of {directory.name}"}}')
 
 
 def test_a_directory_holds_all_that_triton_and_the_gateway_need(tmp_path: Path, checkpoint: Path) -> None:
     done = run(checkpoint, "--repository", tmp_path / "models", "--name", NAME)
     assert done.returncode == 0, done.stderr
-    files = {"config.pbtxt", "MODEL_CARD.md"}
-    files |= {
-        f"1/{name}" for name in ("model.onnx", "model.onnx.data", "tokenizer.json", "chat_template.jinja", "model_card.json")
-    }
-    assert set(tree(tmp_path / "models" / NAME)) == files
+    version = ("model.onnx", "model.onnx.data", "tokenizer.json", "chat_template.jinja", "model_card.json", "MODEL_CARD.md")
+    assert set(tree(tmp_path / "models" / NAME)) == {"config.pbtxt", *(f"1/{name}" for name in version)}
     assert os.listdir(tmp_path) == ["models"]
     assert re.search(r"kl [\d.e-]+, top1 [\d.]+", done.stderr)
     assert "peak memory" in done.stderr
-    assert "kl" in (tmp_path / "models" / NAME / "MODEL_CARD.md").read_text()
+    assert "kl" in (tmp_path / "models" / NAME / "1" / "MODEL_CARD.md").read_text()
 
 
 def test_the_same_export_is_not_made_twice(tmp_path: Path, checkpoint: Path) -> None:
@@ -85,6 +91,8 @@ def test_the_same_export_is_not_made_twice(tmp_path: Path, checkpoint: Path) -> 
     assert (tmp_path / "models" / NAME / "1" / "model.onnx").stat().st_ino == before
     assert export(settings(checkpoint, tmp_path / "models"), force=True)
     assert export(settings(checkpoint, tmp_path / "models", precision="fp32"))
+    assert Repository(tmp_path / "models").versions(NAME) == [2, 3]
+    assert not export(settings(checkpoint, tmp_path / "models", precision="fp32"))
 
 
 def test_a_checkpoint_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +120,7 @@ def test_a_fingerprint_changes_with_the_file_and_with_the_settings(tmp_path: Pat
 
 def test_a_failing_export_leaves_the_old_model_and_nothing_else(old_model: Path) -> None:
     before, repository = tree(old_model.parent), Repository(old_model)
-    with pytest.raises(RuntimeError), repository.lock(), repository.replacing(NAME) as directory:
+    with pytest.raises(RuntimeError), repository.lock(), repository.adding_version(NAME, "new") as directory:
         (directory / "half").write_text("written")
         raise RuntimeError
     assert tree(old_model.parent) == before
@@ -122,8 +130,9 @@ def test_a_failing_export_leaves_the_old_model_and_nothing_else(old_model: Path)
 def test_a_replacement_that_fails_half_way_brings_the_old_model_back(old_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repository_module, "_swap", lambda one, other: False)
     before, repository = tree(old_model.parent), Repository(old_model)
-    with pytest.raises(RepositoryError, match="cannot be written"), repository.lock(), repository.replacing(NAME) as directory:
-        directory.rmdir()  # the old model is moved out of the way, and then there is no new one
+    monkeypatch.setattr(repository_module, "_flush", lambda directory: directory.exists() and shutil.rmtree(directory))
+    with pytest.raises(RepositoryError, match="cannot be written"):
+        add_version(repository, config="new")  # the old model is moved out of the way, and then there is no new one
     assert tree(old_model.parent) == before
     assert os.listdir(old_model.parent) == ["models"]
 
@@ -132,21 +141,58 @@ def test_a_replacement_that_fails_half_way_brings_the_old_model_back(old_model: 
 def test_a_model_may_be_named_as_a_part_of_the_workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(repository_module, "_swap", lambda one, other: False)
     repository = Repository(tmp_path / "models")
-    for content in ("old", "new"):
-        with repository.lock(), repository.replacing(name) as directory:
-            (directory / "config.pbtxt").write_text(content)
-    assert tree(tmp_path) == {f"models/{name}/config.pbtxt": b"new"}
+    for config in ("old", "new", "new"):
+        add_version(repository, name, config)
+    assert repository.versions(name) == [2, 3] and repository.fingerprint_of(name) == "of 3"
+    assert (tmp_path / "models" / name / "config.pbtxt").read_text() == "new"
+    assert os.listdir(tmp_path) == ["models"]
 
 
 @pytest.mark.parametrize("can_swap", [True, False], ids=["in one step", "in two steps"])
-def test_a_finished_export_takes_the_old_models_place(old_model: Path, monkeypatch: pytest.MonkeyPatch, can_swap: bool) -> None:
+def test_another_configuration_comes_with_the_version_that_needs_it(
+    old_model: Path, monkeypatch: pytest.MonkeyPatch, can_swap: bool
+) -> None:
     if not can_swap:
         monkeypatch.setattr(repository_module, "_swap", lambda one, other: False)
-    repository = Repository(old_model)
-    with repository.lock(), repository.replacing(NAME) as directory:
-        (directory / "config.pbtxt").write_text("new")
-    assert tree(old_model) == {f"{NAME}/config.pbtxt": b"new"}
+    before = tree(old_model / NAME / "1")
+    add_version(Repository(old_model), config="new")
+    assert (old_model / NAME / "config.pbtxt").read_text() == "new"
+    assert sorted(os.listdir(old_model / NAME)) == ["1", "2", "config.pbtxt"]
+    assert tree(old_model / NAME / "1") == before
     assert os.listdir(old_model.parent) == ["models"]
+
+
+def test_a_new_version_touches_nothing_of_the_one_before_which_goes_with_the_next(tmp_path: Path) -> None:
+    """Triton loads a version again where a file of it has a new time, of its status too: a hard link would set that."""
+    repository = Repository(tmp_path / "models")
+    add_version(repository)
+    files = [tmp_path / "models" / NAME / name for name in ("config.pbtxt", "1", "1/model_card.json")]
+    before = [file.stat() for file in files]
+    add_version(repository)
+    assert repository.versions(NAME) == [1, 2]
+    assert [(now.st_ino, now.st_mtime_ns, now.st_ctime_ns) for now in (file.stat() for file in files)] == [
+        (then.st_ino, then.st_mtime_ns, then.st_ctime_ns) for then in before
+    ]
+    add_version(repository)
+    assert repository.versions(NAME) == [2, 3]
+
+
+def test_a_model_that_is_not_ours_is_replaced_whole_under_a_new_version(old_model: Path) -> None:
+    (old_model / NAME / "1" / "model_card.json").unlink()
+    add_version(Repository(old_model))
+    assert set(tree(old_model)) == {f"{NAME}/config.pbtxt", f"{NAME}/2/model_card.json"}
+
+
+def test_an_old_version_is_retired_unless_an_export_runs(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "models")
+    for _ in range(2):
+        add_version(repository)
+    with repository.lock(), pytest.raises(BlockingIOError), Repository(tmp_path / "models").lock(wait=False):
+        pass
+    with repository.lock(wait=False):
+        repository.retire(NAME, 1)
+    assert repository.versions(NAME) == [2]
+    assert os.listdir(tmp_path) == ["models"]
 
 
 def test_a_death_between_the_two_renames_is_mended_at_the_next_start(old_model: Path) -> None:
@@ -159,7 +205,7 @@ def test_a_death_between_the_two_renames_is_mended_at_the_next_start(old_model: 
     assert os.listdir(old_model.parent) == ["models"]
 
 
-@pytest.mark.parametrize("moment", ["config.pbtxt", "model.onnx.data", "model.onnx"])
+@pytest.mark.parametrize("moment", ["tokenizer.json", "model.onnx.data", "model.onnx"])
 def test_a_killed_export_leaves_the_old_model_and_the_next_one_cleans_up(
     old_model: Path, checkpoint: Path, moment: str
 ) -> None:
@@ -270,16 +316,22 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(
 
 
 def test_the_configuration_is_what_triton_parses(tmp_path: Path, checkpoint: Path) -> None:
-    export(settings(checkpoint, tmp_path, slots="4", context_length=64, candidates=32))
+    export(settings(checkpoint, tmp_path))
     config = model_config_pb2.ModelConfig()
     text_format.Parse((tmp_path / NAME / "config.pbtxt").read_text(), config)
-    original = read(checkpoint)
-    vocabulary_size = original.architecture.vocabulary_size
     assert config.backend == "onnx_decoder" and config.max_batch_size == 16 and config.HasField("dynamic_batching")
     assert {tensor.name for tensor in config.input} == set(STEP_INPUTS)
     assert all(tensor.allow_ragged_batch and tensor.optional and tensor.dims == [-1] for tensor in config.input)
-    assert {tensor.name for tensor in config.output} == set(step_outputs(32, vocabulary_size))
-    parameters = {key: value.string_value for key, value in config.parameters.items()}
+    assert {tensor.name: len(tensor.dims) for tensor in config.output} == {name: n for name, (_, n) in STEP_OUTPUTS.items()}
+    assert all(size == -1 for tensor in config.output for size in tensor.dims)
+    assert config.version_policy.latest.num_versions == 2 and not config.parameters
+
+
+def test_the_card_tells_what_both_sides_of_the_wire_must_agree_on(tmp_path: Path, checkpoint: Path) -> None:
+    export(settings(checkpoint, tmp_path, slots="4", context_length=64, candidates=32))
+    parameters = json.loads((tmp_path / NAME / "1" / "model_card.json").read_text())["parameters"]
+    original = read(checkpoint)
+    vocabulary_size = original.architecture.vocabulary_size
     assert parameters["context_length"] == "64" and parameters["candidates"] == "32" and parameters["slots"] == "4"
     assert parameters["vocabulary_size"] == str(vocabulary_size)
     assert parameters["end_tokens"] == ",".join(map(str, original.tokenizer.end_tokens))
@@ -290,17 +342,9 @@ def test_the_readmes_configuration_is_the_one_that_is_written() -> None:
     readme = (ROOT / "model_repository" / "README.md").read_text()
     shown = model_config_pb2.ModelConfig()
     text_format.Parse(readme.split("```pbtxt\n")[1].split("```")[0], shown)
-    parameters = {key: value.string_value for key, value in shown.parameters.items()}
     written = model_config_pb2.ModelConfig()
-    text_format.Parse(config_pbtxt(parameters), written)
+    text_format.Parse(config_pbtxt(), written)
     assert shown == written
-
-
-def test_any_checkpoint_name_is_quoted_safely() -> None:
-    odd = 'a "quoted" \\ 你好\n.pt'
-    config = model_config_pb2.ModelConfig()
-    text_format.Parse(config_pbtxt({"checkpoint": odd, "candidates": "1", "vocabulary_size": "2"}), config)
-    assert config.parameters["checkpoint"].string_value == odd
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """A Triton that cannot start says why, soon, instead of hanging."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
+from export.exporter import ExportSettings, export
 from serve import triton_server
 from serve.triton_server import STUB_NAME, TritonError, TritonServer, lay_out_backends
+from tests.export import samples
 
 
 def test_a_model_that_is_not_there_is_an_error_with_tritons_words(tmp_path: Path) -> None:
@@ -19,6 +22,25 @@ def test_a_model_that_is_not_there_is_an_error_with_tritons_words(tmp_path: Path
     ):
         triton.wait_ready(60)
     assert time.monotonic() - began < 30
+    assert not triton.running
+
+
+def test_a_broken_model_does_not_stop_the_others_and_says_why_it_is_not_served(tmp_path: Path) -> None:
+    samples.nanogpt(tmp_path / "model.pt")
+    repository = tmp_path / "repository"
+    export(ExportSettings(tmp_path / "model.pt", repository, "good", "fp32"))
+    shutil.copytree(repository / "good", repository / "broken")
+    (repository / "broken" / "1" / "model_card.json").unlink()
+    with TritonServer(repository, tmp_path / "run", env={"TIDEGATE_SLOTS": "2"}) as triton:
+        triton.wait_ready(60, needed="good")
+        assert triton.refusals().keys() == {"broken"}
+        assert "model_card.json" in triton.refusals()["broken"] and "At:" not in triton.refusals()["broken"]
+        assert not triton.stub_died()
+    with (
+        TritonServer(repository, tmp_path / "run", env={"TIDEGATE_SLOTS": "1000000000"}) as triton,
+        pytest.raises(TritonError, match="The model was refused: good: 1000000000 slots take"),
+    ):
+        triton.wait_ready(60, needed="good")
     assert not triton.running
 
 
