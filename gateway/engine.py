@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator
 
 import numpy as np
 
+from gateway.choosing import Position, choose, first_of_prompt, logprob
 from gateway.errors import BackendUnavailable, ContextLengthExceeded, InternalError, InvalidRequest, Overloaded, TidegateError
 from gateway.generation import Delta, GenerationRequest
 from gateway.model import Model
-from gateway.sampling import candidates_of, sample, uniforms
 from gateway.scheduler import Scheduler
 from gateway.sequence import Sequence
 from gateway.settings import Settings
@@ -39,6 +39,7 @@ class Engine:
         self._failing_since: float | None = None  # the beginning of the first step of those that have failed in a row
         self._last_answer = -PROBE_TIMEOUT  # when Triton last answered a step
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def running(self) -> int:
@@ -48,10 +49,20 @@ class Engine:
     def waiting(self) -> int:
         return self._scheduler.waiting
 
+    @property
+    def idle(self) -> bool:
+        return self.running + self.waiting == 0
+
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"engine {self.model.name}")
 
+    @property
+    def alive(self) -> bool:
+        """Whether its loop runs: from its start to its close it always should."""
+        return self._task is not None and not self._task.done()
+
     async def close(self) -> None:
+        self._closed = True
         self.end_texts(BackendUnavailable("The server is stopping.", retry_after=2))
         if self._task is not None:
             self._task.cancel()
@@ -93,7 +104,7 @@ class Engine:
         row = StepRow(secrets.randbits(64), past_length=0, tokens=np.zeros(1, np.int32), token_limit=1)
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
-                await self._backend.step(self.model.name, [row], [])
+                await self._backend.step(self.model, [row], [])
         except TimeoutError as exc:
             raise BackendUnavailable("The model server does not answer within a second.", retry_after=2) from exc
         self._last_answer = time.monotonic()
@@ -101,6 +112,8 @@ class Engine:
         self._wake.set()
 
     def _check(self, request: GenerationRequest) -> None:
+        if self._closed:
+            raise BackendUnavailable("This model is no longer served. Please try again.", retry_after=2)
         prompt, context = len(request.prompt_tokens), self.model.context_length
         if prompt == 0:
             raise InvalidRequest(f"{request.prompt_field} has no token; it must hold at least one.", param=request.prompt_field)
@@ -110,8 +123,17 @@ class Engine:
                 f"this model's context holds {context}, with at least one for the answer.",
                 param=request.prompt_field,
             )
+        wrong = next((token for token in request.prompt_tokens if not 0 <= token < self.model.vocabulary_size), None)
+        if wrong is not None:
+            raise InvalidRequest(f"{request.prompt_field} {self._not_a_token(wrong)}.", param=request.prompt_field)
+        wrong = next((token for token in request.sampling.logit_bias if not 0 <= token < self.model.vocabulary_size), None)
+        if wrong is not None:
+            raise InvalidRequest(f"logit_bias {self._not_a_token(wrong)}.", param="logit_bias")
         if self._scheduler.waiting >= self._max_waiting:
             raise Overloaded(f"{self._scheduler.waiting} requests wait already. Please try again later.", retry_after=1)
+
+    def _not_a_token(self, token: int) -> str:
+        return f"names token {token}; this model's tokens are 0 to {self.model.vocabulary_size - 1}"
 
     async def _run(self) -> None:
         while True:
@@ -123,7 +145,7 @@ class Engine:
             release, self._release = self._release, []
             began = self._step_began = time.monotonic()
             try:
-                answer = await self._backend.step(self.model.name, [row for _, row in batch], release)
+                answer = await self._backend.step(self.model, [row for _, row in batch], release)
                 self._note_answer()
                 self._deliver(batch, answer)
             except Exception as exc:
@@ -134,34 +156,46 @@ class Engine:
                     await asyncio.sleep(RETRY_PAUSE)
 
     def _deliver(self, batch: list[tuple[Sequence, StepRow]], answer: StepAnswer) -> None:
-        """Notes what is cached and appends a token to every sequence whose row reached its end."""
+        """Notes what is cached and appends a token to every sequence whose last token was computed."""
         ready = []
-        for (sequence, row), cached_length in zip(batch, answer.cached_length.tolist(), strict=True):
-            sequence.note_cached(cached_length)
-            if cached_length == row.past_length + len(row.tokens):
-                ready.append(sequence)
-        for sequence, token in zip(ready, self._sample(ready, answer), strict=True):
-            if not sequence.ended:  # its reader may have left meanwhile
-                sequence.append(token)
-            if sequence.ended:
-                self._leave(sequence)
+        place, full = 0, iter(answer.logits)
+        lengths = zip(answer.cached_length.tolist(), answer.reused_length.tolist(), strict=True)
+        for (sequence, row), (cached_length, reused_length) in zip(batch, lengths, strict=True):
+            sequence.note_cached(cached_length, reused_length)
+            if cached_length != row.past_length + len(row.tokens):
+                continue  # its row has not reached its end: no position is its own
+            positions = [
+                Position(sequence, place + step, next(full) if row.full_logits else None) for step in range(row.logit_count)
+            ]
+            place += row.logit_count
+            if sequence.scoring:
+                self._score(row, positions, answer)
+            if sequence.missing == 0 and not sequence.ended:  # its reader may have left meanwhile
+                ready.append(positions[-1])
+        for position, token in zip(ready, choose(ready, answer), strict=True):
+            self._append(position, token, answer)
 
-    def _sample(self, ready: list[Sequence], answer: StepAnswer) -> list[int]:
-        """One token a sequence: all rows at once from the candidates, then those that need their full logits one by one."""
-        if not ready:
-            return []
-        seeds = np.array([sequence.seed for sequence in ready], np.uint64)
-        uniform = uniforms(seeds, np.array([sequence.length for sequence in ready]))
-        temperature = np.array([sequence.sampling.temperature for sequence in ready])
-        top_k = np.array([sequence.sampling.top_k for sequence in ready])
-        top_p = np.array([sequence.sampling.top_p for sequence in ready])
-        tokens = sample(answer.candidate_id, answer.candidate_logit, temperature, top_k, top_p, uniform)
-        asked = [index for index, sequence in enumerate(ready) if sequence.full_logits]
-        for logits, index in zip(answer.logits, asked, strict=True):
-            one = slice(index, index + 1)
-            ids, values = candidates_of(logits, ready[index].sampling, ready[index].generated)
-            tokens[one] = sample(ids[None], values[None], temperature[one], top_k[one], top_p[one], uniform[one])
-        return tokens.tolist()
+    def _append(self, position: Position, token: int, answer: StepAnswer) -> None:
+        sequence = position.sequence
+        if sequence.request.max_tokens == 0:
+            sequence.finish_without_text()
+        elif not sequence.ended:  # its grammar may have failed
+            alternatives = sequence.request.logprobs
+            told = None if alternatives is None else logprob(self.model.tokenizer, position, token, answer, alternatives)
+            sequence.append(token, told)
+        if sequence.ended:
+            self._leave(sequence)
+
+    def _score(self, row: StepRow, positions: list[Position], answer: StepAnswer) -> None:
+        """Notes the log-probabilities of the prompt's tokens: each stands in the logits of the position before it."""
+        sequence = positions[0].sequence
+        prompt = sequence.request.prompt_tokens
+        if row.past_length == 0:
+            sequence.note_prompt_logprob(0, first_of_prompt(self.model.tokenizer, prompt[0]))
+        for position, place in zip(positions, range(row.past_length + 1, len(prompt)), strict=False):
+            alternatives = sequence.request.logprobs or 0
+            told = logprob(self.model.tokenizer, position, prompt[place], answer, alternatives)
+            sequence.note_prompt_logprob(place, told)
 
     def _note_answer(self) -> None:
         if self._failing_since is not None:

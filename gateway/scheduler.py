@@ -48,15 +48,22 @@ class Scheduler:
         return dropped
 
     def next(self) -> list[tuple[Sequence, StepRow]]:
-        """The rows of the next step, in the order of admission; empty where nothing is to be done."""
+        """The rows of the next step, in the order of admission; empty where nothing is to be done.
+
+        Of sequences with the same prompt (the choices of one request) the first is computed alone: the others then find it
+        cached.
+        """
         while self._waiting and len(self._running) < self._slots:
             self._running.append(self._waiting.popleft())
         rows = []
         budget = self._prefill_chunk
+        first: dict[int, Sequence] = {}  # by prompt
         for sequence in self._running:
-            if sequence.missing == 1:
+            leader = first.setdefault(id(sequence.request.prompt_tokens), sequence)
+            follows = leader is not sequence and sequence.cached == 0
+            if sequence.missing == 1 and not sequence.scoring:
                 rows.append((sequence, sequence.row(token_limit=1)))
-            elif budget > 0:
+            elif budget > 0 and not (follows and leader.cached < leader.length - 1):
                 rows.append((sequence, sequence.row(token_limit=budget)))
-                budget -= sequence.missing
+                budget -= 1 if follows else sequence.missing
         return rows

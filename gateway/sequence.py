@@ -2,36 +2,43 @@
 
 import asyncio
 import secrets
-from collections import Counter
+from collections import Counter, deque
 
 import numpy as np
 
 from gateway.errors import TidegateError
-from gateway.generation import Delta, FinishReason, GenerationRequest
+from gateway.generation import Delta, FinishReason, GenerationRequest, TokenLogprob
 from gateway.model import Model
 from gateway.sampling import needs_full_logits
 from gateway.step import UNKNOWN, StepRow
+
+SCORED_AT_ONCE = 32  # tokens of a prompt whose logits come in one step: × vocabulary × 4 bytes
 
 
 class Sequence:
     """The gateway's own copy of a sequence is the true one; Triton's cache may lose it at any time."""
 
     def __init__(self, request: GenerationRequest, model: Model) -> None:
+        self.request, self.model = request, model
         prompt = request.prompt_tokens
         capacity = min(len(prompt) + request.max_tokens, model.context_length)
         self.id = secrets.randbits(64)
         self.sampling = request.sampling
         self.seed = secrets.randbits(64) if request.seed is None else request.seed % 2**64
-        self.full_logits = needs_full_logits(request.sampling, model.candidates)
         self.generated: Counter[int] = Counter()  # token → how often, for the penalties
         self.cached = 0  # tokens that Triton is believed to hold
         self.length = len(prompt)  # of the text so far, in tokens
         self._tokens = np.zeros(capacity, np.int32)
         self._tokens[: self.length] = prompt
-        self._end_tokens = model.end_tokens
+        self._always_full_logits = needs_full_logits(request.sampling, model.candidates)
+        self._grammar = None if request.grammar is None else request.grammar.copy()
         self._text = model.tokenizer.decode_stream(prompt, request.stop)
+        self._logprobs = _WithText()
+        self._prompt_logprobs: dict[int, TokenLogprob] = {}  # place in the prompt → what is known of it
         self._ready = asyncio.Event()
         self._pending_text, self._pending_tokens = "", 0
+        self._found_cached: int | None = None  # of the prompt, when it was first computed
+        self._told_prompt = False
         self._finish_reason: FinishReason | None = None
         self._error: TidegateError | None = None
 
@@ -44,33 +51,80 @@ class Sequence:
         """Tokens that have to be computed before the next one can be sampled: 1 while decoding, more in a prefill."""
         return self.length - self.cached
 
+    @property
+    def generated_tokens(self) -> int:
+        return self.length - len(self.request.prompt_tokens)
+
+    @property
+    def full_logits(self) -> bool:
+        return self._always_full_logits or self._grammar is not None or self._held_open
+
+    @property
+    def scoring(self) -> bool:
+        """Whether the log-probabilities of its prompt are asked for and not all known."""
+        return self.request.prompt_logprobs and len(self._prompt_logprobs) < len(self.request.prompt_tokens)
+
+    @property
+    def _held_open(self) -> bool:
+        """Whether it is too short to end yet."""
+        return self.generated_tokens < self.request.min_tokens
+
     def row(self, token_limit: int) -> StepRow:
+        """Everything beyond what is cached; while it is scored, a chunk whose every position's logits are wanted."""
+        if self.scoring:
+            tokens = self._tokens[self.cached : self.cached + min(token_limit, SCORED_AT_ONCE, self.missing)]
+            return StepRow(self.id, self.cached, tokens, len(tokens), logit_count=len(tokens), full_logits=True)
         tokens = self._tokens[self.cached : self.length]
         return StepRow(self.id, self.cached, tokens, token_limit, full_logits=self.full_logits)
 
-    def note_cached(self, cached_length: int) -> None:
+    def note_cached(self, cached_length: int, reused_length: int) -> None:
         """Takes over what Triton says it holds. An unknown sequence begins again; one without a slot stays as it is."""
         if cached_length >= 0:
+            if self._found_cached is None:
+                self._found_cached = reused_length
             self.cached = cached_length
         elif cached_length == UNKNOWN:
             self.cached = 0
 
-    def append(self, token: int) -> None:
+    def note_prompt_logprob(self, place: int, logprob: TokenLogprob) -> None:
+        self._prompt_logprobs[place] = logprob
+
+    def allowed(self) -> np.ndarray | None:
+        """bool [vocabulary]: the tokens that may come next; None: all. Raises what `Matcher.allowed` raises."""
+        allowed = None if self._grammar is None else self._grammar.allowed()
+        if self._held_open and self.model.end_tokens:
+            open_ended = np.ones(self.model.vocabulary_size, np.bool_) if allowed is None else allowed.copy()
+            open_ended[list(self.model.end_tokens)] = False
+            return open_ended if open_ended.any() else allowed
+        return allowed
+
+    def matched(self, token: int) -> int:
+        """``token``, or another where the text could else not match its grammar before its length is reached. Called once for
+        every token that is appended then."""
+        return token if self._grammar is None else self._grammar.advance(token, len(self._tokens) - self.length)
+
+    def append(self, token: int, logprob: TokenLogprob | None = None) -> None:
         """Takes the sampled token; ends the text at an end token, a stop string, the asked length or the context's end."""
         self.generated[token] += 1
         self._pending_tokens += 1
-        if token in self._end_tokens:
+        if token in self.model.end_tokens and (self._grammar is not None or not self.request.ignore_eos):
             self._finish("stop")
             return
         self._tokens[self.length] = token
         self.length += 1
-        self._pending_text += self._text.push(token)
-        if self._text.stopped:
+        if logprob is not None:
+            self._logprobs.append(self._text.decoded, logprob)
+        self._pending_text += self._text.push(token, may_stop=not self._held_open)
+        if self._text.stopped or (self._grammar is not None and self._grammar.complete):
             self._finish("stop")
         elif self.length == len(self._tokens):
             self._finish("length")
         elif self._pending_text:
             self._ready.set()
+
+    def finish_without_text(self) -> None:
+        """For a sequence that asked for no token."""
+        self._finish("length")
 
     def fail(self, error: TidegateError) -> None:
         self._error = error
@@ -82,7 +136,17 @@ class Sequence:
         self._ready.clear()
         if self._error is not None:
             raise self._error
-        delta = Delta(self._pending_text, self._pending_tokens, self._finish_reason)
+        first, self._told_prompt = not self._told_prompt, True
+        delta = Delta(
+            self._pending_text,
+            self._pending_tokens,
+            self._finish_reason,
+            logprobs=self._logprobs.take(
+                self._text.shown, everything=self._finish_reason is not None and not self._text.stopped
+            ),
+            prompt_logprobs=tuple(self._prompt_logprobs[place] for place in sorted(self._prompt_logprobs)) if first else (),
+            cached_tokens=self._found_cached or 0 if first else 0,
+        )
         self._pending_text, self._pending_tokens = "", 0
         return delta
 
@@ -90,3 +154,21 @@ class Sequence:
         self._pending_text += self._text.finish()
         self._finish_reason = "stop" if self._text.stopped else reason
         self._ready.set()
+
+
+class _WithText:
+    """Log-probabilities that wait until the text of their tokens is shown: those of a stop string never are."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, TokenLogprob]] = deque()
+
+    def append(self, start: int, logprob: TokenLogprob) -> None:
+        """``start``: characters of the text before the token."""
+        self._waiting.append((start, logprob))
+
+    def take(self, shown: int, everything: bool) -> tuple[TokenLogprob, ...]:
+        """Those of tokens that begin within the ``shown`` characters, or all that wait."""
+        taken = []
+        while self._waiting and (everything or self._waiting[0][0] < shown):
+            taken.append(self._waiting.popleft()[1])
+        return tuple(taken)

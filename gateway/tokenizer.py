@@ -1,5 +1,7 @@
 """Text ↔ tokens: encoding, chat templates, and decoding that never shows half a character or a piece of a stop string."""
 
+import json
+import re
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +13,19 @@ from tokenizers.decoders import DecodeStream
 from gateway.errors import InvalidRequest
 
 HALF_CHARACTER = "\ufffd"  # what a decoder makes of one
+WORD_BEGIN = "▁"  # SentencePiece's space
 CONTEXT_TOKENS = 8  # of the prompt, for decoders that join words by what stands before them
+
+
+def _byte_of() -> dict[str, int]:
+    """Which byte each character of a byte-level vocabulary stands for: printable ones for themselves, the others for 256 and up
+    in order. Source: GPT-2's encoder.py, bytes_to_unicode."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+BYTE_OF = _byte_of()
 
 
 class Tokenizer:
@@ -19,32 +33,21 @@ class Tokenizer:
 
     def __init__(self, tokenizer_json: str, chat_template: str | None) -> None:
         self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json)
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._added = {number: token.content for number, token in added.items()}
+        self.special_tokens = [number for number, token in added.items() if token.special]
+        decoder = json.dumps(json.loads(tokenizer_json).get("decoder"), ensure_ascii=False)
+        self._is_byte_level = '"ByteLevel"' in decoder
+        self._has_byte_fallback = '"ByteFallback"' in decoder
+        self._space = WORD_BEGIN if WORD_BEGIN in decoder else " "  # how this vocabulary writes a space
         self._template = _compile(chat_template) if chat_template else None
 
     @property
     def has_chat_template(self) -> bool:
         return self._template is not None
 
-    def encode(self, text: str, *, param: str = "prompt") -> list[int]:
+    def encode(self, text: str, *, param: str = "prompt", add_special_tokens: bool = True) -> list[int]:
         """Tokens of a plain prompt; special tokens are recognised by their text. Raises InvalidRequest."""
-        return self._encode(text, param, add_special_tokens=True)
-
-    def apply_chat_template(self, messages: list[dict[str, str]]) -> list[int]:
-        """Tokens of a conversation, up to where the assistant's answer begins. Raises InvalidRequest."""
-        if self._template is None:
-            raise InvalidRequest("messages: this model has no chat template", param="messages")
-        try:
-            text = self._template.render(messages=messages, add_generation_prompt=True)
-        except jinja2.TemplateError as exc:
-            raise InvalidRequest(f"messages: this model's chat template refuses them: {exc}", param="messages") from exc
-        except Exception as exc:  # the template is a program: it may fail in any way
-            raise InvalidRequest("messages: this model's chat template cannot render them", param="messages") from exc
-        return self._encode(text, "messages", add_special_tokens=False)
-
-    def decode_stream(self, prompt_tokens: list[int], stop: tuple[str, ...] = ()) -> "TextStream":
-        return TextStream(self._tokenizer, prompt_tokens, stop)
-
-    def _encode(self, text: str, param: str, add_special_tokens: bool) -> list[int]:
         try:
             return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
         except UnicodeEncodeError as exc:
@@ -53,6 +56,42 @@ class Tokenizer:
             ) from exc
         except Exception as exc:  # the library raises bare Exceptions
             raise InvalidRequest(f"{param}: holds a character that is not in this model's vocabulary", param=param) from exc
+
+    def decode(self, tokens: list[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of tokens, each within the vocabulary; what is no whole character is U+FFFD."""
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=skip_special_tokens)
+        return text
+
+    def token_bytes(self, token: int) -> bytes:
+        """What a token adds to a text, in UTF-8: often half a character or a word with its space. A special token's is its
+        name; an id without a token has none."""
+        if token in self._added:
+            return self._added[token].encode()
+        piece = self._tokenizer.id_to_token(token)
+        if piece is None:
+            return b""
+        if self._is_byte_level:
+            return bytes(BYTE_OF[character] for character in piece)
+        byte = re.fullmatch(r"<0x([0-9A-F]{2})>", piece) if self._has_byte_fallback else None
+        return bytes.fromhex(byte[1]) if byte else piece.replace(self._space, " ").encode()
+
+    def token_text(self, token: int) -> str:
+        return self.token_bytes(token).decode(errors="replace")
+
+    def apply_chat_template(self, messages: list[dict[str, str]], *, add_generation_prompt: bool = True) -> list[int]:
+        """Tokens of a conversation, up to where the assistant's answer begins. Raises InvalidRequest."""
+        if self._template is None:
+            raise InvalidRequest("messages: this model has no chat template", param="messages")
+        try:
+            text = self._template.render(messages=messages, add_generation_prompt=add_generation_prompt)
+        except jinja2.TemplateError as exc:
+            raise InvalidRequest(f"messages: this model's chat template refuses them: {exc}", param="messages") from exc
+        except Exception as exc:  # the template is a program: it may fail in any way
+            raise InvalidRequest("messages: this model's chat template cannot render them", param="messages") from exc
+        return self.encode(text, param="messages", add_special_tokens=False)
+
+    def decode_stream(self, prompt_tokens: list[int], stop: tuple[str, ...] = ()) -> "TextStream":
+        return TextStream(self._tokenizer, prompt_tokens, stop)
 
 
 class TextStream:
@@ -72,16 +111,25 @@ class TextStream:
         self._stop = stop
         self._held = ""  # decoded, but perhaps the beginning of a stop string
         self.stopped = False
+        self.shown = 0  # characters
 
-    def push(self, token: int) -> str:
-        """Takes the next token and returns the text that is now safe to show, often empty."""
+    @property
+    def decoded(self) -> int:
+        """Characters of the text so far, those held back too."""
+        return self.shown + len(self._held)
+
+    def push(self, token: int, *, may_stop: bool = True) -> str:
+        """Takes the next token and returns the text that is now safe to show, often empty.
+
+        Where it may not stop, what is decoded is shown: a stop string that ends there counts for nothing.
+        """
         self._undecoded.append(token)
         text = self._stream.step(self._tokenizer, token)
         if text is None:
             return ""
         self._context = (self._context + self._undecoded)[-CONTEXT_TOKENS:]
         self._undecoded = []
-        return self._without_stop(text)
+        return self._show(self._without_stop(text) if may_stop else text)
 
     def finish(self) -> str:
         """The rest, when no token follows: a beginning of a stop string is shown after all, half a character never."""
@@ -91,7 +139,11 @@ class TextStream:
         whole = self._tokenizer.decode(self._context + self._undecoded, skip_special_tokens=True)
         text = self._without_stop(whole[len(before) :].rstrip(HALF_CHARACTER) if self._undecoded else "")
         rest, self._held = ("" if self.stopped else self._held), ""
-        return text + rest
+        return self._show(text + rest)
+
+    def _show(self, text: str) -> str:
+        self.shown += len(text)
+        return text
 
     def _without_stop(self, text: str) -> str:
         if not self._stop:

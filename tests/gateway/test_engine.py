@@ -3,8 +3,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import replace
 
 import pytest
@@ -16,33 +16,13 @@ from gateway.settings import Settings
 from gateway.triton import TritonClient
 from serve.triton_server import TritonServer
 from tests.conftest import CHARACTERS, DEMO, TINY
+from tests.gateway.engines import GREEDY, engine_on, request, text_of
 from tests.logits import WIDER_VECTORS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop")]
-GREEDY = SamplingParameters(temperature=0.0)
 RANDOM = SamplingParameters(temperature=0.9, top_k=40, top_p=0.95)
 PENALISED = SamplingParameters(temperature=0.9, top_k=0, presence_penalty=0.5, frequency_penalty=0.3)
 PROMPTS = ["The king", "你好，世界", "To be, or not to be, that is", "def main():\n    ", "🙂 Once upon a time there was"]
-
-
-@asynccontextmanager
-async def engine_on(triton: TritonServer, name: str = TINY, **settings: int) -> AsyncIterator[Engine]:
-    async with TritonClient(triton.grpc_address) as client:
-        engine = Engine(client, await client.describe(name), replace(Settings(), **settings))
-        await engine.start()
-        try:
-            yield engine
-        finally:
-            await engine.close()
-
-
-def request(engine: Engine, prompt: str, sampling: SamplingParameters, tokens: int = 30, seed: int = 7) -> GenerationRequest:
-    return GenerationRequest(engine.model.tokenizer.encode(prompt), tokens, sampling, seed)
-
-
-async def text_of(engine: Engine, generation: GenerationRequest) -> str:
-    async with aclosing(engine.generate(generation)) as deltas:
-        return "".join([delta.text async for delta in deltas])
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, RANDOM, PENALISED], ids=["greedy", "random", "penalised"])
