@@ -1,7 +1,6 @@
 """``python -m gateway``: the gateway alone, beside a Triton that runs already. Settings: gateway/settings.py."""
 
 import asyncio
-import logging
 import os
 import sys
 from types import FrameType
@@ -21,10 +20,11 @@ SHUTDOWN_SECONDS = 3  # then connections are closed. `make serve` waits 4
 def main() -> None:
     try:
         settings = Settings.from_environment(os.environ)
+        app = create_app(settings)
         asyncio.run(require_triton(settings))
     except SettingsError as error:
         sys.exit(f"gateway: {error}")
-    Server(create_app(settings), settings).run()
+    Server(app, settings).run()
 
 
 async def require_triton(settings: Settings) -> None:
@@ -48,20 +48,20 @@ class Server(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 server_header=False,
+                log_config=None,  # gateway/logs.py has set it up
+                access_log=False,
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             )
         )
         self._app = app
-        # Probes come every few seconds for ever, and say nothing about who uses the model.
-        logging.getLogger("uvicorn.access").addFilter(lambda record: "/health " not in record.getMessage())
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
+        self._app.state.stopping = True  # /readyz tells it
         asyncio.get_running_loop().call_later(FINISH_SECONDS, self._end_texts)
 
     def _end_texts(self) -> None:
-        for engine in self._app.state.engines.values():
-            engine.end_texts(BackendUnavailable("The server is stopping.", retry_after=2))
+        self._app.state.registry.end_texts(BackendUnavailable("The server is stopping.", retry_after=2))
 
 
 if __name__ == "__main__":

@@ -2,57 +2,62 @@
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from gateway import error_responses
-from gateway.engine import Engine
-from gateway.routes import chat, generate, health, models, page
-from gateway.settings import Settings, SettingsError
+from gateway.auth import KeyRing
+from gateway.limits import RATE_LIMIT_HEADERS
+from gateway.logs import configure_logging
+from gateway.metrics import Metrics
+from gateway.registry import Registry
+from gateway.request_log import RequestLog
+from gateway.routes import chat, completions, docs, generate, health, metrics, models, page, responses, tokenize
+from gateway.settings import Settings
 from gateway.triton import TritonClient
+
+EXPOSED_HEADERS = ["X-Request-Id", "Retry-After", *RATE_LIMIT_HEADERS]  # that a page of another origin may read
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Raises SettingsError at once where the environment holds a bad value; listens once Triton has described its models."""
     settings = settings or Settings.from_environment(os.environ)
-    # No /docs: its page loads scripts from elsewhere. docs/api.md is the reference.
+    # The document at /openapi.json is our own: FastAPI knows neither our bodies nor our errors.
     app = FastAPI(title="Tidegate", lifespan=_lifespan, openapi_url=None, redirect_slashes=False)
     app.state.settings = settings
-    # Any origin: keys travel in headers that no browser adds by itself, so a foreign page gains nothing from a visitor.
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=["*"],
-        allow_methods=["*"],
-        allow_headers=["*"],
-        expose_headers=["Retry-After"],
-        max_age=86400,
-    )
-    error_responses.install(app)
-    for module in (generate, chat, models, health, page):
+    app.state.keys = KeyRing(settings)
+    app.state.metrics = Metrics(lambda: app.state.registry.all_engines())
+    configure_logging(settings.log_format)
+    _add_middleware(app, settings)
+    for module in (generate, chat, completions, responses, tokenize, models, health, metrics, docs, page):
         app.include_router(module.router)
     return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """The last one is the outermost: every answer gets its request id, and those to unexpected errors their CORS headers."""
+    error_responses.install(app)
+    if settings.cors_origins:
+        # All origins by default: keys travel in headers that no browser adds by itself, so a foreign page gains nothing
+        # from a visitor.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+            max_age=86400,
+        )
+    app.add_middleware(RequestLog, metrics=app.state.metrics)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
-    async with AsyncExitStack() as closing:
-        triton = await closing.enter_async_context(TritonClient(settings.triton_url, settings.recovery_timeout))
-        models = [await triton.describe(name) for name in await triton.wait_for_models(settings.recovery_timeout)]
-        app.state.default_model = _default_model(settings, [model.name for model in models])
-        app.state.engines = {model.name: Engine(triton, model, settings) for model in models}
-        for engine in app.state.engines.values():
-            await engine.start()
-            closing.push_async_callback(engine.close)
+    async with (
+        TritonClient(settings.triton_url, settings.recovery_timeout) as triton,
+        Registry(triton, settings) as app.state.registry,
+    ):
         yield
-
-
-def _default_model(settings: Settings, served: list[str]) -> str:
-    if settings.model_name is None and served:
-        return served[0]
-    if settings.model_name is None or settings.model_name not in served:
-        wanted = "Triton serves no model" if settings.model_name is None else f"MODEL_NAME is {settings.model_name!r}"
-        raise SettingsError(f"{wanted}; Triton at {settings.triton_url} serves: {', '.join(served) or 'none'}.")
-    return settings.model_name

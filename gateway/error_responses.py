@@ -16,12 +16,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import InternalError, InvalidRequest, TidegateError
+from gateway.request_log import CLIENT_CLOSED_REQUEST
 
 log = logging.getLogger(__name__)
-
-CLIENT_CLOSED_REQUEST = 499  # for the access log only: nobody is left to read it
 
 
 class RouteNotFound(InvalidRequest):
@@ -38,7 +38,33 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(TidegateError, _answer)
     app.add_exception_handler(HTTPException, _answer_routing)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
-    app.add_exception_handler(Exception, _answer_unexpected)
+    app.add_middleware(UnexpectedErrors)
+
+
+class UnexpectedErrors:
+    """Answers what no other handler knows. A middleware, not a handler: Starlette runs that one outside of all middleware,
+    where its answer would get no CORS headers and no request id.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def watch_send(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch_send)
+        except Exception as error:
+            if scope["type"] != "http" or begun:
+                raise  # the server logs it and cuts the connection, the only way left to tell
+            log.error("Unexpected error", exc_info=error)
+            response = _answer(Request(scope), InternalError())
+            await response(scope, receive, send)
 
 
 def error_body(error: TidegateError, path: str) -> dict[str, Any]:
@@ -58,7 +84,8 @@ def error_in_stream(error: Exception, path: str) -> dict[str, Any]:
 
 def _answer(request: Request, error: Exception) -> Response:
     assert isinstance(error, TidegateError)
-    headers = {}
+    request.state.record.error = error
+    headers = dict(error.headers)
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.status == HTTPStatus.UNAUTHORIZED:
@@ -81,10 +108,3 @@ def _answer_routing(request: Request, error: Exception) -> Response:
 
 def _answer_nobody(request: Request, error: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)
-
-
-def _answer_unexpected(request: Request, error: Exception) -> Response:
-    """Runs outside of the CORS middleware: a browser must be told here that it may read this. The server logs the error."""
-    response = _answer(request, InternalError())
-    response.headers["Access-Control-Allow-Origin"] = "*"
-    return response

@@ -1,10 +1,12 @@
 """Everything that can go wrong, as the client is told it.
 
 TidegateError
-├── Unauthorized            401  no key, or a wrong one
+├── Unauthorized            401  no key, a wrong one, or one that has expired
 ├── InvalidRequest          400  the request cannot mean anything; names the parameter
 │   └── ContextLengthExceeded  400  the prompt leaves no room for an answer
+├── ModelNotAllowed         403  the key is good, but not for this model
 ├── ModelNotFound           404  no such model here
+├── RateLimited             429  the key has used up one of its limits; says which, and when to come again
 ├── Overloaded              429  too many requests wait already; says when to come again
 ├── BackendUnavailable      503  Triton does not answer; says when to come again
 └── InternalError           500  anything else: logged in full, told in one sentence
@@ -25,6 +27,7 @@ class TidegateError(Exception):
         self.message = message
         self.param = param
         self.retry_after = retry_after  # seconds
+        self.headers: dict[str, str] = {}  # of the answer, besides those that follow from the status
 
 
 class Unauthorized(TidegateError):
@@ -33,8 +36,8 @@ class Unauthorized(TidegateError):
     openai_type = "invalid_request_error"
     code = "invalid_api_key"
 
-    def __init__(self) -> None:
-        super().__init__("Unauthorized. Invalid or missing API Key.")
+    def __init__(self, message: str = "Unauthorized. Invalid or missing API Key.") -> None:
+        super().__init__(message)
 
 
 class InvalidRequest(TidegateError):
@@ -47,11 +50,33 @@ class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
 
+class ModelNotAllowed(TidegateError):
+    status = 403
+    kind = "auth_error"
+    openai_type = "permission_error"
+    code = "model_not_allowed"
+
+
 class ModelNotFound(TidegateError):
     status = 404
     kind = "invalid_request"
     openai_type = "invalid_request_error"
     code = "model_not_found"
+
+
+class RateLimited(TidegateError):
+    """``limit``: the name of the limit, as the file of keys has it. Without ``retry_after``: to come again is of no use."""
+
+    status = 429
+    kind = "rate_limit_error"
+    openai_type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, limit: str, retry_after: int | None = None) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.limit = limit
+        if retry_after is None:
+            self.headers["x-should-retry"] = "false"  # OpenAI's SDKs obey it
 
 
 class Overloaded(TidegateError):

@@ -1,10 +1,13 @@
 """The gateway's settings: one frozen object, read from the environment once and passed in."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-DEFAULT_API_KEY = "a_default_key_for_testing"  # public, for development; production sets MY_API_KEY
+DEFAULT_API_KEY = "a_default_key_for_testing"  # public, for development; production sets MY_API_KEY or API_KEYS_FILE
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/,?#@]+")  # as browsers send it: a scheme, a host, maybe a port; no path
 
 
 class SettingsError(ValueError):
@@ -13,7 +16,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    my_api_key: str = DEFAULT_API_KEY
+    my_api_key: str | None = DEFAULT_API_KEY  # None: only the keys of api_keys_file are accepted
     triton_url: str = "127.0.0.1:8001"  # gRPC address
     model_name: str | None = None  # the default model; None: the first that Triton serves
     host: str = "0.0.0.0"
@@ -21,20 +24,31 @@ class Settings:
     max_waiting: int = 256  # requests that may queue before 429
     prefill_chunk: int = 256  # prompt tokens that one step may compute
     recovery_timeout: int = 30  # seconds a text waits for a Triton that does not answer
+    api_keys_file: Path | None = None  # gateway/keys.py says what it holds
+    cors_origins: tuple[str, ...] = ("*",)  # whose pages may ask; empty: no page of another origin
+    log_format: str = "text"  # or "json": one object a line
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """A variable is its field's name in capitals. An empty one counts as not set; an empty key is an error."""
-        values: dict[str, Any] = {"my_api_key": _api_key(environment.get("MY_API_KEY", DEFAULT_API_KEY))}
-        values |= {name: text for name in _TEXTS if (text := environment.get(name.upper(), "").strip())}
+        values: dict[str, Any] = {name: text for name in _TEXTS if (text := environment.get(name.upper(), "").strip())}
         for name, (lowest, highest) in _INTEGERS.items():
             if text := environment.get(name.upper(), "").strip():
                 values[name] = _integer(name.upper(), text, lowest, highest)
-        return cls(**values)
+        if text := environment.get("API_KEYS_FILE", "").strip():
+            values["api_keys_file"] = _keys_file(text)
+        if text := environment.get("CORS_ORIGINS", "").strip():
+            values["cors_origins"] = _origins(text)
+        if text := environment.get("LOG_FORMAT", "").strip():
+            values["log_format"] = _log_format(text)
+        # Whoever has a file of keys wants no public key beside them.
+        default_key = None if "api_keys_file" in values else DEFAULT_API_KEY
+        return cls(my_api_key=_api_key(environment.get("MY_API_KEY", default_key)), **values)
 
 
 _TEXTS = ("triton_url", "model_name", "host")
 _INTEGERS = {"port": (1, 65535), "max_waiting": (1, 1_000_000), "prefill_chunk": (1, 1_000_000), "recovery_timeout": (1, 3600)}
+_LOG_FORMATS = ("text", "json")
 
 
 def _integer(variable: str, text: str, lowest: int, highest: int) -> int:
@@ -43,9 +57,36 @@ def _integer(variable: str, text: str, lowest: int, highest: int) -> int:
     return int(text)
 
 
-def _api_key(key: str) -> str:
+def _api_key(key: str | None) -> str | None:
     """A key travels in a header: what a client could not send there would lock everyone out."""
-    if not key or not key.isprintable() or key != key.strip():
+    if key is not None and (not key or not key.isprintable() or key != key.strip()):
         shown = "empty" if not key else "not printable or has spaces around it"  # the key itself is a secret
         raise SettingsError(f"MY_API_KEY is {shown}; it must be at least one printable character, without spaces at its ends.")
     return key
+
+
+def _keys_file(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        make = f"python -m gateway.keys create NAME --file {text}"
+        raise SettingsError(f"API_KEYS_FILE is {text!r}; there is no such file. `{make}` makes it, with a first key.")
+    return path
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    if text == "none":
+        return ()
+    origins = tuple(origin.strip() for origin in text.split(",") if origin.strip())
+    if origins == ("*",):
+        return origins
+    for origin in origins:
+        if not ORIGIN.fullmatch(origin):
+            allowed = "`*` (all), `none`, or origins separated by commas, such as https://chat.example:8443"
+            raise SettingsError(f"CORS_ORIGINS has {origin[:80]!r}; it must be {allowed}.")
+    return origins
+
+
+def _log_format(text: str) -> str:
+    if text not in _LOG_FORMATS:
+        raise SettingsError(f"LOG_FORMAT is {text[:40]!r}; it must be one of {', '.join(_LOG_FORMATS)}.")
+    return text

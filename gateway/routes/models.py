@@ -7,10 +7,10 @@ from fastapi import APIRouter, Depends, Request
 from gateway.auth import require_api_key
 from gateway.body import echo
 from gateway.engine import Engine
-from gateway.errors import ModelNotFound
+from gateway.errors import ModelNotAllowed
+from gateway.keys import ApiKey
 from gateway.model import Model
-
-DEFAULT_MODEL_ALIAS = "latest_checkpoint.pt"  # always the default model, on every deployment
+from gateway.registry import Registry
 
 router = APIRouter(dependencies=[Depends(require_api_key)])
 READ = ["GET", "HEAD"]
@@ -18,37 +18,42 @@ READ = ["GET", "HEAD"]
 
 @router.api_route("/v1", methods=READ)
 async def about(request: Request) -> dict[str, Any]:
-    endpoints = ["POST /v1/chat/completions", "GET /v1/models", "GET /v1/models/{id}"]
-    return {"object": "api", "name": "Tidegate", "default_model": request.app.state.default_model, "endpoints": endpoints}
+    generating = ["POST /v1/chat/completions", "POST /v1/completions", "POST /v1/responses"]
+    endpoints = [*generating, "GET /v1/models", "GET /v1/models/{id}"]
+    return {"object": "api", "name": "Tidegate", "default_model": _registry(request).default_name, "endpoints": endpoints}
 
 
 @router.api_route("/v1/models", methods=READ)
 async def list_models(request: Request) -> dict[str, Any]:
-    return {"object": "list", "data": [_model_object(engine.model) for engine in _engines(request).values()]}
+    models = [engine.model for engine in _registry(request).engines()]
+    return {"object": "list", "data": [_model_object(model) for model in models if _caller(request).may_use(model.name)]}
 
 
 @router.api_route("/v1/models/{name:path}", methods=READ)
 async def retrieve_model(request: Request, name: str) -> dict[str, Any]:
-    return _model_object(engine_named(request, name).model)
+    return _model_object(engine_for(request, name).model)
 
 
-def engine_named(request: Request, name: str) -> Engine:
-    """Raises ModelNotFound, which says what there is."""
-    if name == DEFAULT_MODEL_ALIAS:
-        return default_engine(request)
-    engines = _engines(request)
-    if name not in engines:
-        raise ModelNotFound(f"There is no model {echo(name)}; the models here: {', '.join(engines)}.", param="model")
-    return engines[name]
+def engine_for(request: Request, name: str | None) -> Engine:
+    """The engine that serves this request; None means the default model.
+
+    Raises ModelNotFound, which says what there is, or ModelNotAllowed where the caller's key is for other models.
+    """
+    engine = _registry(request).engine(name)
+    if not _caller(request).may_use(engine.model.name):
+        raise ModelNotAllowed(f"This key may not use the model {echo(engine.model.name)}.", param="model")
+    request.state.record.model = engine.model.name
+    return engine
 
 
-def default_engine(request: Request) -> Engine:
-    return _engines(request)[request.app.state.default_model]
+def _caller(request: Request) -> ApiKey:
+    caller: ApiKey = request.state.caller
+    return caller
 
 
-def _engines(request: Request) -> dict[str, Engine]:
-    engines: dict[str, Engine] = request.app.state.engines
-    return engines
+def _registry(request: Request) -> Registry:
+    registry: Registry = request.app.state.registry
+    return registry
 
 
 def _model_object(model: Model) -> dict[str, Any]:

@@ -2,15 +2,22 @@
 
 import re
 import socket
+from pathlib import Path
 
 import httpx
 import pytest
 
+from serve.triton_server import TritonServer
+from tests.conftest import gateway_process
 from tests.gateway.http_client import client
 
 PROTECTED = [
     ("POST", "/generate"),
+    ("POST", "/tokenize"),
+    ("POST", "/detokenize"),
     ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/completions"),
+    ("POST", "/v1/responses"),
     ("GET", "/v1"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/latest_checkpoint.pt"),
@@ -73,13 +80,13 @@ def test_the_key_is_taken_from_either_header(gateway_url: str, api_key: str, met
 
 def test_what_needs_no_key_answers_without_one(gateway_url: str) -> None:
     with client(gateway_url) as http:
-        for path in ("/", "/health", "/static/app.js", "/static/style.css"):
+        for path in ("/", "/health", "/livez", "/readyz", "/metrics", "/static/app.js", "/static/style.css"):
             assert http.get(path).status_code == 200
             head = http.head(path)
             assert head.status_code == 200 and head.content == b""
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/v1/nothing", "/static/nothing", "/docs", "/openapi.json", "/generate/", "/v1x"])
+@pytest.mark.parametrize("path", ["/nothing", "/v1/nothing", "/static/nothing", "/generate/", "/v1x"])
 def test_an_unknown_path_is_404_in_the_envelope_of_its_family(gateway_url: str, path: str) -> None:
     response = httpx.get(gateway_url + path)
     assert response.status_code == 404
@@ -128,6 +135,30 @@ def test_a_page_of_another_origin_may_ask(gateway_url: str) -> None:
     assert refused.status_code == 401 and refused.headers["Access-Control-Allow-Origin"] == "*"
 
 
+def test_a_page_may_read_what_tells_a_client_when_to_come_again(gateway_url: str) -> None:
+    response = httpx.get(f"{gateway_url}/v1/models", headers={"Origin": "https://chat.example"})
+    exposed = response.headers["Access-Control-Expose-Headers"].split(", ")
+    assert {"X-Request-Id", "Retry-After", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-requests"} <= set(exposed)
+
+
+def test_only_pages_of_the_origins_that_are_named_may_ask(triton: TritonServer, tmp_path: Path) -> None:
+    good, other = "https://chat.example", "https://other.example"
+    with gateway_process(triton.grpc_address, tmp_path / "log", CORS_ORIGINS=f"{good},http://localhost:3000") as url:
+        answered = httpx.get(f"{url}/v1/models", headers={"Origin": good})
+        assert answered.headers["Access-Control-Allow-Origin"] == good and "Origin" in answered.headers["Vary"]
+        assert "Access-Control-Allow-Origin" not in httpx.get(f"{url}/v1/models", headers={"Origin": other}).headers
+        for origin, status in ((good, 200), (other, 400)):
+            preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+            assert httpx.options(f"{url}/generate", headers=preflight).status_code == status
+
+
+def test_with_cors_switched_off_no_page_of_another_origin_may_ask(triton: TritonServer, tmp_path: Path) -> None:
+    with gateway_process(triton.grpc_address, tmp_path / "log", CORS_ORIGINS="none") as url:
+        preflight = {"Origin": "https://chat.example", "Access-Control-Request-Method": "POST"}
+        for response in (httpx.options(f"{url}/generate", headers=preflight), httpx.get(f"{url}/v1", headers=preflight)):
+            assert not [name for name in response.headers if name.startswith("access-control")]
+
+
 def test_the_models_are_listed_and_found_by_name_and_alias(gateway_url: str, api_key: str) -> None:
     with client(gateway_url, api_key) as http:
         listed = http.get("/v1/models").json()
@@ -157,7 +188,7 @@ def test_health_tells_the_load_and_nothing_secret(gateway_url: str, api_key: str
     body = httpx.get(f"{gateway_url}/health", timeout=10).json()
     assert body["status"] == "success"
     for load in body["data"]["models"].values():
-        assert load.keys() == {"running", "waiting"}
+        assert load.keys() == {"version", "running", "waiting", "older"}
     assert api_key not in str(body)
 
 

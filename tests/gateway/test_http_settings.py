@@ -1,5 +1,7 @@
 """Settings come from the environment; a bad one stops the start with its name."""
 
+from pathlib import Path
+
 import pytest
 
 from gateway.settings import DEFAULT_API_KEY, Settings, SettingsError
@@ -10,9 +12,12 @@ def test_an_empty_environment_gives_the_documented_defaults() -> None:
     assert settings.my_api_key == DEFAULT_API_KEY == "a_default_key_for_testing"
     assert (settings.triton_url, settings.model_name, settings.host, settings.port) == ("127.0.0.1:8001", None, "0.0.0.0", 5002)
     assert (settings.max_waiting, settings.prefill_chunk) == (256, 256)
+    assert (settings.api_keys_file, settings.cors_origins, settings.log_format) == (None, ("*",), "text")
 
 
-def test_every_setting_is_read() -> None:
+def test_every_setting_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.touch()
     environment = {
         "MY_API_KEY": "密钥",
         "TRITON_URL": "triton:9001",
@@ -22,9 +27,40 @@ def test_every_setting_is_read() -> None:
         "MAX_WAITING": "1",
         "PREFILL_CHUNK": "64",
         "RECOVERY_TIMEOUT": "5",
+        "API_KEYS_FILE": str(file),
+        "CORS_ORIGINS": "https://chat.example, http://localhost:3000",
+        "LOG_FORMAT": "json",
     }
+    origins = ("https://chat.example", "http://localhost:3000")
     settings = Settings.from_environment(environment)
-    assert settings == Settings("密钥", "triton:9001", "gpt2", "127.0.0.1", 8080, 1, 64, 5)
+    assert settings == Settings("密钥", "triton:9001", "gpt2", "127.0.0.1", 8080, 1, 64, 5, file, origins, "json")
+
+
+def test_beside_a_file_of_keys_there_is_no_default_key(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.touch()
+    assert Settings.from_environment({"API_KEYS_FILE": str(file)}).my_api_key is None
+
+
+def test_a_file_of_keys_that_there_is_not_is_named_with_the_command_that_makes_it() -> None:
+    with pytest.raises(SettingsError, match="^API_KEYS_FILE is 'nothing.json'; .*gateway.keys create NAME --file nothing.json"):
+        Settings.from_environment({"API_KEYS_FILE": "nothing.json"})
+
+
+def test_cors_is_switched_off_by_a_word() -> None:
+    assert Settings.from_environment({"CORS_ORIGINS": "none"}).cors_origins == ()
+    assert Settings.from_environment({"CORS_ORIGINS": "*"}).cors_origins == ("*",)
+
+
+@pytest.mark.parametrize("origin", ["chat.example", "https://chat.example/", "https://a b", "*,https://a", "none,https://a"])
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    with pytest.raises(SettingsError, match="^CORS_ORIGINS has .*; it must be "):
+        Settings.from_environment({"CORS_ORIGINS": origin})
+
+
+def test_an_unknown_log_format_is_refused() -> None:
+    with pytest.raises(SettingsError, match="^LOG_FORMAT is 'xml'; it must be one of text, json.$"):
+        Settings.from_environment({"LOG_FORMAT": "xml"})
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:

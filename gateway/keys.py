@@ -1,0 +1,245 @@
+"""API keys in a file (API_KEYS_FILE), and the command that makes, revokes and lists them: ``python -m gateway.keys``.
+
+The file is JSON; all but the first two fields may be left out or null, which means no expiry, no limit, every model::
+
+    {"keys": [{
+        "name": "alice",                          for logs: letters, digits and . _ @ -, unique
+        "sha256": "9f86d081884c7d65…",            of the key's bytes, 64 hexadecimal digits
+        "expires": "2027-01-01T00:00:00+00:00",   ISO 8601 with a time zone
+        "requests_per_minute": 60,
+        "tokens_per_minute": 100000,              prompt and answer together
+        "concurrent_requests": 4,                 that generate at once, streaming or not
+        "models": ["smollm2-135m-instruct-q4_1"]  names of /v1/models
+    }]}
+
+A key is 256 random bits. No one guesses those however fast the hash, so SHA-256 is right here: slow hashes are for passwords.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+OWN_NAME = "default"  # of MY_API_KEY's key, so of no key of a file
+KEY_PREFIX = "tg-"
+NAME = r"^[A-Za-z0-9._@-]{1,64}$"
+DURATION = re.compile(r"([1-9][0-9]{0,5})([hd])")
+UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1)}
+
+Limit = Annotated[int, Field(ge=1, le=10**12)]
+
+
+class KeyFileError(ValueError):
+    """The file of keys cannot be used; the message says why, and holds nothing secret."""
+
+
+class ApiKey(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str = Field(pattern=NAME)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", repr=False)
+    expires: AwareDatetime | None = None
+    requests_per_minute: Limit | None = None
+    tokens_per_minute: Limit | None = None
+    concurrent_requests: Limit | None = None
+    models: tuple[str, ...] | None = None
+
+    @property
+    def expired(self) -> bool:
+        return self.expires is not None and datetime.now(UTC) >= self.expires
+
+    def may_use(self, model_name: str) -> bool:
+        return self.models is None or model_name in self.models
+
+
+class KeyFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    keys: list[ApiKey]
+
+    @field_validator("keys")
+    @classmethod
+    def _each_once(cls, keys: list[ApiKey]) -> list[ApiKey]:
+        names = [OWN_NAME] + [key.name for key in keys]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"the name {min(twice)!r} is taken twice ({OWN_NAME!r} is MY_API_KEY's)")
+        if len({key.sha256 for key in keys}) < len(keys):
+            raise ValueError("two keys have the same sha256")
+        return keys
+
+
+def digest_of(key: bytes) -> str:
+    """As the file has it: hexadecimal."""
+    return hashlib.sha256(key).hexdigest()
+
+
+def read_keys(path: Path) -> list[ApiKey]:
+    """Raises KeyFileError, which names the field that is wrong."""
+    try:
+        return KeyFile.model_validate_json(path.read_bytes()).keys
+    except OSError as error:
+        raise KeyFileError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        # Not the error's own text: it repeats what came, which may be a key in the wrong place.
+        detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(str(part) for part in detail["loc"] if isinstance(part, int) or part in _FIELDS) or "the document"
+        raise KeyFileError(f"{path}: {place}: {detail['msg']}") from None
+
+
+_FIELDS = {"keys", *ApiKey.model_fields}
+
+
+@contextmanager
+def edited(path: Path) -> Iterator[list[ApiKey]]:
+    """The keys of the file, to be changed in place; written at the end of the block. Others who edit it wait meanwhile.
+
+    Readers see the old file or the new one, never half of one. The lock is on the directory: the file itself is replaced.
+    """
+    path = path.resolve()
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        keys = read_keys(path) if path.exists() else []
+        yield keys
+        _replace(path, KeyFile(keys=keys).model_dump_json(indent=2, exclude_none=True) + "\n")
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _replace(path: Path, text: str) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # its mode is 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+            if path.exists() and os.geteuid() == 0:  # root made the key, but the gateway has to read it
+                os.fchown(descriptor, path.stat().st_uid, path.stat().st_gid)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def create(path: Path, name: str, **limits: object) -> str:
+    """The new key. Nothing keeps it: whoever loses it makes another."""
+    key = KEY_PREFIX + secrets.token_urlsafe(32)
+    with edited(path) as keys:
+        if name in [OWN_NAME, *(old.name for old in keys)]:
+            raise KeyFileError(f"there is a key named {name!r} already")
+        keys.append(ApiKey.model_validate({"name": name, "sha256": digest_of(key.encode())} | limits))
+    return key
+
+
+def revoke(path: Path, name: str) -> None:
+    read_keys(path)  # where there is no file, none is made
+    with edited(path) as keys:
+        kept = [key for key in keys if key.name != name]
+        if len(kept) == len(keys):
+            raise KeyFileError(f"there is no key named {name!r}")
+        keys[:] = kept
+
+
+def main() -> None:
+    arguments = _parser().parse_args()
+    if arguments.file is None:
+        sys.exit("gateway.keys: which file? Give --file, or set API_KEYS_FILE.")
+    try:
+        print(arguments.run(arguments))
+    except KeyFileError as error:
+        sys.exit(f"gateway.keys: {error}")
+    except OSError as error:
+        sys.exit(f"gateway.keys: {arguments.file} cannot be written: {error.strerror}")
+
+
+def _run_create(arguments: argparse.Namespace) -> str:
+    models = tuple(arguments.model) if arguments.model else None
+    limits = ("expires", "requests_per_minute", "tokens_per_minute", "concurrent_requests")
+    given = {limit: getattr(arguments, limit) for limit in limits}
+    return create(arguments.file, arguments.name, models=models, **given)
+
+
+def _run_revoke(arguments: argparse.Namespace) -> str:
+    revoke(arguments.file, arguments.name)
+    return f"{arguments.name} is revoked."
+
+
+def _run_list(arguments: argparse.Namespace) -> str:
+    titles = ["name", "expires", "requests/min", "tokens/min", "concurrent", "models"]
+    rows = [titles] + [_row(key) for key in read_keys(arguments.file)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _row(key: ApiKey) -> list[str]:
+    expires = f"{key.expires.isoformat(timespec='minutes')}{' (past)' if key.expired else ''}" if key.expires else "never"
+    limits = [key.requests_per_minute, key.tokens_per_minute, key.concurrent_requests]
+    models = "all" if key.models is None else ", ".join(key.models)
+    return [key.name, expires, *("-" if limit is None else str(limit) for limit in limits), models]
+
+
+def _parser() -> argparse.ArgumentParser:
+    file = argparse.ArgumentParser(add_help=False)
+    default = os.environ.get("API_KEYS_FILE") or None
+    file.add_argument("--file", type=Path, default=default, help="the file of keys (default: $API_KEYS_FILE)")
+    parser = argparse.ArgumentParser(prog="python -m gateway.keys", description="API keys of a Tidegate gateway.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    making = commands.add_parser("create", parents=[file], help="make a key and print it, once")
+    making.add_argument("name", type=_name, metavar="NAME")
+    making.add_argument("--expires", type=_moment, help="30d, 12h, or a time such as 2027-01-01T00:00:00Z (default: never)")
+    making.add_argument("--requests-per-minute", type=_limit, metavar="N")
+    making.add_argument("--tokens-per-minute", type=_limit, metavar="N", help="of prompts and answers together")
+    making.add_argument("--concurrent-requests", type=_limit, metavar="N", help="that generate at once")
+    making.add_argument("--model", action="append", metavar="NAME", help="that it may use; may be repeated (default: all)")
+    making.set_defaults(run=_run_create)
+
+    revoking = commands.add_parser("revoke", parents=[file], help="remove a key: gateways refuse it within a second")
+    revoking.add_argument("name", metavar="NAME")
+    revoking.set_defaults(run=_run_revoke)
+
+    commands.add_parser("list", parents=[file], help="list the keys, without what is secret").set_defaults(run=_run_list)
+    return parser
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(NAME, text):
+        raise argparse.ArgumentTypeError(f"{text!r}: a name has 1 to 64 letters, digits and . _ @ -")
+    return text
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 10**12):
+        raise argparse.ArgumentTypeError(f"{text!r}: it must be a whole number of at least 1")
+    return int(text)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        if match := DURATION.fullmatch(text):
+            moment = datetime.now(UTC).replace(microsecond=0) + int(match[1]) * UNITS[match[2]]
+        else:
+            moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r}: it must be as 30d, 12h or 2027-01-01T00:00:00Z") from None
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} has no time zone; write {text}Z for UTC")
+    if moment <= datetime.now(UTC):
+        raise argparse.ArgumentTypeError(f"{text!r} is in the past")
+    return moment
+
+
+if __name__ == "__main__":
+    main()

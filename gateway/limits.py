@@ -1,0 +1,150 @@
+"""What a key may still use: requests and tokens a minute, and requests that generate at once.
+
+Requests and tokens are token buckets of a minute's worth that fill up continuously: after a pause a whole minute's worth may
+be used at once, and nobody waits for the minute to turn.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from gateway.errors import RateLimited
+from gateway.keys import ApiKey
+
+MINUTE = 60.0  # seconds
+BUSY_RETRY = 1  # seconds after which to come again where all of a key's generations run: when one ends is not known
+
+RATE_LIMIT_HEADERS = [f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")]
+
+
+@dataclass
+class Bucket:
+    """Holds what was used, not what is left: so it keeps its meaning when the limit changes."""
+
+    used: float = 0.0
+    updated: float = field(default_factory=time.monotonic)
+
+    def drain(self, per_minute: int) -> None:
+        """Forgets what has become old enough."""
+        now = time.monotonic()
+        self.used = max(0.0, self.used - (now - self.updated) * per_minute / MINUTE)
+        self.updated = now
+
+    def wait(self, amount: int, per_minute: int) -> float:
+        """Seconds until ``amount`` fits; 0 where it fits now."""
+        self.drain(per_minute)
+        return max(0.0, (self.used + amount - per_minute) * MINUTE / per_minute)
+
+    def give_back(self, amount: float) -> None:
+        self.used = max(0.0, self.used - max(0.0, amount))
+
+
+@dataclass
+class Usage:
+    """What a key has used: outlives its entry in the file of keys."""
+
+    requests: Bucket = field(default_factory=Bucket)
+    tokens: Bucket = field(default_factory=Bucket)
+    generating: int = 0  # requests
+
+
+@dataclass
+class Reservation:
+    """Tokens taken beforehand; ``spent`` grows to what was really used."""
+
+    reserved: int
+    spent: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+
+class KeyLimits:
+    """A key's limits as they were when its request came."""
+
+    def __init__(self, key: ApiKey, usage: Usage) -> None:
+        self._key, self._usage = key, usage
+
+    def count_request(self) -> None:
+        """Raises RateLimited, and counts nothing, where the minute's requests are used up."""
+        limit = self._key.requests_per_minute
+        if limit is None:
+            return
+        if seconds := self._usage.requests.wait(1, limit):
+            raise self._exceeded("requests_per_minute", f"{limit} requests a minute", seconds)
+        self._usage.requests.used += 1
+
+    @contextmanager
+    def generation(self, prompt_tokens: int, max_tokens: int) -> Iterator[Reservation]:
+        """Holds a place and the tokens of a generation; at its end gives back what was not spent.
+
+        Raises RateLimited where there is no place or not enough tokens. That request does not count.
+        """
+        try:
+            self._require_place()
+            self._require_tokens(prompt_tokens, max_tokens)
+        except RateLimited:
+            self._usage.requests.give_back(1)
+            raise
+        reservation = Reservation(prompt_tokens + max_tokens)
+        self._usage.generating += 1
+        if self._key.tokens_per_minute is not None:
+            self._usage.tokens.used += reservation.reserved
+        try:
+            yield reservation
+        finally:
+            self._usage.generating -= 1
+            if self._key.tokens_per_minute is not None:
+                self._settle(reservation, self._key.tokens_per_minute)
+
+    def headers(self) -> dict[str, str]:
+        """``x-ratelimit-…`` as OpenAI writes them, for those limits that the key has."""
+        headers = {}
+        for name, limit, bucket in (
+            ("requests", self._key.requests_per_minute, self._usage.requests),
+            ("tokens", self._key.tokens_per_minute, self._usage.tokens),
+        ):
+            if limit is not None:
+                bucket.drain(limit)
+                headers[f"x-ratelimit-limit-{name}"] = str(limit)
+                headers[f"x-ratelimit-remaining-{name}"] = str(max(0, math.floor(limit - bucket.used)))
+                headers[f"x-ratelimit-reset-{name}"] = duration(bucket.used * MINUTE / limit)
+        return headers
+
+    def _require_place(self) -> None:
+        limit = self._key.concurrent_requests
+        if limit is not None and self._usage.generating >= limit:
+            raise self._exceeded("concurrent_requests", f"{limit} at once, and that many run", BUSY_RETRY)
+
+    def _require_tokens(self, prompt_tokens: int, max_tokens: int) -> None:
+        limit, asked = self._key.tokens_per_minute, prompt_tokens + max_tokens
+        if limit is None:
+            return
+        request = f"this request asks for {asked} ({prompt_tokens} of the prompt, at most {max_tokens} of the answer)"
+        if asked > limit:
+            raise RateLimited(
+                f"The key {self._key.name!r} may use {limit} tokens a minute; {request}, which can never fit. "
+                "Shorten the prompt or ask for fewer new tokens.",
+                limit="tokens_per_minute",
+            )
+        if seconds := self._usage.tokens.wait(asked, limit):
+            left = max(0, math.floor(limit - self._usage.tokens.used))
+            raise self._exceeded("tokens_per_minute", f"{limit} tokens a minute, and {left} are left; {request}", seconds)
+
+    def _exceeded(self, limit: str, what: str, seconds: float) -> RateLimited:
+        retry_after = math.ceil(seconds)
+        message = f"Rate limit reached: the key {self._key.name!r} may use {what}. Please try again in {retry_after}s."
+        return RateLimited(message, limit=limit, retry_after=retry_after)
+
+    def _settle(self, reservation: Reservation, limit: int) -> None:
+        self._usage.tokens.drain(limit)
+        drained = (time.monotonic() - reservation.began) * limit / MINUTE  # what is forgotten already is not given back again
+        self._usage.tokens.give_back(reservation.reserved - max(reservation.spent, drained))
+
+
+def duration(seconds: float) -> str:
+    """As OpenAI writes it: ``20ms``, ``1s``, ``6m0s``; rounded up."""
+    if 0 < seconds <= 0.999:
+        return f"{math.ceil(seconds * 1000)}ms"
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
