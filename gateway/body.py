@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, get_args
+from typing import TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, from_json
 
 from gateway.errors import InvalidRequest
+from gateway.schemas.base import NOT_SUPPORTED, fields_of, nested_schema
 
 MAXIMUM_BODY = 1 << 20  # bytes
 LONGEST_ECHO = 40  # characters of what came that an error message repeats
@@ -67,15 +67,20 @@ async def _read_bytes(request: Request) -> bytes:
 
 
 def _invalid_field(schema: type[BaseModel], detail: ErrorDetails) -> InvalidRequest:
-    path, allowed, fields = "", "", schema.model_fields
+    path, allowed, within = "", "", schema
     for part in detail["loc"]:
+        if part == "[key]":  # pydantic's word for: the key is wrong, not its value
+            continue
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+        fields = fields_of(within)
         if isinstance(part, str) and part in fields:
             allowed = fields[part].description or ""
-            fields = _nested_fields(fields[part].annotation)
-    path = _shown(path)
+            within = nested_schema(fields[part].annotation) or within
+    name, path = str(detail["loc"][-1]) if detail["loc"] else "", _shown(path)
+    if detail["type"] == "extra_forbidden" and name in NOT_SUPPORTED:
+        return InvalidRequest(f"{path} is not supported here: {NOT_SUPPORTED[name]}.", param=path)
     if detail["type"] == "extra_forbidden":
-        return InvalidRequest(f"{path} is not supported here; the fields that are: {', '.join(fields)}.", param=path)
+        return InvalidRequest(f"{path} is not supported here; the fields that are: {', '.join(fields_of(within))}.", param=path)
     if detail["type"] == "missing":
         return InvalidRequest(f"{path} is missing; it must be {allowed}.", param=path)
     return InvalidRequest(f"{path} is {echo(detail['input'])}; it must be {allowed}.", param=path)
@@ -84,10 +89,3 @@ def _invalid_field(schema: type[BaseModel], detail: ErrorDetails) -> InvalidRequ
 def _shown(name: str) -> str:
     """A field's path: as it is where it is plain, escaped and cut short where a client's own name in it is not."""
     return name if name.isascii() and name.isprintable() and len(name) <= LONGEST_ECHO else echo(name)
-
-
-def _nested_fields(annotation: object) -> dict[str, FieldInfo]:
-    """The fields of the one schema inside ``annotation``, if there is one: ``list[ChatMessage]`` has those of ChatMessage."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation.model_fields
-    return next((fields for argument in get_args(annotation) if (fields := _nested_fields(argument))), {})

@@ -22,6 +22,18 @@ def events(response: httpx.Response) -> list[Any]:
     return [json.loads(part.removeprefix("data: ")) for part in parts[:-1]]
 
 
+def named_events(response: httpx.Response) -> list[Any]:
+    """All events of a finished stream of /v1/responses: each named by its type, numbered, and no [DONE]."""
+    parts = response.text.split("\n\n")
+    assert parts.pop() == "" and "[DONE]" not in response.text
+    told = []
+    for number, part in enumerate(parts):
+        name, data = part.split("\n")
+        told.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {told[-1]['type']}" and told[-1].pop("sequence_number") == number
+    return told
+
+
 def load(url: str) -> tuple[int, int]:
     """Running and waiting texts of all models, as /health tells."""
     models = httpx.get(f"{url}/health", timeout=10).json()["data"]["models"].values()

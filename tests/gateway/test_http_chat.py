@@ -89,7 +89,7 @@ def test_every_bound_holds_over_http(gateway_url: str, api_key: str, name, lowes
             # At its upper bound max_tokens may cost a whole context: the first event is enough there.
             with http.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True, name: value}) as response:
                 assert response.status_code == 200, response.read()
-                assert next(response.iter_lines()).startswith('data: {"id": "chatcmpl-')
+                assert next(response.iter_lines()).startswith('data: {"id":"chatcmpl-')
         for value in (below, above):
             response = http.post("/v1/chat/completions", json=CHAT | {name: value})
             assert response.status_code == 400
@@ -115,10 +115,12 @@ def test_a_bad_body_is_400_and_never_422(gateway_url: str, api_key: str, content
 
 @pytest.mark.parametrize("include_usage", [False, True])
 def test_the_chunks_have_the_shape_that_clients_expect(tiny_gateway_url: str, api_key: str, include_usage: bool) -> None:
-    body = CHAT | {"max_tokens": 8, "temperature": 0, "stream": True, "stream_options": {"include_usage": include_usage}}
+    body = CHAT | {"max_tokens": 8, "temperature": 0}
+    streamed = {"stream": True, "stream_options": {"include_usage": include_usage}}
     with client(tiny_gateway_url, api_key) as http:
-        response = http.post("/v1/chat/completions", json=body)
-        whole = http.post("/v1/chat/completions", json=body | {"stream": False}).json()
+        http.post("/v1/chat/completions", json=body)  # from here on the cache holds the prompt
+        response = http.post("/v1/chat/completions", json=body | streamed)
+        whole = http.post("/v1/chat/completions", json=body).json()
     assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
     assert response.headers["Cache-Control"] == "no-cache" and response.headers["X-Accel-Buffering"] == "no"
     chunks = events(response)
@@ -178,5 +180,86 @@ def test_the_openai_client_raises_what_it_documents(sdk: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         sdk.chat.completions.create(**CHAT, temperature=3)
     assert refused.value.param == "temperature"
-    with pytest.raises(openai.BadRequestError, match="tools is not supported here"):
+    with pytest.raises(openai.BadRequestError, match="tools is not supported here") as tools:
         sdk.chat.completions.create(**CHAT, tools=[{"type": "function", "function": {"name": "f"}}])
+    assert tools.value.param == "tools"
+
+
+def test_n_choices_are_written_at_once_and_a_stream_of_them_joins_to_the_same(tiny_gateway_url: str, api_key: str) -> None:
+    body = CHAT | {"n": 3, "seed": 4, "temperature": 1.5, "max_tokens": 8}
+    with client(tiny_gateway_url, api_key) as http:
+        whole = http.post("/v1/chat/completions", json=body).json()
+        usage = {"stream": True, "stream_options": {"include_usage": True}}
+        *chunks, last = events(http.post("/v1/chat/completions", json=body | usage))
+        alone = http.post("/v1/chat/completions", json=body | {"n": 1}).json()
+    assert [choice["index"] for choice in whole["choices"]] == [0, 1, 2]
+    texts = [choice["message"]["content"] for choice in whole["choices"]]
+    assert len(set(texts)) == 3 and texts[0] == alone["choices"][0]["message"]["content"]
+    assert whole["usage"]["prompt_tokens"] == alone["usage"]["prompt_tokens"]
+    assert last["choices"] == [] and last["usage"] | {"prompt_tokens_details": {}} == whole["usage"] | {
+        "prompt_tokens_details": {}
+    }
+    for index, text in enumerate(texts):
+        choices = [chunk["choices"][0] for chunk in chunks if chunk["choices"][0]["index"] == index]
+        assert choices[0]["delta"] == {"role": "assistant", "content": ""} and choices[-1]["delta"] == {}
+        assert "".join(choice["delta"].get("content", "") for choice in choices) == text
+        assert [choice["finish_reason"] for choice in choices[:-1]] == [None] * (len(choices) - 1)
+        assert choices[-1]["finish_reason"] == whole["choices"][index]["finish_reason"]
+
+
+def test_log_probabilities_have_the_form_of_openai(gateway_url: str, api_key: str) -> None:
+    body = CHAT | {"max_tokens": 6, "temperature": 0, "logprobs": True, "top_logprobs": 3}
+    with client(gateway_url, api_key) as http:
+        answer = http.post("/v1/chat/completions", json=body).json()
+        chunks = events(http.post("/v1/chat/completions", json=body | {"stream": True}))
+        none = http.post("/v1/chat/completions", json=body | {"top_logprobs": 0}).json()
+    (choice,) = answer["choices"]
+    assert choice["logprobs"].keys() == {"content", "refusal"} and choice["logprobs"]["refusal"] is None
+    told = choice["logprobs"]["content"]
+    end_token = choice["finish_reason"] == "stop"  # is counted, but is no part of the text
+    assert len(told) == answer["usage"]["completion_tokens"] - end_token
+    assert b"".join(bytes(token["bytes"]) for token in told).decode() == choice["message"]["content"]
+    for token in told:
+        assert token.keys() == {"token", "logprob", "bytes", "top_logprobs"} and token["logprob"] <= 0
+        best, *others = token["top_logprobs"]
+        assert len(others) == 2 and best.keys() == {"token", "logprob", "bytes"}
+        assert (best["token"], best["logprob"]) == (token["token"], token["logprob"])  # greedy
+        assert best["logprob"] >= others[0]["logprob"] >= others[1]["logprob"]
+    streamed = [token for chunk in chunks for token in (chunk["choices"][0]["logprobs"] or {"content": []})["content"]]
+    assert streamed == told
+    assert all(token["top_logprobs"] == [] for token in none["choices"][0]["logprobs"]["content"])
+
+
+def test_the_usage_tells_what_the_cache_held(tiny_gateway_url: str, api_key: str) -> None:
+    body = CHAT | {"messages": [{"role": "user", "content": "A prompt that only this test sends. " * 4}]}
+    with client(tiny_gateway_url, api_key) as http:
+        first, second = (http.post("/v1/chat/completions", json=body).json()["usage"] for _ in range(2))
+    assert first["prompt_tokens_details"] == {"cached_tokens": 0}
+    assert 0 < second["prompt_tokens_details"]["cached_tokens"] < second["prompt_tokens"]
+    assert second["completion_tokens_details"] == {"reasoning_tokens": 0}
+
+
+@pytest.mark.parametrize("name", ["logit_bias", "response_format"])
+def test_what_only_the_model_can_refuse_is_a_400_before_any_text(gateway_url: str, api_key: str, name: str) -> None:
+    wrong = {"logit_bias": {"999999": 1}, "response_format": {"type": "regex", "regex": "(a"}}[name]
+    with client(gateway_url, api_key) as http:
+        for stream in (False, True):
+            response = http.post("/v1/chat/completions", json=CHAT | {name: wrong, "stream": stream})
+            assert (response.status_code, response.json()["error"]["param"]) == (400, name)
+
+
+def test_a_format_is_kept(gateway_url: str, api_key: str) -> None:
+    schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"], "additionalProperties": False}
+    formats: dict[str, dict[str, Any]] = {
+        r"\{\s*\"age\"\s*:\s*-?\d+\s*\}": {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}},
+        r"[0-9]{3}-[a-f]{2}": {"type": "regex", "regex": "[0-9]{3}-[a-f]{2}"},
+        r"(yes|no)": {"type": "grammar", "grammar": 'start: "yes" | "no"'},
+    }
+    with client(gateway_url, api_key) as http:
+        for pattern, form in formats.items():
+            body = CHAT | {"max_tokens": 60, "temperature": 2.0, "response_format": form}
+            answer = http.post("/v1/chat/completions", json=body).json()
+            assert re.fullmatch(pattern, answer["choices"][0]["message"]["content"]), answer
+        body = CHAT | {"max_tokens": 60, "temperature": 2.0, "response_format": {"type": "json_object"}}
+        answer = http.post("/v1/chat/completions", json=body).json()
+    assert isinstance(json.loads(answer["choices"][0]["message"]["content"]), dict)

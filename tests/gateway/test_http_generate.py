@@ -37,7 +37,7 @@ def test_every_bound_holds_over_http(gateway_url: str, api_key: str, name, lowes
             body = {"prompt": PROMPT, "max_length": 1, "stream": True} | {name: value}
             with http.stream("POST", "/generate", json=body) as response:
                 assert response.status_code == 200, response.read()
-                assert next(response.iter_lines()).startswith('data: {"status": "success"')
+                assert next(response.iter_lines()).startswith('data: {"status":"success"')
         for value in (below, above):
             response = http.post("/generate", json={"prompt": PROMPT, "max_length": 1} | {name: value})
             assert response.status_code == 400
@@ -117,7 +117,9 @@ def test_the_stream_and_the_whole_answer_are_the_same_text(tiny_gateway_url: str
     assert "The sea is" + "".join(piece["text"] for piece in pieces) == whole
     assert all(piece.keys() == {"text"} and piece["text"] for piece in pieces)
     assert last["text"] == "" and last["finish_reason"] in ("length", "stop")
-    assert 1 <= last["usage"]["completion_tokens"] <= 24 and last["usage"]["prompt_tokens"] >= 3
+    usage = last["usage"]
+    assert 1 <= usage["completion_tokens"] <= 24 and usage["prompt_tokens"] >= 3
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
 
 
 def test_max_length_counts_new_tokens(gateway_url: str, api_key: str) -> None:
@@ -142,3 +144,58 @@ def test_a_seed_gives_the_same_text_and_no_seed_another(tiny_gateway_url: str, a
         seeded = {http.post("/generate", json=body | {"seed": 11}).text for _ in range(2)}
         free = {http.post("/generate", json=body).text for _ in range(2)}
     assert len(seeded) == 1 and len(free) == 2
+
+
+def test_the_text_begins_with_the_prompt_byte_for_byte(tiny_gateway_url: str, api_key: str) -> None:
+    with client(tiny_gateway_url, api_key) as http:
+        for prompt in (
+            "  two spaces ",
+            "tab\tand\r\nnewlines\n",
+            "e\u0301 \u00e9",
+            "<|endoftext|>a<|endoftext|>",
+            "\x00\x7f",
+            "👩‍👩‍👧",
+        ):
+            data = http.post("/generate", json={"prompt": prompt, "max_length": 2}).json()["data"]
+            assert data["prompt"] == prompt and data["generated_text"].startswith(prompt)
+
+
+def test_every_sampling_parameter_means_what_it_means_in_chat(tiny_gateway_url: str, api_key: str) -> None:
+    body = {"prompt": "The sea is", "max_length": 16, "temperature": 1.3, "seed": 5}
+    with client(tiny_gateway_url, api_key) as http:
+        plain = http.post("/generate", json=body).json()["data"]["generated_text"].removeprefix("The sea is")
+        for fields in (
+            {"top_p": 0.3},
+            {"min_p": 0.5},
+            {"top_k": 2},
+            {"presence_penalty": 2.0},
+            {"frequency_penalty": -2.0},
+            {"repetition_penalty": 5.0},
+            {"logit_bias": {"262": 100}},
+        ):
+            asked = {"model": "latest_checkpoint.pt", "prompt": "The sea is", "max_tokens": 16, "top_p": 1.0}
+            asked |= {"temperature": 1.3, "seed": 5}
+            there = http.post("/v1/completions", json=asked | fields).json()["choices"][0]["text"]
+            here = http.post("/generate", json=body | fields).json()["data"]["generated_text"].removeprefix("The sea is")
+            assert here == there != plain, fields
+
+
+def test_a_model_can_be_named(gateway_url: str, api_key: str) -> None:
+    body = {"prompt": "The sea is", "max_length": 4, "temperature": 0}
+    with client(gateway_url, api_key) as http:
+        default = http.post("/generate", json=body).json()
+        other = http.post("/generate", json=body | {"model": "tiny-gpt2"}).json()
+        unknown = http.post("/generate", json=body | {"model": "gpt-4"})
+    assert default != other
+    assert (unknown.status_code, unknown.json()["error"]["type"]) == (404, "invalid_request")
+
+
+def test_a_text_has_at_least_min_tokens_and_none_of_its_stop_strings(tiny_gateway_url: str, api_key: str) -> None:
+    body = {"prompt": "The sea is", "max_length": 12, "temperature": 0, "stream": True}
+    with client(tiny_gateway_url, api_key) as http:
+        whole = "".join(event["data"]["text"] for event in events(http.post("/generate", json=body)))
+        stop = whole[:1]
+        early = events(http.post("/generate", json=body | {"stop": stop}))
+        late = events(http.post("/generate", json=body | {"stop": stop, "min_tokens": 12}))
+    assert [event["data"]["text"] for event in early] == [""] and early[-1]["data"]["finish_reason"] == "stop"
+    assert late[-1]["data"]["usage"]["completion_tokens"] == 12

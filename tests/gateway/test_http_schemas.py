@@ -1,15 +1,20 @@
 """What a body may hold, and the sentence that comes back where it holds something else."""
 
 import json
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.body import LONGEST_ECHO, parse
 from gateway.errors import InvalidRequest
-from gateway.schemas import LARGEST_MAX_TOKENS, LARGEST_TOP_K, ChatBody, GenerateBody
+from gateway.schemas import (
+    LARGEST_MAX_TOKENS,
+    LARGEST_TOP_K,
+    ChatBody,
+    CompletionBody,
+    GenerateBody,
+    ResponsesBody,
+)
 
 GENERATE = {"prompt": "你好，世界"}
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
@@ -21,6 +26,17 @@ def generate(**fields: Any) -> GenerateBody:
 
 def chat(**fields: Any) -> ChatBody:
     return parse(ChatBody, json.dumps(CHAT | fields).encode())
+
+
+def completion(**fields: Any) -> CompletionBody:
+    return parse(CompletionBody, json.dumps({"model": "m", "prompt": "Hello"} | fields).encode())
+
+
+def response(**fields: Any) -> ResponsesBody:
+    return parse(ResponsesBody, json.dumps({"model": "m", "input": "Hello"} | fields).encode())
+
+
+EVERY_ROUTE = [generate, chat, completion, response]
 
 
 def content_of(*parts: Any) -> str:
@@ -41,23 +57,35 @@ def test_generate_samples_from_the_whole_of_top_k() -> None:
     assert generate(top_k=7).generation([1]).sampling.top_p == 1.0
 
 
-GENERATE_BOUNDS = [
-    ("max_length", 1, 512, 0, 513),
-    ("temperature", 0, 2, -0.001, 2.001),
-    ("top_k", 0, LARGEST_TOP_K, -1, LARGEST_TOP_K + 1),
-    ("seed", -(2**63), 2**63 - 1, -(2**63) - 1, 2**63),
-]
-CHAT_BOUNDS = [
-    ("max_tokens", 1, LARGEST_MAX_TOKENS, 0, LARGEST_MAX_TOKENS + 1),
-    ("max_completion_tokens", 1, LARGEST_MAX_TOKENS, 0, LARGEST_MAX_TOKENS + 1),
+SAMPLING_BOUNDS = [
     ("temperature", 0.0, 2.0, -0.001, 2.001),
     ("top_k", 0, LARGEST_TOP_K, -1, LARGEST_TOP_K + 1),
     ("top_p", 0.0, 1.0, -0.001, 1.001),
+    ("min_p", 0.0, 1.0, -0.001, 1.001),
     ("presence_penalty", -2.0, 2.0, -2.001, 2.001),
     ("frequency_penalty", -2.0, 2.0, -2.001, 2.001),
-    ("n", 1, 1, 0, 2),
+    ("repetition_penalty", 0.1, 10.0, 0.099, 10.001),
     ("seed", -(2**63), 2**63 - 1, -(2**63) - 1, 2**63),
 ]
+GENERATE_BOUNDS = [("max_length", 1, 512, 0, 513), *SAMPLING_BOUNDS]
+CHAT_BOUNDS = [
+    ("max_tokens", 1, LARGEST_MAX_TOKENS, 0, LARGEST_MAX_TOKENS + 1),
+    ("max_completion_tokens", 1, LARGEST_MAX_TOKENS, 0, LARGEST_MAX_TOKENS + 1),
+    ("n", 1, 128, 0, 129),
+    *SAMPLING_BOUNDS,
+]
+
+
+@pytest.mark.parametrize("body", EVERY_ROUTE)
+@pytest.mark.parametrize(("name", "lowest", "highest", "below", "above"), SAMPLING_BOUNDS)
+def test_a_sampling_parameter_has_the_same_bounds_on_every_route(body, name, lowest, highest, below, above) -> None:
+    for value in (lowest, highest):
+        asked = body(**{name: value}).generation([1])
+        assert getattr(asked if name == "seed" else asked.sampling, name) == value
+    for value in (below, above):
+        with pytest.raises(InvalidRequest, match=f"^{name} is .* it must be an? ") as refused:
+            body(**{name: value})
+        assert refused.value.param == name
 
 
 @pytest.mark.parametrize(("name", "lowest", "highest", "below", "above"), GENERATE_BOUNDS)
@@ -118,20 +146,42 @@ def test_a_missing_field_is_named() -> None:
         parse(ChatBody, b'{"messages": []}')
 
 
-@pytest.mark.parametrize("name", ["max_tokens", "top_p", "Prompt"])
+@pytest.mark.parametrize("name", ["max_tokens", "n", "Prompt"])
 def test_an_unknown_field_is_refused_by_name_with_those_there_are(name: str) -> None:
     with pytest.raises(
-        InvalidRequest, match=f"^{name} is not supported here; the fields that are: prompt, max_length"
+        InvalidRequest, match=f"^{name} is not supported here; the fields that are: prompt, max_length, top_p"
     ) as refused:
         generate(**{name: 1})
     assert refused.value.param == name
 
 
-@pytest.mark.parametrize("name", ["tools", "tool_choice", "logit_bias", "best_of", "min_p", "functions"])
+@pytest.mark.parametrize("name", ["best_of", "functions", "function_call", "audio", "prediction", "suffix", "typical_p"])
 def test_what_chat_does_not_do_is_refused_by_name(name: str) -> None:
     with pytest.raises(InvalidRequest, match=f"^{name} is not supported here") as refused:
         chat(**{name: [1]})
     assert refused.value.param == name
+
+
+@pytest.mark.parametrize("body", [chat, response])
+def test_tools_are_refused_by_name_unless_none_are_meant(body) -> None:
+    for fields in ({"tools": [{"type": "function"}]}, {"tool_choice": "required"}, {"tool_choice": {"type": "function"}}):
+        (name,) = fields
+        with pytest.raises(InvalidRequest, match=f"^{name} is .* not supported here") as refused:
+            body(**fields)
+        assert refused.value.param == name
+    for fields in ({"tools": []}, {"tool_choice": "none"}, {"tool_choice": "auto"}, {"parallel_tool_calls": False}):
+        assert body(**fields).generation([1]) == body().generation([1])
+
+
+def test_what_people_try_is_refused_with_what_to_do_instead() -> None:
+    for body, name, advice in (
+        (completion, "suffix", "cannot fill a gap"),
+        (response, "previous_response_id", "send the earlier messages"),
+        (chat, "functions", "response_format"),
+        (chat, "guided_json", "json_schema"),
+    ):
+        with pytest.raises(InvalidRequest, match=f"^{name} is not supported here: .*{advice}"):
+            body(**{name: "x"})
 
 
 @pytest.mark.parametrize(
@@ -146,6 +196,9 @@ def test_what_chat_does_not_do_is_refused_by_name(name: str) -> None:
         {"logprobs": False},
         {"n": 1},
         {"response_format": {"type": "text"}},
+        {"modalities": ["text"]},
+        {"prompt_cache_retention": "24h"},
+        {"messages": [{"role": "user", "content": "Hello", "name": "alice"}]},
         {"tools": None, "logit_bias": None, "temperature": None, "stop": None, "stream_options": None},
     ],
 )
@@ -156,8 +209,21 @@ def test_what_clients_send_and_changes_nothing_is_accepted(fields: dict[str, Any
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"logprobs": True}, "logprobs"),
-        ({"response_format": {"type": "json_object"}}, "response_format.type"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
+        ({"logprobs": 1}, "logprobs"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}, "response_format.json_schema.name"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}, "response_format.json_schema.schema"),
+        ({"response_format": {"type": "regex", "regex": "a" * 65_537}}, "response_format.regex"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5"),
+        ({"logit_bias": {"five": 1}}, "logit_bias.five"),
+        ({"logit_bias": {"-5": 1}}, "logit_bias.-5"),
+        ({"logit_bias": {str(token): 1 for token in range(301)}}, "logit_bias"),
+        ({"min_tokens": 151}, "min_tokens"),
+        ({"min_tokens": 3, "max_completion_tokens": 2, "max_tokens": 5}, "min_tokens"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": True, "stream_options": {"include_obfuscation": False}}, "stream_options.include_obfuscation"),
         ({"service_tier": "flex"}, "service_tier"),
         ({"metadata": {"temperature": 1}}, "metadata.temperature"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
@@ -238,13 +304,3 @@ def test_what_came_is_repeated_escaped_and_cut_short() -> None:
     with pytest.raises(InvalidRequest) as refused:
         generate(**{"\x1b" + "y" * 10_000: 1})
     assert refused.value.message.isprintable() and len(refused.value.param or "") <= LONGEST_ECHO
-
-
-@pytest.mark.parametrize("schema", [GenerateBody, ChatBody])
-def test_the_reference_lists_every_field_with_its_default(schema: type[GenerateBody] | type[ChatBody]) -> None:
-    reference = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
-    (section,) = (part for part in reference.split("\n## ") if part.startswith((schema.__doc__ or "").strip("`")))
-    for name, field in schema.model_fields.items():
-        assert f"`{name}`" in section
-        if isinstance(field.default, int | float) and f"| `{name}` |" in section:
-            assert re.search(rf"\| `{name}` \| \w+ \| {str(field.default).lower()} \|", section), name

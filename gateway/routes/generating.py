@@ -1,0 +1,66 @@
+"""What the generating routes share: from a body to the texts under way, and from their pieces to the answer."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+
+from gateway.accounting import accounted
+from gateway.choices import generate_all, several
+from gateway.errors import InvalidRequest
+from gateway.generation import Delta, GenerationRequest
+from gateway.grammar import PARAM, Matcher
+from gateway.model import Model
+from gateway.routes.models import engine_for
+from gateway.schemas import SamplingBody
+from gateway.streaming import EventStream, complete
+from gateway.writers.common import Writer
+
+Tokenize = Callable[[Model], list[list[int]]]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Under way, or about to be: ``copies`` texts continue each of the ``prompts``."""
+
+    model: Model
+    prompts: list[list[int]]  # tokens
+    copies: int
+    deltas: AsyncGenerator[Delta, None]
+
+
+async def begin(request: Request, body: SamplingBody, tokenize: Tokenize) -> Texts:
+    """Raises what is wrong with the model's name, the prompts or the grammar; other errors come with the first piece."""
+    engine = engine_for(request, body.model)
+    model = engine.model
+    asked = await asyncio.to_thread(_requests, model, body, tokenize)  # a megabyte of text or a large grammar takes a second
+    texts = [text for one in asked for text in several(one, body.copies)]
+    prompts = [one.prompt_tokens for one in asked]
+    longest = sum(min(text.max_tokens, max(0, model.context_length - len(text.prompt_tokens))) for text in texts)
+    deltas = accounted(request, model, sum(map(len, prompts)), longest, generate_all(engine, texts))
+    return Texts(model, prompts, body.copies, deltas)
+
+
+async def respond(
+    request: Request, texts: Texts, writer: Writer, stream: bool, form: type[EventStream] = EventStream
+) -> Response:
+    if stream:
+        return await form.open(request, texts.deltas, writer.events)
+    return JSONResponse(writer.whole(await complete(request, texts.deltas, len(texts.prompts) * texts.copies)))
+
+
+def _requests(model: Model, body: SamplingBody, tokenize: Tokenize) -> list[GenerationRequest]:
+    """One a prompt."""
+    matcher = _matcher(model, body)
+    return [body.generation(tokens, matcher) for tokens in tokenize(model)]
+
+
+def _matcher(model: Model, body: SamplingBody) -> Matcher | None:
+    """Raises InvalidRequest in the name of the field that this route calls it by."""
+    grammar = body.grammar()
+    try:
+        return model.compile_grammar(grammar) if grammar else None
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message.replace(PARAM, body.format_field, 1), param=body.format_field) from error

@@ -1,0 +1,115 @@
+"""What bodies are made of. Every field says in one phrase what is allowed; that phrase is part of the error message.
+
+Types are strict (the string "5" is no integer, nor is true), unknown fields are refused by name.
+"""
+
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+LARGEST_TOP_K = 1_000_000  # beyond any vocabulary
+LARGEST_MAX_TOKENS = 1_000_000  # beyond any context: the context's end stops a text anyway
+MOST_CHOICES = 128  # texts of one request
+MOST_BIASES = 300  # as at OpenAI
+
+# Refused like every unknown field, but people try these: what to do instead.
+NOT_SUPPORTED = {
+    "audio": "the models here write text only",
+    "background": "an answer comes on the connection that asked for it",
+    "conversation": "nothing is stored here; send the earlier messages in input",
+    "functions": "the models here call no functions; for an answer of a given form there is response_format",
+    "function_call": "the models here call no functions; for an answer of a given form there is response_format",
+    "guided_grammar": 'use response_format, {"type": "grammar", "grammar": "..."}',
+    "guided_json": 'use response_format, {"type": "json_schema", "json_schema": {...}}',
+    "guided_regex": 'use response_format, {"type": "regex", "regex": "..."}',
+    "previous_response_id": "nothing is stored here; send the earlier messages in input",
+    "reasoning": "the models here do not reason before they answer",
+    "reasoning_effort": "the models here do not reason before they answer",
+    "suffix": "the models here continue a text; they cannot fill a gap",
+}
+
+
+def integer(lowest: int, highest: int, note: str = "") -> FieldInfo:
+    field: FieldInfo = Field(ge=lowest, le=highest, description=f"an integer from {lowest} to {highest}{note}")
+    return field
+
+
+def number(lowest: float, highest: float, note: str = "") -> FieldInfo:
+    field: FieldInfo = Field(ge=lowest, le=highest, description=f"a number from {lowest} to {highest}{note}")
+    return field
+
+
+MaxTokens = Annotated[int, integer(1, LARGEST_MAX_TOKENS)]
+OptionalMaxTokens = Annotated[int | None, integer(1, LARGEST_MAX_TOKENS)]
+Choices = Annotated[int, integer(1, MOST_CHOICES)]
+Flag = Annotated[bool, Field(description="true or false")]
+AnyString = Annotated[str, Field(description="a string")]
+OptionalString = Annotated[str | None, Field(description="a string")]
+FilledString = Annotated[str, Field(min_length=1, description="a string that is not empty")]
+ModelName = Annotated[str, Field(description="the name of a model in GET /v1/models")]
+OptionalModelName = Annotated[
+    str | None, Field(description="the name of a model in GET /v1/models; without it the default model")
+]
+StopStrings = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    BeforeValidator(
+        lambda stop: [stop] if isinstance(stop, str) else stop,
+        json_schema_input_type=Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=4)],
+    ),
+    Field(max_length=4, description="a string, or a list of up to 4 strings, none of them empty"),
+]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The fields in the order of `fields_of`."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        schema["properties"] = {name: schema["properties"][name] for name in fields_of(cls)}
+        return schema
+
+
+class OpenAIBody(Body):
+    """The SDKs send null for what is not set, and an earlier answer has nulls in it: null means the default everywhere."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_default(cls, fields: object) -> object:
+        if not isinstance(fields, dict):
+            return fields
+        return {name: value for name, value in fields.items() if value is not None}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = super().__get_pydantic_json_schema__(core_schema, handler)
+        required = schema.get("required", [])
+        schema["properties"] = {
+            name: field if name in required else _or_null(field) for name, field in schema["properties"].items()
+        }
+        return schema
+
+
+def fields_of(schema: type[BaseModel]) -> dict[str, FieldInfo]:
+    """By the names that clients use: a schema's own fields first, in the order they are written, then what it inherits."""
+    fields = schema.model_fields
+    names = [name for base in schema.__mro__ for name in vars(base).get("__annotations__", ()) if name in fields]
+    return {fields[name].alias or name: fields[name] for name in dict.fromkeys(names)}
+
+
+def nested_schema(annotation: object) -> type[BaseModel] | None:
+    """The one schema inside ``annotation``, if there is one: that of ``list[ChatMessage]`` is ChatMessage."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for argument in get_args(annotation) if (found := nested_schema(argument))), None)
+
+
+def _or_null(field: dict[str, Any]) -> dict[str, Any]:
+    outside: dict[str, Any] = {key: field.pop(key) for key in ("title", "description", "default") if key in field}
+    choices = field["anyOf"] if set(field) == {"anyOf"} else [field]
+    return {"anyOf": choices if {"type": "null"} in choices else [*choices, {"type": "null"}], **outside}

@@ -1,0 +1,1 @@
+"""From the pieces of an answer to the form that its clients read. Knows no HTTP."""
