@@ -16,7 +16,7 @@ from gateway.registry import Registry
 from gateway.request_log import RequestLog
 from gateway.routes import chat, completions, docs, generate, health, metrics, models, page, responses, tokenize
 from gateway.settings import Settings
-from gateway.triton import TritonClient
+from gateway.tritons import Tritons
 
 EXPOSED_HEADERS = ["X-Request-Id", "Retry-After", *RATE_LIMIT_HEADERS]  # that a page of another origin may read
 
@@ -57,7 +57,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     async with (
-        TritonClient(settings.triton_url, settings.recovery_timeout) as triton,
-        Registry(triton, settings) as app.state.registry,
+        Tritons(settings.triton_url, settings.recovery_timeout) as tritons,
+        Registry(tritons, settings) as app.state.registry,
     ):
         yield

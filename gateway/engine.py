@@ -1,78 +1,87 @@
-"""The loop: schedule, step, sample, deliver. One engine a model; every text of a gateway runs through its steps."""
+"""One model and the texts it writes: which wait, which run, and on which of the Tritons that have it."""
 
 import asyncio
 import logging
-import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterable
 
-import numpy as np
-
-from gateway.choosing import Position, choose, first_of_prompt, logprob
-from gateway.errors import BackendUnavailable, ContextLengthExceeded, InternalError, InvalidRequest, Overloaded, TidegateError
+from gateway.errors import BackendUnavailable, ContextLengthExceeded, InvalidRequest, Overloaded, TidegateError
 from gateway.generation import Delta, GenerationRequest
+from gateway.lane import Lane
 from gateway.model import Model
-from gateway.scheduler import Scheduler
+from gateway.queue import FairQueue
 from gateway.sequence import Sequence
 from gateway.settings import Settings
-from gateway.step import NO_SLOT, Backend, StepAnswer, StepRow
+from gateway.step import Backend
 
 logger = logging.getLogger(__name__)
 
-RETRY_PAUSE = 0.1  # seconds between attempts while Triton does not answer, or while it has no slot
-PROBE_TIMEOUT = 1.0  # seconds
-STALLED_AFTER = 10.0  # seconds that a step may take before its Triton counts as stuck
+LOOK_INTERVAL = 0.5  # seconds between looks at how long texts have waited
 
 
 class Engine:
-    """Runs until `close`. Texts survive a backend that goes away for less than ``settings.recovery_timeout`` seconds."""
+    """Runs until `close`. A text whose Triton fails goes on, on another or on the same one, if that is within
+    ``settings.recovery_timeout`` seconds: a sequence's tokens are all here, and Triton's cache of them is only a cache."""
 
-    def __init__(self, backend: Backend, model: Model, settings: Settings) -> None:
+    def __init__(self, model: Model, settings: Settings) -> None:
         self.model = model
-        self._backend = backend
-        self._max_waiting = settings.max_waiting
-        self._recovery_timeout = settings.recovery_timeout
-        self._scheduler = Scheduler(model.slots, settings.prefill_chunk)
-        self._release: list[int] = []  # ended sequences that Triton does not know of yet
-        self._wake = asyncio.Event()
-        self._step_began: float | None = None  # of the step that Triton works on
-        self._failing_since: float | None = None  # the beginning of the first step of those that have failed in a row
-        self._last_answer = -PROBE_TIMEOUT  # when Triton last answered a step
-        self._task: asyncio.Task[None] | None = None
+        self._settings = settings
+        self._queue = FairQueue(settings.max_waiting)
+        self._lanes: dict[str, Lane] = {}  # by Triton's address
         self._closed = False
+        self._unserved_since: float | None = None  # since when no Triton answers
+        self._seconds_per_text = 1.0  # from one text's end to the next one's: an average that forgets
+        self._last_end = time.monotonic()
+        self._task = asyncio.create_task(self._watch(), name=f"engine {model.name}")
 
     @property
     def running(self) -> int:
-        return self._scheduler.running
+        return sum(len(lane.texts) for lane in self._lanes.values())
 
     @property
     def waiting(self) -> int:
-        return self._scheduler.waiting
+        return len(self._queue)
 
     @property
     def idle(self) -> bool:
         return self.running + self.waiting == 0
 
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=f"engine {self.model.name}")
-
     @property
     def alive(self) -> bool:
-        """Whether its loop runs: from its start to its close it always should."""
-        return self._task is not None and not self._task.done()
+        """Whether all its loops run: they always should."""
+        return not self._task.done() and all(lane.alive for lane in self._lanes.values())
 
-    async def close(self) -> None:
+    @property
+    def addresses(self) -> set[str]:
+        """Of the Tritons that serve it."""
+        return set(self._lanes)
+
+    def add_lane(self, address: str, backend: Backend, model: Model) -> None:
+        """``model``: as that Triton describes it. The number of its slots may be another, its fingerprint may not."""
+        self._lanes[address] = Lane(address, backend, model, self._settings, self._dispatch)
+        self._dispatch()
+
+    async def remove_lane(self, address: str) -> None:
+        """Its texts go on elsewhere; where there is no other, they wait for one."""
+        lane = self._lanes.pop(address)
+        self._take_back(lane)
+        self._dispatch()
+        await lane.close()
+
+    async def close(self, error: TidegateError) -> None:
+        """Ends what is left of its texts with ``error``."""
         self._closed = True
-        self.end_texts(BackendUnavailable("The server is stopping.", retry_after=2))
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        self.end_texts(error)
+        self._task.cancel()
+        await asyncio.gather(self._task, *(lane.close() for lane in self._lanes.values()), return_exceptions=True)
 
     def end_texts(self, error: TidegateError) -> None:
         """Ends every text, waiting ones too, with ``error``."""
-        for sequence in self._scheduler.drop_all():
+        for lane in self._lanes.values():
+            self._take_back(lane)
+        for sequence in self._queue.clear():
             sequence.fail(error)
-            self._release.append(sequence.id)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """The text as it comes; the last piece says why it ended. Closing the generator frees the slot at once.
@@ -81,35 +90,80 @@ class Engine:
         """
         self._check(request)
         sequence = Sequence(request, self.model)
-        self._scheduler.add(sequence)
-        self._wake.set()
+        self._queue.add(sequence)
+        self._dispatch()
         try:
             while True:
                 delta = await sequence.next_delta()
                 yield delta
                 if delta.finish_reason is not None:
+                    self._note_end()
                     return
         finally:
             self._leave(sequence)
 
     async def probe(self) -> None:
-        """Raises BackendUnavailable unless Triton answered a real step within the last second, or answers one within the next.
+        """Raises BackendUnavailable unless at least one Triton answers: see `Lane.probe`."""
+        results = await asyncio.gather(*(lane.probe() for lane in self._lanes.values()), return_exceptions=True)
+        errors = [result for result in results if result is not None]
+        if len(errors) == len(results):
+            raise errors[0] if errors else BackendUnavailable("No model server has this model.", retry_after=2)
 
-        While it works on a step it counts as alive: a step over many long prompts may take seconds.
-        """
+    def _dispatch(self) -> None:
+        """Gives waiting texts to free slots, on the least loaded of the Tritons that answer; takes those of failing ones back
+        where another answers."""
+        answering = [lane for lane in self._lanes.values() if lane.failing_since is None]
+        if answering:
+            for lane in self._lanes.values():
+                if lane.failing_since is not None:
+                    self._take_back(lane)
+        while self._queue and (free := [lane for lane in answering if lane.free_slots]):
+            lane = min(free, key=lambda lane: len(lane.texts) / lane.model.slots)
+            lane.add(self._queue.take(self._owners()))
+
+    def _take_back(self, lane: Lane) -> None:
+        for sequence in reversed(lane.texts.copy()):
+            lane.texts.remove(sequence)
+            sequence.cached = 0
+            self._queue.put_back(sequence)
+
+    def _note_end(self) -> None:
         now = time.monotonic()
-        busy = self._failing_since is None and self._step_began is not None and now - self._step_began < STALLED_AFTER
-        if busy or now - self._last_answer < PROBE_TIMEOUT:
+        self._seconds_per_text += (now - self._last_end - self._seconds_per_text) / 16
+        self._last_end = now
+
+    def _owners(self) -> Counter[str]:
+        """How many texts of each key run."""
+        return Counter(sequence.request.owner for lane in self._lanes.values() for sequence in lane.texts)
+
+    def _leave(self, sequence: Sequence) -> None:
+        if self._queue.remove(sequence):
             return
-        row = StepRow(secrets.randbits(64), past_length=0, tokens=np.zeros(1, np.int32), token_limit=1)
-        try:
-            async with asyncio.timeout(PROBE_TIMEOUT):
-                await self._backend.step(self.model, [row], [])
-        except TimeoutError as exc:
-            raise BackendUnavailable("The model server does not answer within a second.", retry_after=2) from exc
-        self._last_answer = time.monotonic()
-        self._release.append(row.sequence_id)
-        self._wake.set()
+        for lane in self._lanes.values():
+            if sequence in lane.texts:
+                lane.remove(sequence)
+
+    async def _watch(self) -> None:
+        """Ends texts that have waited for too long: for a slot, or for a Triton that answers."""
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL)
+            now = time.monotonic()
+            for sequence in [one for one in self._queue if not one.begun and now - one.arrived > self._settings.queue_timeout]:
+                self._queue.remove(sequence)
+                message = f"No slot became free within {self._settings.queue_timeout} seconds. Please try again later."
+                sequence.fail(Overloaded(message, retry_after=self._retry_after()))
+            since = [lane.failing_since for lane in self._lanes.values()]
+            if None in since:
+                self._unserved_since = None
+                continue
+            self._unserved_since = self._unserved_since or min((one for one in since if one is not None), default=now)
+            if now - self._unserved_since > self._settings.recovery_timeout and not self.idle:
+                logger.error("No Triton has answered for %d s: every text ends with an error", self._settings.recovery_timeout)
+                self.end_texts(BackendUnavailable("The model server does not answer. Please try again.", retry_after=2))
+
+    def _retry_after(self) -> int:
+        """Seconds: about how long the queue takes at the pace at which texts have ended lately."""
+        return max(1, min(60, round(len(self._queue) * self._seconds_per_text)))
 
     def _check(self, request: GenerationRequest) -> None:
         if self._closed:
@@ -123,101 +177,14 @@ class Engine:
                 f"this model's context holds {context}, with at least one for the answer.",
                 param=request.prompt_field,
             )
-        wrong = next((token for token in request.prompt_tokens if not 0 <= token < self.model.vocabulary_size), None)
+        self._check_tokens(request.prompt_field, request.prompt_tokens)
+        self._check_tokens("logit_bias", request.sampling.logit_bias)
+        if not self._queue.accepts(request.owner):
+            message = f"{len(self._queue)} requests wait already. Please try again later."
+            raise Overloaded(message, retry_after=self._retry_after())
+
+    def _check_tokens(self, field: str, tokens: Iterable[int]) -> None:
+        wrong = next((token for token in tokens if not 0 <= token < self.model.vocabulary_size), None)
         if wrong is not None:
-            raise InvalidRequest(f"{request.prompt_field} {self._not_a_token(wrong)}.", param=request.prompt_field)
-        wrong = next((token for token in request.sampling.logit_bias if not 0 <= token < self.model.vocabulary_size), None)
-        if wrong is not None:
-            raise InvalidRequest(f"logit_bias {self._not_a_token(wrong)}.", param="logit_bias")
-        if self._scheduler.waiting >= self._max_waiting:
-            raise Overloaded(f"{self._scheduler.waiting} requests wait already. Please try again later.", retry_after=1)
-
-    def _not_a_token(self, token: int) -> str:
-        return f"names token {token}; this model's tokens are 0 to {self.model.vocabulary_size - 1}"
-
-    async def _run(self) -> None:
-        while True:
-            batch = self._scheduler.next()
-            if not batch and not self._release:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            release, self._release = self._release, []
-            began = self._step_began = time.monotonic()
-            try:
-                answer = await self._backend.step(self.model, [row for _, row in batch], release)
-                self._note_answer()
-                self._deliver(batch, answer)
-            except Exception as exc:
-                self._release = release + self._release
-                await self._recover(exc, began)
-            else:
-                if batch and (answer.cached_length == NO_SLOT).all():
-                    await asyncio.sleep(RETRY_PAUSE)
-
-    def _deliver(self, batch: list[tuple[Sequence, StepRow]], answer: StepAnswer) -> None:
-        """Notes what is cached and appends a token to every sequence whose last token was computed."""
-        ready = []
-        place, full = 0, iter(answer.logits)
-        lengths = zip(answer.cached_length.tolist(), answer.reused_length.tolist(), strict=True)
-        for (sequence, row), (cached_length, reused_length) in zip(batch, lengths, strict=True):
-            sequence.note_cached(cached_length, reused_length)
-            if cached_length != row.past_length + len(row.tokens):
-                continue  # its row has not reached its end: no position is its own
-            positions = [
-                Position(sequence, place + step, next(full) if row.full_logits else None) for step in range(row.logit_count)
-            ]
-            place += row.logit_count
-            if sequence.scoring:
-                self._score(row, positions, answer)
-            if sequence.missing == 0 and not sequence.ended:  # its reader may have left meanwhile
-                ready.append(positions[-1])
-        for position, token in zip(ready, choose(ready, answer), strict=True):
-            self._append(position, token, answer)
-
-    def _append(self, position: Position, token: int, answer: StepAnswer) -> None:
-        sequence = position.sequence
-        if sequence.request.max_tokens == 0:
-            sequence.finish_without_text()
-        elif not sequence.ended:  # its grammar may have failed
-            alternatives = sequence.request.logprobs
-            told = None if alternatives is None else logprob(self.model.tokenizer, position, token, answer, alternatives)
-            sequence.append(token, told)
-        if sequence.ended:
-            self._leave(sequence)
-
-    def _score(self, row: StepRow, positions: list[Position], answer: StepAnswer) -> None:
-        """Notes the log-probabilities of the prompt's tokens: each stands in the logits of the position before it."""
-        sequence = positions[0].sequence
-        prompt = sequence.request.prompt_tokens
-        if row.past_length == 0:
-            sequence.note_prompt_logprob(0, first_of_prompt(self.model.tokenizer, prompt[0]))
-        for position, place in zip(positions, range(row.past_length + 1, len(prompt)), strict=False):
-            alternatives = sequence.request.logprobs or 0
-            told = logprob(self.model.tokenizer, position, prompt[place], answer, alternatives)
-            sequence.note_prompt_logprob(place, told)
-
-    def _note_answer(self) -> None:
-        if self._failing_since is not None:
-            logger.info("Triton answers again after %.1f s", time.monotonic() - self._failing_since)
-        self._step_began, self._failing_since, self._last_answer = None, None, time.monotonic()
-
-    async def _recover(self, exc: Exception, began: float) -> None:
-        """A failed step is tried again, since no token of it was taken; past the deadline all texts end with an error."""
-        self._step_began = None
-        if not isinstance(exc, BackendUnavailable):
-            logger.error("the step met an unexpected error", exc_info=exc)
-            self.end_texts(InternalError())
-        elif self._failing_since is None:
-            self._failing_since = began
-            logger.warning("Triton does not answer, trying again for %.0f s: %s", self._recovery_timeout, exc.detail)
-        if self._failing_since is not None and time.monotonic() - self._failing_since > self._recovery_timeout:
-            logger.error("Triton has not answered for %.0f s: every text ends with an error", self._recovery_timeout)
-            self._failing_since = None
-            self.end_texts(BackendUnavailable("The model server does not answer. Please try again.", retry_after=2))
-        await asyncio.sleep(RETRY_PAUSE)
-
-    def _leave(self, sequence: Sequence) -> None:
-        if self._scheduler.remove(sequence):
-            self._release.append(sequence.id)
-            self._wake.set()
+            allowed = f"this model's tokens are 0 to {self.model.vocabulary_size - 1}"
+            raise InvalidRequest(f"{field} names token {wrong}; {allowed}.", param=field)

@@ -41,7 +41,8 @@ class GenerationRequest:
     they nor an end token end it; with ``ignore_eos`` end tokens never do.
 
     ``logprobs``: how many alternatives every generated token is told with; None: no log-probabilities at all.
-    ``prompt_logprobs``: those of the prompt's tokens too. ``grammar``: what the text has to match.
+    ``prompt_logprobs``: those of the prompt's tokens too. ``grammar``: what the text has to match. ``owner``: whose text it is,
+    the name of a key.
     """
 
     prompt_tokens: list[int]
@@ -55,6 +56,7 @@ class GenerationRequest:
     logprobs: int | None = None
     prompt_logprobs: bool = False
     grammar: Matcher | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True)

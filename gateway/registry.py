@@ -1,26 +1,27 @@
-"""Which models are served: an engine for each, kept in step with what Triton has loaded.
+"""Which models are served: an engine for each, kept in step with what the Tritons have loaded.
 
-A task asks Triton every few seconds. The newest ready version of a model takes every new text. An older one lives on until the
-texts that it has begun are done. A version that Triton has dropped ends its texts with an error that says so; silence, or an
-answer that lacks a model for a moment, changes nothing, since a Triton that starts again is silent too.
+A task asks them every few seconds. The newest version of a model takes every new text, on any Triton that has it. An older one
+lives on until the texts that it has begun are done. A version that no Triton has any longer ends its texts with an error that
+says so; silence, or an answer that lacks a model for a moment, changes nothing, since a Triton that starts again is silent too.
 """
 
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gateway.body import echo
 from gateway.engine import Engine
 from gateway.errors import BackendUnavailable, ModelNotFound
+from gateway.model import Model
 from gateway.settings import Settings, SettingsError
-from gateway.triton import TritonClient
+from gateway.tritons import Tritons
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL_ALIAS = "latest_checkpoint.pt"  # always the default model, on every deployment
 LOOK_INTERVAL = 2.0  # seconds
-GONE_AFTER = 5.0  # seconds for which all of Triton's answers, of two at least, lack a version that is gone then
+GONE_AFTER = 5.0  # seconds for which all of a Triton's answers, of two at least, lack a version that is gone then
 LINGER = 10.0  # seconds that an older version without texts is kept: a request may have chosen it and not have begun
 
 Key = tuple[str, int]  # name and version
@@ -29,29 +30,29 @@ Key = tuple[str, int]  # name and version
 @dataclass
 class _Served:
     engine: Engine
-    missing_since: float | None = None  # time of Triton's first answer of those in a row that lack it
+    missing_since: dict[str, float] = field(default_factory=dict)  # Triton's address → its first answer in a row without it
     superseded_at: float | None = None  # when a newer version took over
 
 
 class Registry:
-    """Use as an async context manager; entering it waits for Triton and its models."""
+    """Use as an async context manager; entering it waits for a Triton and its models."""
 
-    def __init__(self, triton: TritonClient, settings: Settings) -> None:
-        self._triton = triton
+    def __init__(self, tritons: Tritons, settings: Settings) -> None:
+        self._tritons = tritons
         self._settings = settings
         self._served: dict[Key, _Served] = {}
         self._newest: dict[str, int] = {}  # the version of each model that takes new texts
         self._first = ""  # the default model where MODEL_NAME is not set
-        self._refused: set[Key] = set()  # loaded, but nothing that we could serve
+        self._refused: set[tuple[str, Key]] = set()  # loaded, but nothing that we could serve
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Registry":
         """Raises SettingsError where MODEL_NAME is not served, BackendUnavailable where no Triton answers."""
-        names = [name for name, _ in await self._triton.wait_for_models(self._settings.recovery_timeout)]
+        names = await self._tritons.wait_for_models(self._settings.recovery_timeout)
         await self.look()
         if self.default_name not in self._newest:
             wanted = "MODEL_NAME is " + repr(self.default_name) if self.default_name else "Triton serves no model of ours"
-            raise SettingsError(f"{wanted}; Triton at {self._settings.triton_url} serves: {', '.join(dict.fromkeys(names))}.")
+            raise SettingsError(f"{wanted}; Triton at {self._settings.triton_url} serves: {', '.join(names)}.")
         self._task = asyncio.create_task(self._watch(), name="registry")
         return self
 
@@ -60,7 +61,7 @@ class Registry:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for engine in self.all_engines():
-            await engine.close()
+            await engine.close(BackendUnavailable("The server is stopping.", retry_after=2))
 
     @property
     def default_name(self) -> str:
@@ -88,15 +89,22 @@ class Registry:
             engine.end_texts(error)
 
     async def look(self) -> None:
-        """Takes over what Triton has loaded. Raises BackendUnavailable where it cannot be asked, and then nothing changes."""
-        loaded = await self._triton.models()
-        newest = dict(loaded)  # they come in ascending order: of each name the newest stays
-        for name, version in loaded:
-            known = (name, version) in self._served
-            if await self._replaced((name, version)) if known else newest[name] == version:
-                await self._start(name, version)
-        self._newest |= dict(key for key in loaded if key in self._served)
-        await self._drop(set(loaded))
+        """Takes over what the Tritons have loaded. One that does not answer changes nothing."""
+        for address, client in (await self._tritons.refresh()).items():
+            for served in self._served.values():
+                if address in served.engine.addresses:
+                    await served.engine.remove_lane(address)
+            await client.close()
+        loaded = await self._tritons.models()
+        newest: dict[str, int] = {}
+        for name, version in sorted(key for keys in loaded.values() for key in keys):
+            newest[name] = version
+        for address, keys in loaded.items():
+            for key in keys:
+                if key in self._served or newest[key[0]] == key[1]:
+                    await self._join(address, key)
+        self._newest |= {name: version for name, version in newest.items() if (name, version) in self._served}
+        await self._drop({address: set(keys) for address, keys in loaded.items()})
         if self._first not in self._newest:
             self._first = min(self._newest, default=self._first)
 
@@ -105,59 +113,65 @@ class Registry:
             await asyncio.sleep(LOOK_INTERVAL)
             try:
                 await self.look()
-            except BackendUnavailable:
-                for served in self._served.values():
-                    served.missing_since = None
             except Exception:
                 logger.exception("the look at Triton's models met an unexpected error")
 
-    async def _start(self, name: str, version: int) -> None:
-        """Nothing happens where the model cannot be described: now, and the next look tries again, or ever."""
-        if (name, version) in self._refused:
-            return
+    async def _join(self, address: str, key: Key) -> None:
+        """Sees to it that a version's engine runs on this Triton too. Where it cannot be asked, the next look tries again."""
+        served = self._served.get(key)
         try:
-            model = await self._triton.describe(name, str(version))
+            if served is not None and address in served.engine.addresses:
+                await self._check_replaced(address, key, served.engine)
+            elif (address, key) not in self._refused:
+                await self._start(address, key, await self._tritons.clients[address].describe(key[0], str(key[1])))
         except BackendUnavailable:
             return
         except Exception as exc:
-            logger.error("%s, version %d, does not describe itself as our models do: not served", name, version, exc_info=exc)
-            self._refused.add((name, version))
-            return
-        engine = Engine(self._triton, model, self._settings)
-        await engine.start()
-        before = self._served.get((name, version))
-        self._served[name, version] = _Served(engine)
-        logger.info("%s, version %d, is served", name, version)
-        if before:
-            await _end(before.engine, "was replaced. Please try again.")
+            logger.error("%s, version %d, does not describe itself as our models do: not served", *key, exc_info=exc)
+            self._refused.add((address, key))
 
-    async def _replaced(self, key: Key) -> bool:
-        """Whether Triton has loaded other files under the same version. Our exporter never makes that; a person may."""
-        model = self._served[key].engine.model
-        try:
-            return await self._triton.fingerprint(model) != model.fingerprint
-        except BackendUnavailable:
-            return False
+    async def _start(self, address: str, key: Key, model: Model) -> None:
+        served = self._served.get(key)
+        if served is not None and served.engine.model.fingerprint != model.fingerprint:
+            if served.engine.addresses:
+                logger.warning("%s, version %d, is another one at %s: not served from there", *key, address)
+                return
+            await _end(self._served.pop(key).engine, "was replaced. Please try again.")
+            served = None
+        if served is None:
+            served = self._served[key] = _Served(Engine(model, self._settings))
+            logger.info("%s, version %d, is served", *key)
+        served.engine.add_lane(address, self._tritons.clients[address], model)
 
-    async def _drop(self, loaded: set[Key]) -> None:
-        """Ends what Triton has no longer, and what is old and has nothing to do."""
+    async def _check_replaced(self, address: str, key: Key, engine: Engine) -> None:
+        """Where Triton has loaded other files under the same version, the texts move to Tritons that have the old ones, or end.
+        Our exporter never makes that; a person may."""
+        if await self._tritons.clients[address].fingerprint(engine.model) != engine.model.fingerprint:
+            await engine.remove_lane(address)
+            await self._start(address, key, await self._tritons.clients[address].describe(key[0], str(key[1])))
+
+    async def _drop(self, loaded: dict[str, set[Key]]) -> None:
+        """Ends what no Triton has any longer, and what is old and has nothing to do."""
         now = time.monotonic()
-        self._refused &= loaded
+        self._refused = {(address, key) for address, key in self._refused if key in loaded.get(address, {key})}
         for key, served in list(self._served.items()):
-            name, version = key
-            newest = self._newest.get(name) == version
-            served.missing_since = None if key in loaded else served.missing_since or now
+            for address in served.engine.addresses:
+                if address not in loaded or key in loaded[address]:
+                    served.missing_since.pop(address, None)
+                elif now - served.missing_since.setdefault(address, now) >= GONE_AFTER:
+                    del served.missing_since[address]
+                    await served.engine.remove_lane(address)
+            newest = self._newest.get(key[0]) == key[1]
             served.superseded_at = None if newest else served.superseded_at or now
-            gone = now - (served.missing_since or now) >= GONE_AFTER
-            if gone or (served.engine.idle and now - (served.superseded_at or now) >= LINGER):
+            rests = served.engine.idle and now - (served.superseded_at or now) >= LINGER
+            if rests or not served.engine.addresses:
                 del self._served[key]
                 if newest:
-                    del self._newest[name]
+                    del self._newest[key[0]]
                 await _end(served.engine, "was removed." if newest else "was replaced. Please try again.")
 
 
 async def _end(engine: Engine, reason: str) -> None:
     """Its texts, where it has any, end with an error of this reason."""
-    engine.end_texts(BackendUnavailable(f"The model {engine.model.name} {reason}", retry_after=2))
-    await engine.close()
+    await engine.close(BackendUnavailable(f"The model {engine.model.name} {reason}", retry_after=2))
     logger.info("%s, version %s, is no longer served", engine.model.name, engine.model.version)

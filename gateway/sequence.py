@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections import Counter, deque
 
 import numpy as np
@@ -23,6 +24,7 @@ class Sequence:
         prompt = request.prompt_tokens
         capacity = min(len(prompt) + request.max_tokens, model.context_length)
         self.id = secrets.randbits(64)
+        self.arrived = time.monotonic()
         self.sampling = request.sampling
         self.seed = secrets.randbits(64) if request.seed is None else request.seed % 2**64
         self.generated: Counter[int] = Counter()  # token → how often, for the penalties
@@ -45,6 +47,11 @@ class Sequence:
     @property
     def ended(self) -> bool:
         return self._finish_reason is not None or self._error is not None
+
+    @property
+    def begun(self) -> bool:
+        """Whether a Triton has ever held some of it."""
+        return self._found_cached is not None
 
     @property
     def missing(self) -> int:

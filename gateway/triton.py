@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from typing import Any
 
 import grpc
@@ -40,7 +39,7 @@ STEP_TIMEOUT = 30.0  # seconds; a step takes milliseconds
 
 
 class TritonClient:
-    """A channel to one Triton. Use as an async context manager, inside a running event loop."""
+    """A channel to one Triton, made inside a running event loop. Close it, or use it as an async context manager."""
 
     def __init__(self, address: str, step_timeout: float = STEP_TIMEOUT) -> None:
         self._step_timeout = min(step_timeout, STEP_TIMEOUT)
@@ -51,20 +50,10 @@ class TritonClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._channel.close()
+        await self.close()
 
-    async def wait_for_models(self, timeout: float) -> list[tuple[str, int]]:
-        """What `models` says, as soon as there is one. Raises BackendUnavailable after ``timeout`` seconds."""
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                if models := await self.models():
-                    return models
-            except BackendUnavailable:
-                pass
-            if time.monotonic() > deadline:
-                raise BackendUnavailable(f"no Triton with a model answered within {timeout:.0f} seconds")
-            await asyncio.sleep(0.2)
+    async def close(self) -> None:
+        await self._channel.close()
 
     async def models(self) -> list[tuple[str, int]]:
         """Name and version of every model that is ready, in this order. Raises BackendUnavailable."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
@@ -35,7 +35,9 @@ async def begin(request: Request, body: SamplingBody, tokenize: Tokenize) -> Tex
     """Raises what is wrong with the model's name, the prompts or the grammar; other errors come with the first piece."""
     engine = engine_for(request, body.model)
     model = engine.model
-    asked = await asyncio.to_thread(_requests, model, body, tokenize)  # a megabyte of text or a large grammar takes a second
+    owner = request.state.caller.name
+    # A megabyte of text or a large grammar takes a second.
+    asked = await asyncio.to_thread(_requests, model, body, tokenize, owner)
     texts = [text for one in asked for text in several(one, body.copies)]
     prompts = [one.prompt_tokens for one in asked]
     longest = sum(min(text.max_tokens, max(0, model.context_length - len(text.prompt_tokens))) for text in texts)
@@ -51,10 +53,10 @@ async def respond(
     return JSONResponse(writer.whole(await complete(request, texts.deltas, len(texts.prompts) * texts.copies)))
 
 
-def _requests(model: Model, body: SamplingBody, tokenize: Tokenize) -> list[GenerationRequest]:
+def _requests(model: Model, body: SamplingBody, tokenize: Tokenize, owner: str) -> list[GenerationRequest]:
     """One a prompt."""
     matcher = _matcher(model, body)
-    return [body.generation(tokens, matcher) for tokens in tokenize(model)]
+    return [replace(body.generation(tokens, matcher), owner=owner) for tokens in tokenize(model)]
 
 
 def _matcher(model: Model, body: SamplingBody) -> Matcher | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from gateway.choices import generate_all
 from gateway.engine import Engine
+from gateway.errors import BackendUnavailable
 from gateway.generation import Delta, GenerationRequest, SamplingParameters
 from gateway.settings import Settings
 from gateway.triton import TritonClient
@@ -18,13 +19,25 @@ GREEDY = SamplingParameters(temperature=0.0)
 
 @asynccontextmanager
 async def engine_on(triton: TritonServer, name: str = TINY, **settings: int) -> AsyncIterator[Engine]:
-    async with TritonClient(triton.grpc_address) as client:
-        engine = Engine(client, await client.describe(name), replace(Settings(), **settings))
-        await engine.start()
-        try:
-            yield engine
-        finally:
-            await engine.close()
+    async with engine_on_all([triton], name, **settings) as engine:
+        yield engine
+
+
+@asynccontextmanager
+async def engine_on_all(
+    tritons: list[TritonServer], name: str = TINY, step_timeout: float = 30, **settings: int
+) -> AsyncIterator[Engine]:
+    clients = [TritonClient(triton.grpc_address, step_timeout) for triton in tritons]
+    models = [await client.describe(name) for client in clients]
+    engine = Engine(models[0], replace(Settings(), **settings))
+    for triton, client, model in zip(tritons, clients, models, strict=True):
+        engine.add_lane(triton.grpc_address, client, model)
+    try:
+        yield engine
+    finally:
+        await engine.close(BackendUnavailable("The test is over."))
+        for client in clients:
+            await client.close()
 
 
 def request(

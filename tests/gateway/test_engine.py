@@ -16,7 +16,7 @@ from gateway.settings import Settings
 from gateway.triton import TritonClient
 from serve.triton_server import TritonServer
 from tests.conftest import CHARACTERS, DEMO, TINY
-from tests.gateway.engines import GREEDY, engine_on, request, text_of
+from tests.gateway.engines import GREEDY, engine_on, engine_on_all, request, text_of
 from tests.logits import WIDER_VECTORS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop")]
@@ -91,10 +91,10 @@ async def test_triton_that_restarts_with_fewer_slots_serves_on(
             model = await client.describe(TINY)
     with start_triton(TINY, slots=2) as triton:
         async with TritonClient(triton.grpc_address) as client:
-            engine = Engine(client, model, Settings())
-            await engine.start()
+            engine = Engine(model, Settings())
+            engine.add_lane(triton.grpc_address, client, model)
             texts = await asyncio.gather(*(text_of(engine, request(engine, "The king", GREEDY, 8)) for _ in range(6)))
-            await engine.close()
+            await engine.close(BackendUnavailable("The test is over."))
     assert len(set(texts)) == 1
 
 
@@ -103,16 +103,13 @@ async def test_stalled_triton_fails_texts_and_those_that_wait_within_the_timeout
 ) -> None:
     with start_triton(TINY, slots=2) as triton:
         stub = triton.stub_pids[0]
-        async with TritonClient(triton.grpc_address, step_timeout=1) as client:
-            engine = Engine(client, await client.describe(TINY), replace(Settings(), recovery_timeout=1))
-            await engine.start()
+        async with engine_on_all([triton], step_timeout=1, recovery_timeout=1) as engine:
             texts = [asyncio.ensure_future(text_of(engine, request(engine, "The king", GREEDY, 500))) for _ in range(4)]
             await asyncio.sleep(0.2)
             os.kill(stub, signal.SIGSTOP)
             async with asyncio.timeout(10):
                 ended = await asyncio.gather(*texts, return_exceptions=True)
             assert all(isinstance(end, BackendUnavailable) for end in ended)
-            await engine.close()
         os.kill(stub, signal.SIGKILL)
 
 
