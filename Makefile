@@ -2,6 +2,9 @@
 #|   make serve         serve a checkpoint: sets up, exports it, starts Triton and the gateway; Ctrl-C stops all
 #|   make export        the export alone, into model_repository/ (all its options: .venv/bin/python -m export --help)
 #|   make test          all tests and checks
+#|   make chaos         break a real stack for about 13 minutes and check that nothing is lost: docs/reliability.md
+#|   make fuzz          12,000 changed steps for the backend and 12,000 changed checkpoints for the exporter
+#|   make audit         hashes of all requirements, and known vulnerabilities of them (OFFLINE=1: the hashes alone)
 #|   make setup         install what serving needs into .venv, from requirements/serve.lock
 #|   make setup-torch   install torch too, which reads .pt files (serve and export do it when they need it)
 #|   make clean         remove everything that was made: .venv, exported models, logs
@@ -18,17 +21,21 @@
 #|   PORT               where the gateway listens (default: 5002)
 #|   HOST               on which address of this machine (default: 0.0.0.0, all of them)
 #|   MY_API_KEY         the key that clients send (default: a_default_key_for_testing, which everyone knows)
+#|   MY_API_KEY_FILE    a file that holds that key and nothing else, as secrets of containers do (default: none)
 #|   API_KEYS_FILE      more keys, each with limits of its own; .venv/bin/python -m gateway.keys makes it (default: none)
 #|   CORS_ORIGINS       whose web pages may ask: *, none, or https://chat.example,https://… (default: *)
 #|   LOG_FORMAT         text or json (default: text)
 #|   MAX_WAITING        requests that may queue before the answer is 429 (default: 256)
+#|   QUEUE_TIMEOUT      seconds that one may queue before the answer is 429 (default: 60)
 #|   PREFILL_CHUNK      prompt tokens that one step may compute (default: 256)
 #|   RECOVERY_TIMEOUT   seconds that a text waits for a Triton that does not answer (default: 30)
+#|   DRAIN_DELAY        seconds that a stopping gateway still accepts, for load balancers to see /readyz say 503 (default: 0)
+#|   GRACE_PERIOD       seconds after that in which the texts under way may finish (default: 2)
 #|   TRITON_URL         gRPC address of a Triton that runs already: no export, no Triton of our own
 #|   PYTHON             the Python that makes .venv, 3.11 to 3.13 (default: python3, else one of them on PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve export test setup setup-torch clean
+.PHONY: help serve export test chaos fuzz audit setup setup-torch clean
 
 PYTHON_USED := $(or $(PYTHON),python3)
 # torch is installed only where a file of torch.save has to be read.
@@ -56,6 +63,17 @@ test:
 	@$(PYTHON_USED) -m scripts.bootstrap torch test
 	@scripts/test-packages
 	@scripts/checks
+
+chaos:
+	@$(PYTHON_USED) -m scripts.bootstrap torch test
+	@.venv/bin/python -m chaos
+
+fuzz:
+	@$(PYTHON_USED) -m scripts.bootstrap torch test
+	@.venv/bin/python -m tests.fuzz
+
+audit:
+	@PYTHON=$(PYTHON_USED) scripts/audit $(if $(OFFLINE),--offline)
 
 clean:
 	rm -rf .venv .run .model_repository.export

@@ -35,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (CheckpointError, VerificationFailed) as error:
         say(f"refused: {error}")
         return REFUSED
+    except MemoryError:
+        say(f"refused: {settings.checkpoint}: its export takes more memory than this machine has")
+        return REFUSED
     except (RepositoryError, OSError) as error:
         say(f"failed: {error}; nothing was changed")
         return REFUSED

@@ -10,6 +10,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from export.checkpoint import CheckpointError, TokenizerFiles
+from export.text_file import is_unicode, read_text
 
 DOLLY = Path(__file__).with_name("dolly.jinja")
 
@@ -28,10 +29,7 @@ def choose_template(tokenizer: TokenizerFiles, chosen: str | None) -> TokenizerF
     path = DOLLY if chosen == "dolly" else Path(chosen).expanduser()
     if not path.is_file():
         raise CheckpointError(f"the chat template {chosen!r} is neither `dolly`, `none` nor a file")
-    try:
-        template = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as exc:
-        raise CheckpointError(f"the chat template {path} is not UTF-8 text: {exc}") from exc
+    template = read_text(path)
     if fault := _fault(template):
         raise CheckpointError(f"the chat template {path} does not render: {fault}")
     return replace(tokenizer, chat_template=template)
@@ -50,6 +48,8 @@ def _fault(template: str) -> str | None:
 
     The sandbox and its settings are those of gateway/tokenizer.py.
     """
+    if not is_unicode(template):
+        return "it is no valid Unicode text"
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
     try:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from export.checkpoint import Checkpoint, CheckpointError
@@ -12,7 +13,8 @@ from export.model_directory import config_pbtxt, model_parameters, write_model_c
 from export.progress import bar, say
 from export.quantize import PRECISIONS
 from export.repository import Repository, fingerprint, writing
-from export.verify import BOUNDS, verify
+from export.trial import try_out
+from export.verify import BOUNDS, VerificationFailed, verify
 
 DEFAULT_CONTEXT_LENGTH = 2048
 MINIMUM_CONTEXT_LENGTH = 16
@@ -53,6 +55,7 @@ def export(settings: ExportSettings, *, force: bool = False) -> bool:
         if not force and repository.fingerprint_of(settings.name) == fingerprint:
             return False
         say(f"Reading {settings.checkpoint}")
+        try_out(settings.checkpoint, settings.tokenizer, settings.chat_template)
         checkpoint = read(settings.checkpoint, tokenizer=settings.tokenizer, chat_template=settings.chat_template)
         with repository.adding_version(settings.name, config_pbtxt()) as directory:
             _make(directory, checkpoint, settings, fingerprint)
@@ -84,8 +87,15 @@ def _make(version: Path, checkpoint: Checkpoint, settings: ExportSettings, finge
             query_seqlens=settings.query_seqlens,
             progress=bar(f"Writing the {settings.precision} graph"),
         )
-    onnx.checker.check_model(str(model))
-    report = verify(model, checkpoint, context_length, bar("Comparing it with the checkpoint"))
+    try:
+        onnx.checker.check_model(str(model))
+        with np.errstate(all="ignore"):  # what overflows fails the comparison
+            report = verify(model, checkpoint, context_length, bar("Comparing it with the checkpoint"))
+    except (CheckpointError, VerificationFailed, OSError, MemoryError):
+        raise
+    except Exception as exc:  # ONNX Runtime's are plain ones
+        said = " ".join(str(exc).split())[:300]
+        raise VerificationFailed(f"{checkpoint.name}: a graph of its sizes does not run ({said})") from exc
     figures = report.figures()
     say("  " + ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in figures.items()))
     report.check(BOUNDS[settings.precision])

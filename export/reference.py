@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.checkpoint import CheckpointError
+
 if TYPE_CHECKING:
     import torch
 
@@ -74,7 +76,7 @@ def huggingface(directory: Path, config: Mapping[str, Any], tensors: Mapping[str
         "layers": config["num_hidden_layers"],
         "heads": config["num_attention_heads"],
         "kv_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
-        "epsilon": config.get("rms_norm_eps", 1e-6),
+        "epsilon": config.get("rms_norm_eps") or 1e-6,
         "theta": config.get("rope_theta") or rope.get("rope_theta") or 10000.0,
     }
     names = {
@@ -129,8 +131,12 @@ def _transformers(directory: Path, kind: str, vocabulary: int) -> Run:
     def run(tokens: np.ndarray) -> np.ndarray:
         import torch
 
-        with torch.inference_mode():
-            logits = model()(torch.as_tensor(np.asarray(tokens, np.int64))[None], use_cache=False).logits
+        try:
+            with torch.inference_mode():
+                logits = model()(torch.as_tensor(np.asarray(tokens, np.int64))[None], use_cache=False).logits
+        except Exception as exc:  # its own checks of a configuration are many
+            said = " ".join(str(exc).split())[:300]
+            raise CheckpointError(f"{directory}: transformers cannot run it ({type(exc).__name__}: {said})") from exc
         return logits[0, :, :vocabulary].numpy()
 
     return run
@@ -142,7 +148,7 @@ def _numpy_gpt2(tokens: np.ndarray, read: Read, config: Mapping[str, Any]) -> np
 
     def norm(x: np.ndarray, name: str) -> np.ndarray:
         x = x - x.mean(-1, keepdims=True)
-        x = x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(config.get("layer_norm_epsilon", 1e-5)))
+        x = x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(config.get("layer_norm_epsilon") or 1e-5))
         return x * read(f"{name}.weight") + read(f"{name}.bias")
 
     def conv1d(x: np.ndarray, name: str) -> np.ndarray:

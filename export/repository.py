@@ -1,6 +1,7 @@
 """A Triton model repository on disk: versions of models come whole or not at all, and the same export is not made twice."""
 
 import ctypes
+import errno
 import fcntl
 import hashlib
 import json
@@ -43,7 +44,8 @@ def writing(repository: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise RepositoryError(f"{repository} cannot be written: {exc}") from exc
+        way_out = ": make room there" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise RepositoryError(f"{repository} cannot be written: {exc}{way_out}") from exc
 
 
 class Repository:
@@ -122,7 +124,7 @@ class Repository:
         Only a repository that is a mount point of its own has its workshop inside: renames cannot leave a file system.
         """
         parent = self.path.parent
-        outside = parent.stat().st_dev == self.path.stat().st_dev and os.access(parent, os.W_OK)
+        outside = not _is_mount_point(self.path) and os.access(parent, os.W_OK)
         return (parent if outside else self.path) / f".{self.path.name}.export"
 
     def _clear_workshop(self) -> None:
@@ -162,6 +164,18 @@ class Repository:
             retired.parent.mkdir()
             model.rename(retired)
             partial.rename(model)
+
+
+def _is_mount_point(path: Path) -> bool:
+    """Whether something is mounted there, be it a part of the same file system (a bind mount, as containers have)."""
+    if path.stat().st_dev != path.parent.stat().st_dev:
+        return True
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    escaped = str(path.resolve()).replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("\n", "\\012")
+    return any(line.split()[4] == escaped for line in mounts)
 
 
 def _swap(one: Path, other: Path) -> bool:

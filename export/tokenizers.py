@@ -1,9 +1,9 @@
 """Tokenizers as `tokenizer.json`: GPT-2's, a character table, a Hugging Face directory's; with end tokens and chat template."""
 
 import io
-import json
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +13,11 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from export.chat_template import self_contained
 from export.checkpoint import CheckpointError, TokenizerFiles
+from export.text_file import is_unicode, read_object, read_text
 
 META_LIMIT = 64 << 20  # bytes: a table of all Unicode characters is smaller
+TOKENIZER_LIMIT = 64 << 20  # bytes: those of 256 thousand tokens have 35 million
+ID_LIMIT = 1 << 24
 # special tokens that end a text or a turn wherever they exist, besides those a checkpoint declares (llama.cpp's list)
 END_TEXTS = {
     "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>",
@@ -34,8 +37,25 @@ def named(tokenizer: str) -> TokenizerFiles:
     return characters(path) if path.suffix == ".pkl" else files(_parsed(path))
 
 
+@contextmanager
+def guarded(fault: str) -> Iterator[None]:
+    """Around what the tokenizers library makes of others' data: any failure comes out as CheckpointError, ``fault`` first."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except BaseException as exc:
+        # The library raises plain Exception; where it panics, a BaseException of a module that cannot be imported.
+        if not isinstance(exc, Exception) and type(exc).__module__ != "pyo3_runtime":
+            raise
+        raise CheckpointError(f"{fault}: {exc}") from exc
+
+
 def files(tokenizer: Tokenizer, chat_template: str | None = None, end_tokens: Iterable[int] = ()) -> TokenizerFiles:
-    """``end_tokens`` and every special token that is known to end a text."""
+    """``end_tokens`` and every special token that is known to end a text. CheckpointError where an id is beyond reason."""
+    if (largest := max(tokenizer.get_vocab().values(), default=0)) >= ID_LIMIT:
+        # written down, every number up to it is looked at
+        raise CheckpointError(f"its tokenizer has the id {largest}, allowed are ids below {ID_LIMIT}")
     specials = {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     known = {specials[text] for text in END_TEXTS & specials.keys()}
     return TokenizerFiles(tokenizer.to_str(), chat_template, tuple(sorted({*end_tokens, *known})))
@@ -43,7 +63,8 @@ def files(tokenizer: Tokenizer, chat_template: str | None = None, end_tokens: It
 
 def token_count(tokenizer: TokenizerFiles) -> int:
     """Ids the tokenizer can name: the largest one, plus one."""
-    return max(Tokenizer.from_str(tokenizer.tokenizer_json).get_vocab().values(), default=-1) + 1
+    with guarded("its tokenizer cannot be loaded"):
+        return max(Tokenizer.from_str(tokenizer.tokenizer_json).get_vocab().values(), default=-1) + 1
 
 
 def vocabulary_size(tokenizer: TokenizerFiles, rows: int) -> int:
@@ -87,15 +108,18 @@ def characters(meta: Path) -> TokenizerFiles:
     try:
         table = _PlainUnpickler(io.BytesIO(meta.read_bytes())).load()
         stoi, itos = dict(table["stoi"]), dict(table["itos"])
+        numbered = all(type(number) is int for number in stoi.values()) and sorted(stoi.values()) == list(range(len(stoi)))
+        single = all(isinstance(c, str) and len(c) == 1 and is_unicode(c) for c in stoi)
+        inverse = itos == {number: character for character, number in stoi.items()}
     except CheckpointError as exc:
         raise CheckpointError(f"{meta}: {exc}") from exc
     except Exception as exc:  # whatever pickle makes of a damaged or hostile file
         raise CheckpointError(
             f"{meta} is no meta.pkl of nanoGPT, which holds stoi and itos ({type(exc).__name__}: {exc})"
         ) from exc
-    if any(not isinstance(c, str) or len(c) != 1 for c in stoi) or sorted(stoi.values()) != list(range(len(stoi))):
+    if not (single and numbered):
         raise CheckpointError(f"{meta}: its stoi does not number single characters from 0 on")
-    if itos != {number: character for character, number in stoi.items()}:
+    if not inverse:
         raise CheckpointError(f"{meta}: its itos is not the inverse of its stoi")
     # WordLevel without its unknown token raises; BPE would drop an unknown character silently
     tokenizer = Tokenizer(models.WordLevel(stoi, unk_token="no such character"))
@@ -121,6 +145,8 @@ def from_directory(directory: Path) -> TokenizerFiles:
         tokenizer = _from_vocabulary(directory / "vocab.json", directory / "merges.txt", texts)
     else:
         raise CheckpointError(f"{directory} holds neither tokenizer.json nor vocab.json with merges.txt")
+    if not all(is_unicode(text) for text in special.values() if text):
+        raise CheckpointError("its tokenizer_config.json names a special token that is no valid Unicode text")
     end = tokenizer.token_to_id(special["eos"]) if special["eos"] else None
     template = self_contained(_template(directory, config), special["bos"], special["eos"])
     return files(tokenizer, template, [] if end is None else [end])
@@ -129,7 +155,7 @@ def from_directory(directory: Path) -> TokenizerFiles:
 def _template(directory: Path, config: dict[str, Any]) -> str | None:
     file = directory / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return read_text(file)
     template = config.get("chat_template")
     if isinstance(template, list):  # several, of which one is named `default`
         named_default = (entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default")
@@ -139,32 +165,23 @@ def _template(directory: Path, config: dict[str, Any]) -> str | None:
 
 def _from_vocabulary(vocabulary: Path, merges: Path, special: Iterable[str]) -> Tokenizer:
     numbers = _json(vocabulary) | _json(vocabulary.with_name("added_tokens.json"))
-    lines = merges.read_text(encoding="utf-8").split("\n")
+    lines = read_text(merges).split("\n")
     pairs = [line.partition(" ") for line in lines if line and not line.startswith("#version")]
-    try:
+    with guarded(f"{vocabulary.name} and {merges.name} make no byte-level BPE"):
         tokenizer = byte_level_bpe(numbers, [(left, right) for left, _, right in pairs])
-    except Exception as exc:
-        raise CheckpointError(f"{vocabulary.name} and {merges.name} make no byte-level BPE: {exc}") from exc
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special if text in numbers])
+        tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special if text in numbers])
     return tokenizer
 
 
 def _parsed(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except Exception as exc:  # the tokenizers library raises plain Exception
-        raise CheckpointError(f"{path} is no tokenizer.json: {exc}") from exc
+    text = read_text(path, TOKENIZER_LIMIT)
+    with guarded(f"{path} is no tokenizer.json"):
+        return Tokenizer.from_str(text)
 
 
 def _json(path: Path) -> dict[str, Any]:
     """The object in a file; empty where there is no file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as exc:
-        raise CheckpointError(f"{path} is not valid JSON: {exc}") from exc
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is no JSON object")
-    return content
+    return read_object(path) if path.is_file() else {}
 
 
 def _text(token: Any) -> str | None:

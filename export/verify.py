@@ -182,6 +182,8 @@ def _full(candidates: Candidates) -> np.ndarray:
 def _check_candidates(candidates: Candidates) -> None:
     """The candidates and the normaliser are those of the logits."""
     logits = _full(candidates)
+    if not np.isfinite(logits).all():
+        raise VerificationFailed("the logits hold NaN or infinity: the checkpoint's weights are too large for fp32")
     k = candidates.candidate_id.shape[1]
     largest = -np.sort(np.partition(-logits, k - 1, axis=-1)[:, :k], axis=-1)
     picked = np.take_along_axis(logits, candidates.candidate_id.astype(np.int64), axis=-1)

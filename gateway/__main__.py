@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import resource
 import sys
+import time
 from types import FrameType
 
 import uvicorn
@@ -10,11 +12,14 @@ from fastapi import FastAPI
 
 from gateway.app import create_app
 from gateway.errors import BackendUnavailable
+from gateway.http_protocol import IDLE_TIMEOUT, MAXIMUM_CONNECTIONS, Protocol
 from gateway.settings import Settings, SettingsError
-from gateway.triton import TritonClient
+from gateway.tritons import Tritons
 
-FINISH_SECONDS = 2  # for texts that are being written; then they end with an error that their clients can read
-SHUTDOWN_SECONDS = 3  # then connections are closed. `make serve` waits 4
+CUT_AFTER = 1.0  # seconds for clients to read how their texts have ended
+END_INTERVAL = 0.1  # seconds
+SAME_STOP = 1.0  # seconds within which a second signal is the same stop: `make serve` and a service manager both send one
+OPEN_FILES = 2 * MAXIMUM_CONNECTIONS  # sockets among them; many systems give 1,024 unless asked
 
 
 def main() -> None:
@@ -24,14 +29,15 @@ def main() -> None:
         asyncio.run(require_triton(settings))
     except SettingsError as error:
         sys.exit(f"gateway: {error}")
+    _allow_open_files()
     Server(app, settings).run()
 
 
 async def require_triton(settings: Settings) -> None:
     """Raises SettingsError where no Triton can be reached: uvicorn would tell it as a traceback."""
-    async with TritonClient(settings.triton_url) as triton:
+    async with Tritons(settings.triton_url, settings.recovery_timeout) as tritons:
         try:
-            await triton.wait_for_models(settings.recovery_timeout)
+            await tritons.wait_for_models(settings.recovery_timeout)
         except BackendUnavailable as error:
             raise SettingsError(
                 f"TRITON_URL is {settings.triton_url!r}; {error}. Start Triton first, or name another gRPC address."
@@ -39,7 +45,7 @@ async def require_triton(settings: Settings) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, but a stop ends the texts before it cuts their connections."""
+    """uvicorn, but a stop loses nothing that it need not lose: see `handle_exit`."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         super().__init__(
@@ -47,21 +53,54 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
+                http=Protocol,
+                ws="none",
                 server_header=False,
                 log_config=None,  # gateway/logs.py has set it up
                 access_log=False,
-                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                timeout_keep_alive=IDLE_TIMEOUT,
+                timeout_graceful_shutdown=settings.grace_period + 2,  # beyond what a stop should take
             )
         )
         self._app = app
+        self._settings = settings
+        self._told_at: float | None = None  # to stop
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
-        self._app.state.stopping = True  # /readyz tells it
-        asyncio.get_running_loop().call_later(FINISH_SECONDS, self._end_texts)
+        """At a first signal /readyz turns to 503, and every answer is its connection's last. DRAIN_DELAY seconds later no
+        connection is accepted any more; GRACE_PERIOD seconds after that the texts that are left end with an error, and a second
+        later the connections that are left are cut. A second signal ends the texts at once. The exit status is 0.
+        """
+        now = time.monotonic()
+        if self._told_at is None:
+            self._told_at = now
+            self._app.state.stopping = True
+            delay = self._settings.drain_delay if self.started else 0
+            asyncio.get_running_loop().call_later(delay, self._stop_accepting)
+        elif now - self._told_at > SAME_STOP:
+            self.should_exit = True
+            self._end_texts()
 
-    def _end_texts(self) -> None:
-        self._app.state.registry.end_texts(BackendUnavailable("The server is stopping.", retry_after=2))
+    def _stop_accepting(self) -> None:
+        self.should_exit = True
+        asyncio.get_running_loop().call_later(self._settings.grace_period, self._end_texts)
+
+    def _end_texts(self, cut_at: float | None = None) -> None:
+        """Again and again: a request that was on its way may begin a text."""
+        loop = asyncio.get_running_loop()
+        cut_at = loop.time() + CUT_AFTER if cut_at is None else cut_at
+        if registry := getattr(self._app.state, "registry", None):  # none while it starts
+            registry.end_texts(BackendUnavailable("The server is stopping.", retry_after=2))
+        if loop.time() >= cut_at:
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+        loop.call_later(END_INTERVAL, self._end_texts, cut_at)
+
+
+def _allow_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < OPEN_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, OPEN_FILES), hard))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,10 @@
-"""Who asks: the key, in either of two headers, looked for among those of MY_API_KEY and API_KEYS_FILE."""
+"""Who asks: the key, in either of two headers, looked for among those of MY_API_KEY and API_KEYS_FILE.
+
+How long a refusal takes tells nothing of any key. What came is hashed first, so comparisons are of digests, whose agreement in
+some first bytes nobody can work towards; each of them takes constant time, and all keys are compared, whichever matches. The
+time depends on the length of what came and on how many keys there are. Nothing else happens before the answer: no body is read,
+no limit is counted, no model is looked for.
+"""
 
 import hmac
 import logging

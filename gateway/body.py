@@ -1,5 +1,6 @@
 """From the bytes of a request to a checked body, or to one sentence that says what is wrong with it."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -12,13 +13,28 @@ from gateway.errors import InvalidRequest
 from gateway.schemas.base import NOT_SUPPORTED, fields_of, nested_schema
 
 MAXIMUM_BODY = 1 << 20  # bytes
+MAXIMUM_DEPTH = 64  # of objects and lists in each other
+BODY_TIMEOUT = 30.0  # seconds for all of a body to arrive
 LONGEST_ECHO = 40  # characters of what came that an error message repeats
+
+ENCODER = json.JSONEncoder()
 
 SomeBody = TypeVar("SomeBody", bound=BaseModel)
 
 
 class BodyTooLarge(InvalidRequest):
     status = 413
+
+
+class RequestTimeout(InvalidRequest):
+    """Whoever sends so slowly keeps the connection busy: it is closed."""
+
+    status = 408
+    code = "request_timeout"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers["Connection"] = "close"
 
 
 def json_body(schema: type[SomeBody]) -> Callable[[Request], Awaitable[SomeBody]]:
@@ -34,9 +50,13 @@ def json_body(schema: type[SomeBody]) -> Callable[[Request], Awaitable[SomeBody]
 def parse(schema: type[SomeBody], body: bytes) -> SomeBody:
     """Raises InvalidRequest: without ``param`` where the body is no JSON object, with it where a field is wrong."""
     try:
-        fields = from_json(body)
+        fields = from_json(body)  # of a key that comes twice the last value counts, as is custom
     except ValueError as error:
+        if "recursion limit" in str(error):  # its own, beyond ours
+            raise _too_deep() from error
         raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
+    if _deeper_than(MAXIMUM_DEPTH, fields, body):
+        raise _too_deep()
     if not isinstance(fields, dict):
         raise InvalidRequest(f"The body must be a JSON object; got {echo(fields)}.")
     try:
@@ -47,8 +67,12 @@ def parse(schema: type[SomeBody], body: bytes) -> SomeBody:
 
 def echo(value: object) -> str:
     """What came, as JSON in printable ASCII, cut short."""
-    text = json.dumps(value)
-    return text if len(text) <= LONGEST_ECHO else text[: LONGEST_ECHO - 3] + "..."
+    text = ""
+    for piece in ENCODER.iterencode(value):  # a large value is not encoded to its end
+        text += piece
+        if len(text) > LONGEST_ECHO:
+            return text[: LONGEST_ECHO - 3] + "..."
+    return text
 
 
 def _require_json(content_type: str | None) -> None:
@@ -58,12 +82,45 @@ def _require_json(content_type: str | None) -> None:
 
 
 async def _read_bytes(request: Request) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            return await _read_all(request)
+    except TimeoutError as error:
+        raise RequestTimeout(f"The body did not arrive within {BODY_TIMEOUT:.0f} seconds.") from error
+
+
+async def _read_all(request: Request) -> bytes:
+    declared = int(request.headers.get("content-length", "0"))  # digits alone: the server has seen to it
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAXIMUM_BODY:
-            raise BodyTooLarge(f"The body is larger than {MAXIMUM_BODY} bytes, the most that is accepted.")
+    if declared <= MAXIMUM_BODY:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAXIMUM_BODY:
+                break
+    if max(declared, len(body)) > MAXIMUM_BODY:
+        raise BodyTooLarge(f"The body is larger than {MAXIMUM_BODY} bytes, the most that is accepted.")
     return bytes(body)
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(f"The body has more than {MAXIMUM_DEPTH} objects and lists in each other, the most that is accepted.")
+
+
+def _deeper_than(depth: int, value: object, body: bytes) -> bool:
+    """Whether ``value``, read from ``body``, has more containers in each other. Level by level: no stack grows with it."""
+    if body.count(b"[") + body.count(b"{") <= depth:
+        return False  # most bodies need no look
+    level = [value]
+    for _ in range(depth):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _invalid_field(schema: type[BaseModel], detail: ErrorDetails) -> InvalidRequest:

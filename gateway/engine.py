@@ -64,10 +64,11 @@ class Engine:
 
     async def remove_lane(self, address: str) -> None:
         """Its texts go on elsewhere; where there is no other, they wait for one."""
-        lane = self._lanes.pop(address)
+        lane = self._lanes[address]
+        await lane.close()
+        del self._lanes[address]
         self._take_back(lane)
         self._dispatch()
-        await lane.close()
 
     async def close(self, error: TidegateError) -> None:
         """Ends what is left of its texts with ``error``."""

@@ -36,6 +36,7 @@ class Lane:
         self._wake = asyncio.Event()
         self._step_began: float | None = None  # of the step that Triton works on
         self._last_answer = -PROBE_TIMEOUT  # when Triton last answered a step
+        self._choosing: asyncio.Future[list[int]] | None = None  # in a thread
         self._task = asyncio.create_task(self._run(), name=f"lane {model.name} {address}")
 
     @property
@@ -48,6 +49,10 @@ class Lane:
         return not self._task.done()
 
     async def close(self) -> None:
+        """Its texts stay in ``texts``, each with every token that was chosen for it."""
+        if self._choosing is not None:  # a grammar that has taken a token cannot give it back
+            await asyncio.wait({self._choosing})
+            await asyncio.sleep(0)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -98,7 +103,7 @@ class Lane:
                 if batch or release:
                     answer = await self._backend.step(self.model, [row for _, row in batch], release)
                     self._note_answer()
-                    self._deliver(batch, answer)
+                    await self._deliver(batch, answer)
                 else:  # its texts run elsewhere: is it back?
                     await self._probe_step()
                     self._note_answer()
@@ -109,25 +114,33 @@ class Lane:
                 if batch and (answer.cached_length == NO_SLOT).all():
                     await asyncio.sleep(RETRY_PAUSE)
 
-    def _deliver(self, batch: list[tuple[Sequence, StepRow]], answer: StepAnswer) -> None:
+    async def _deliver(self, batch: list[tuple[Sequence, StepRow]], answer: StepAnswer) -> None:
         """Notes what is cached and appends a token to every sequence whose last token was computed."""
         ready = []
         place, full = 0, iter(answer.logits)
         lengths = zip(answer.cached_length.tolist(), answer.reused_length.tolist(), strict=True)
         for (sequence, row), (cached_length, reused_length) in zip(batch, lengths, strict=True):
-            sequence.note_cached(cached_length, reused_length)
-            if cached_length != row.past_length + len(row.tokens):
-                continue  # its row has not reached its end: no position is its own
+            reached_end = cached_length == row.past_length + len(row.tokens)
             positions = [
-                Position(sequence, place + step, next(full) if row.full_logits else None) for step in range(row.logit_count)
+                Position(sequence, place + step, next(full) if row.full_logits else None)
+                for step in range(row.logit_count if reached_end else 0)
             ]
-            place += row.logit_count
-            if sequence.scoring:
+            place += len(positions)
+            if sequence not in self.texts or sequence.cached != row.past_length:
+                continue  # its reader has left meanwhile, or it was moved to another Triton
+            sequence.note_cached(cached_length, reused_length)
+            if positions and sequence.scoring:
                 self._score(row, positions, answer)
-            if sequence.missing == 0 and not sequence.ended:  # its reader may have left meanwhile
+            if positions and sequence.missing == 0:
                 ready.append(positions[-1])
-        for position, token in zip(ready, choose(ready, answer), strict=True):
-            self._append(position, token, answer)
+        if any(position.sequence.has_grammar for position in ready):
+            self._choosing = asyncio.ensure_future(asyncio.to_thread(choose, ready, answer))
+            tokens = await self._choosing  # grammars take their time: others are served meanwhile
+        else:
+            tokens = choose(ready, answer)
+        for position, token in zip(ready, tokens, strict=True):
+            if position.sequence in self.texts:
+                self._append(position, token, answer)
 
     def _append(self, position: Position, token: int, answer: StepAnswer) -> None:
         sequence = position.sequence

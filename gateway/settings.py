@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_API_KEY = "a_default_key_for_testing"  # public, for development; production sets MY_API_KEY or API_KEYS_FILE
+LONGEST_KEY = 4096  # bytes, in a file
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/,?#@]+")  # as browsers send it: a scheme, a host, maybe a port; no path
 
 
@@ -17,13 +18,16 @@ class SettingsError(ValueError):
 @dataclass(frozen=True)
 class Settings:
     my_api_key: str | None = DEFAULT_API_KEY  # None: only the keys of api_keys_file are accepted
-    triton_url: str = "127.0.0.1:8001"  # gRPC address
+    triton_url: str = "127.0.0.1:8001"  # gRPC address, or several separated by commas; all addresses of a name are used
     model_name: str | None = None  # the default model; None: the first that Triton serves
     host: str = "0.0.0.0"
     port: int = 5002
     max_waiting: int = 256  # requests that may queue before 429
+    queue_timeout: int = 60  # seconds that one may queue before 429
     prefill_chunk: int = 256  # prompt tokens that one step may compute
     recovery_timeout: int = 30  # seconds a text waits for a Triton that does not answer
+    drain_delay: int = 0  # seconds between a stop, which /readyz tells at once, and the refusal of new connections
+    grace_period: int = 2  # seconds after that in which what runs may finish
     api_keys_file: Path | None = None  # gateway/keys.py says what it holds
     cors_origins: tuple[str, ...] = ("*",)  # whose pages may ask; empty: no page of another origin
     log_format: str = "text"  # or "json": one object a line
@@ -43,11 +47,24 @@ class Settings:
             values["log_format"] = _log_format(text)
         # Whoever has a file of keys wants no public key beside them.
         default_key = None if "api_keys_file" in values else DEFAULT_API_KEY
-        return cls(my_api_key=_api_key(environment.get("MY_API_KEY", default_key)), **values)
+        return cls(my_api_key=_api_key(environment, default_key), **values)
+
+    @property
+    def longest_stop(self) -> int:
+        """Seconds, for whoever would kill a gateway that does not end when it is told to."""
+        return self.drain_delay + self.grace_period + 3
 
 
 _TEXTS = ("triton_url", "model_name", "host")
-_INTEGERS = {"port": (1, 65535), "max_waiting": (1, 1_000_000), "prefill_chunk": (1, 1_000_000), "recovery_timeout": (1, 3600)}
+_INTEGERS = {
+    "port": (1, 65535),
+    "max_waiting": (1, 1_000_000),
+    "prefill_chunk": (1, 1_000_000),
+    "recovery_timeout": (1, 3600),
+    "queue_timeout": (1, 3600),
+    "drain_delay": (0, 3600),
+    "grace_period": (0, 3600),
+}
 _LOG_FORMATS = ("text", "json")
 
 
@@ -57,12 +74,36 @@ def _integer(variable: str, text: str, lowest: int, highest: int) -> int:
     return int(text)
 
 
-def _api_key(key: str | None) -> str | None:
-    """A key travels in a header: what a client could not send there would lock everyone out."""
+def _api_key(environment: Mapping[str, str], default: str | None) -> str | None:
+    """Of MY_API_KEY or of the file that MY_API_KEY_FILE names.
+
+    A key travels in a header: what a client could not send there would lock everyone out.
+    """
+    whose, key = "MY_API_KEY is", environment.get("MY_API_KEY", default)
+    if file := environment.get("MY_API_KEY_FILE", "").strip():
+        if "MY_API_KEY" in environment:
+            raise SettingsError("MY_API_KEY and MY_API_KEY_FILE are both set; the key comes from one of them: unset the other.")
+        whose, key = "MY_API_KEY_FILE names a file whose key is", _key_in(file)
     if key is not None and (not key or not key.isprintable() or key != key.strip()):
         shown = "empty" if not key else "not printable or has spaces around it"  # the key itself is a secret
-        raise SettingsError(f"MY_API_KEY is {shown}; it must be at least one printable character, without spaces at its ends.")
+        raise SettingsError(f"{whose} {shown}; it must be at least one printable character, without spaces at its ends.")
     return key
+
+
+def _key_in(file: str) -> str:
+    """As container secrets are mounted: the whole file is the key, but for the newline that editors leave at its end."""
+    try:
+        with Path(file).expanduser().open("rb") as opened:
+            content = opened.read(LONGEST_KEY + 1)
+        if len(content) > LONGEST_KEY:
+            raise SettingsError(
+                f"MY_API_KEY_FILE is {file!r}, which has more than {LONGEST_KEY} bytes; it must hold a key alone."
+            )
+        return content.decode().rstrip("\r\n")
+    except OSError as error:
+        raise SettingsError(f"MY_API_KEY_FILE is {file!r}, which cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"MY_API_KEY_FILE is {file!r}, which is not UTF-8; it must hold a key alone.") from error
 
 
 def _keys_file(text: str) -> Path:

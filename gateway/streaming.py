@@ -5,6 +5,7 @@ streaming or not. Closing it frees the sequences' slots.
 """
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, suppress
@@ -19,6 +20,9 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.error_responses import error_in_stream
 from gateway.generation import Delta
+
+HEARTBEAT = 10.0  # seconds without an event after which a stream tells that it lives: proxies cut silent ones after 30 or 60
+COMMENT = b": keep-alive\n\n"  # what starts with a colon is no event: clients skip it
 
 Result = TypeVar("Result")
 Event = dict[str, Any]
@@ -62,7 +66,10 @@ def _joined(pieces: list[Delta]) -> Delta:
 
 
 class EventStream(StreamingResponse):
-    """Sends events as JSON, an error as the event of its family, and ``[DONE]`` at the end. Made by ``open``."""
+    """Sends events as JSON, an error as the event of its family, and ``[DONE]`` at the end. Made by ``open``.
+
+    While Triton is being started again there is nothing to send: then a comment every HEARTBEAT seconds keeps the stream open.
+    """
 
     end = b"data: [DONE]\n\n"
 
@@ -70,6 +77,7 @@ class EventStream(StreamingResponse):
         self.path = path
         self.deltas = deltas
         self.events = events
+        self._last_sent = time.monotonic()
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second: nginx must not hold events back
         super().__init__(self._lines(), media_type="text/event-stream", headers=headers)
 
@@ -90,6 +98,26 @@ class EventStream(StreamingResponse):
         async with aclosing(self.deltas), aclosing(self.events):
             with suppress(ClientDisconnect):
                 await unless_disconnected(receive, self.stream_response(send))
+
+    async def stream_response(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        beating = asyncio.create_task(self._beat(send))  # one for the whole stream, beside it: an event costs nothing more
+        try:
+            async for line in self.body_iterator:
+                await send({"type": "http.response.body", "body": line, "more_body": True})
+                self._last_sent = time.monotonic()
+        finally:
+            beating.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _beat(self, send: Send) -> None:
+        """Where the client reads nothing, one comment waits with the next event: they do not pile up."""
+        while True:
+            silent = time.monotonic() - self._last_sent
+            if silent >= HEARTBEAT:
+                await send({"type": "http.response.body", "body": COMMENT, "more_body": True})
+                self._last_sent, silent = time.monotonic(), 0.0
+            await asyncio.sleep(HEARTBEAT - silent)
 
     async def _lines(self) -> AsyncIterator[bytes]:
         try:

@@ -4,14 +4,18 @@ import errno
 import fcntl
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from serve.settings import Settings
 
+ROOT = Path(__file__).resolve().parent.parent
+
 SHARED_MEMORY = Path("/dev/shm")
 NEEDED_SHARED_MEMORY = 64 * 2**20  # bytes: what Triton and its stub exchange lies there
+NEEDED_DISK = 4 * 2**20  # bytes: for logs. What an export takes is known only when it is made
 
 
 class PreflightError(Exception):
@@ -21,14 +25,16 @@ class PreflightError(Exception):
 def check(settings: Settings) -> None:
     """PreflightError where the gateway could not listen, or Triton could not work."""
     check_port(settings.gateway.host, settings.gateway.port)
+    check_directory(ROOT / ".run")
     if settings.own_triton:
+        check_directory(ROOT / "model_repository")
         check_shared_memory(SHARED_MEMORY)
 
 
 @contextmanager
 def held(run_dir: Path, port: int) -> Iterator[None]:
     """Keeps ``run_dir`` for this process. PreflightError where another has it: its port is not open before it is ready."""
-    run_dir.mkdir(parents=True, exist_ok=True)
+    check_directory(run_dir)
     with (run_dir / "supervisor.pid").open("a+") as holder:
         try:
             fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees a dead holder's lock
@@ -71,6 +77,36 @@ def _free_port(host: str) -> int:
     with socket.socket(family) as listener:
         listener.bind(("", 0))
         return int(listener.getsockname()[1])
+
+
+def check_directory(directory: Path) -> None:
+    """PreflightError unless files can be made there, which are kept then: as root, only trying tells."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory) as probe:
+            probe.write(bytes(4096))
+            probe.flush()
+        status = os.statvfs(directory)
+    except OSError as error:
+        raise PreflightError(_directory_problem(directory, error)) from error
+    free = status.f_bavail * status.f_frsize
+    if free < NEEDED_DISK:
+        need = NEEDED_DISK // 2**20
+        raise PreflightError(
+            f"the disk of {directory} is full ({free / 2**20:.1f} MiB free, {need} are needed): make room there"
+        )
+
+
+def _directory_problem(directory: Path, error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk of {directory} is full: make room there"
+    if error.errno == errno.EROFS:
+        return f"{directory} lies on a file system that is mounted read-only: mount it so that it can be written (rw)"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{directory} may not be written by this user: chown -R $(id -un) {directory}, or start as the one who owns it"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"{directory} is no directory: move that file away"
+    return f"{directory} cannot be written: {error.strerror}"
 
 
 def check_shared_memory(directory: Path) -> None:

@@ -12,7 +12,7 @@ from serve.exporting import MODEL_REPOSITORY, ROOT, ExportFailed, export_model
 from serve.preflight import PreflightError
 from serve.retiring import Retirement
 from serve.settings import Settings
-from serve.supervisor import TRITON_START_TIMEOUT, GatewayDied, start_gateway, wait_healthy, watch
+from serve.supervisor import TRITON_START_TIMEOUT, GatewayDied, gateway_process, wait_healthy, watch
 from serve.triton_server import TritonError, TritonServer
 
 FAILURES = (SettingsError, PreflightError, ExportFailed, TritonError, GatewayDied)
@@ -40,7 +40,7 @@ def serve(settings: Settings) -> None:
             retirement.retire_all()
             triton = start_triton(settings, run_dir, model, running)
             environment |= {"TRITON_URL": triton.grpc_address, "MODEL_NAME": model}
-        gateway = running.enter_context(start_gateway(environment))
+        gateway = running.enter_context(gateway_process(environment, settings.gateway))
         wait_healthy(gateway, url(settings.gateway))
         announce(settings.gateway)
         watch(gateway, triton, retirement, url(settings.gateway))

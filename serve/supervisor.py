@@ -2,13 +2,17 @@
 
 import http.client
 import json
+import os
+import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from gateway.settings import Settings
 from serve.announcement import say
 from serve.processes import GuardedProcess
 from serve.retiring import Retirement
@@ -27,8 +31,21 @@ class GatewayDied(Exception):
     """The gateway ended although nobody stopped it. What it said is on the terminal."""
 
 
-def start_gateway(environment: Mapping[str, str]) -> GuardedProcess:
-    return GuardedProcess([sys.executable, "-m", "gateway"], env=environment, grace=4.0)
+@contextmanager
+def gateway_process(environment: Mapping[str, str], settings: Settings) -> Iterator[GuardedProcess]:
+    """At the end it has the time that its settings give to the texts under way. Another Ctrl-C cuts that short."""
+    gateway = GuardedProcess([sys.executable, "-m", "gateway"], env=environment, grace=settings.longest_stop)
+    try:
+        yield gateway
+    finally:
+        signal.signal(signal.SIGINT, lambda *_: _hurry(gateway))
+        gateway.stop()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _hurry(gateway: GuardedProcess) -> None:
+    if gateway.running:
+        os.kill(gateway.pid, signal.SIGTERM)
 
 
 def wait_healthy(gateway: GuardedProcess, url: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from export import reference
 from export.checkpoint import Architecture, Checkpoint, CheckpointError
 from export.checkpoints import gguf_file, gguf_tokenizer, llama
-from export.checkpoints.settings import LAYERS, checked, demand, head_dim, real, whole
+from export.checkpoints.settings import LAYERS, checked, demand, head_dim, real, shown, whole
 from export.checkpoints.tensors import is_tied
 from export.tokenizers import named, vocabulary_size
 
@@ -33,7 +33,7 @@ def read(path: Path, *, tokenizer: str | None) -> Checkpoint:
     metadata, tensors = gguf_file.read(path)
     family = metadata.get("general.architecture")
     if family != "llama":
-        raise CheckpointError(f"its general.architecture is {family!r}; served is 'llama'")
+        raise CheckpointError(f"its general.architecture is {shown(family)}; served is 'llama'")
     if NAMES.embedding not in tensors:
         raise CheckpointError(f"it lacks the tensor {NAMES.embedding}")
     if "rope_freqs.weight" in tensors:

@@ -15,10 +15,13 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
 from export.checkpoint import CheckpointError
-from export.checkpoints.tensors import RawTensor
+from export.checkpoints.settings import shown
+from export.checkpoints.tensors import RawTensor, check_places, fitting
 
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 STRING, ARRAY = 8, 9
+HEADER_LIMIT, COUNT_LIMIT = 64 << 20, 1 << 16  # bytes; tensors, and metadata entries
+ELEMENT_LIMIT = 1 << 22  # of an array: vocabularies have a quarter of a million
 # what gguf.quants can dequantise in general; a file of another type is refused by its name
 SERVED = {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"}
 
@@ -26,20 +29,29 @@ SERVED = {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, RawTensor]]:
     """The metadata by key, and the tensors by name with their shapes in row-major order."""
     data = np.memmap(path, np.uint8, mode="r")
-    header = _Header(data.data)
+    header = _Header(data[:HEADER_LIMIT].data)
     header.take(4)  # the magic number, which brought us here
     version, tensor_count, entry_count = header.number("<I"), header.number("<Q"), header.number("<Q")
     if version not in (2, 3):
         raise CheckpointError(f"it is GGUF version {version}; served are 2 and 3, little-endian")
     header.expect(tensor_count, 24)
     header.expect(entry_count, 13)
+    if max(tensor_count, entry_count) > COUNT_LIMIT:
+        raise CheckpointError(f"it claims {tensor_count} tensors and {entry_count} entries, allowed are {COUNT_LIMIT} of each")
     metadata = {header.string(): header.value(header.number("<I")) for _ in range(entry_count)}
     infos = [header.tensor_info() for _ in range(tensor_count)]
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-        raise CheckpointError(f"its general.alignment is {alignment!r}, allowed are powers of two")
+        raise CheckpointError(f"its general.alignment is {shown(alignment)}, allowed are powers of two")
     start = -(-header.offset // alignment) * alignment
-    return metadata, {name: _tensor(data, start, name, shape, kind, offset) for name, shape, kind, offset in infos}
+    if len({name for name, *_ in infos}) != tensor_count:
+        raise CheckpointError("it names two tensors alike, so it is damaged")
+    tensors, places = {}, []
+    for name, shape, kind, offset in infos:
+        tensors[name], size = _tensor(data, start, name, shape, kind, offset)
+        places.append((name, offset, offset + size))
+    check_places(places)
+    return metadata, fitting(tensors)
 
 
 class _Header:
@@ -47,6 +59,7 @@ class _Header:
 
     def __init__(self, data: memoryview) -> None:
         self.data, self.offset = data, 0
+        self.elements = 0  # of all arrays so far
 
     def take(self, count: int) -> memoryview:
         self.expect(count, 1)
@@ -71,6 +84,9 @@ class _Header:
         if kind != ARRAY:
             return self.number(self._scalar(kind))
         kind, count = self.number("<I"), self.number("<Q")
+        self.elements += count
+        if self.elements > ELEMENT_LIMIT:
+            raise CheckpointError(f"its metadata has arrays of more than {ELEMENT_LIMIT} elements")
         if kind == STRING:
             self.expect(count, 8)
             return [self.string() for _ in range(count)]
@@ -92,18 +108,19 @@ class _Header:
         return SCALARS[kind]
 
 
-def _tensor(data: np.ndarray, start: int, name: str, shape: list[int], kind: int, offset: int) -> RawTensor:
+def _tensor(data: np.ndarray, start: int, name: str, shape: list[int], kind: int, offset: int) -> tuple[RawTensor, int]:
+    """The tensor and its bytes in the file."""
     known = {int(served): served for served in GGMLQuantizationType}
     if kind not in known or known[kind].name not in SERVED:
         shown = known[kind].name if kind in known else kind
         raise CheckpointError(f"its tensor {name} is of type {shown}; served are {', '.join(sorted(SERVED))}")
     block, block_bytes = GGML_QUANT_SIZES[known[kind]]
-    if not shape or shape[-1] % block:
+    if not shape or min(shape) < 1 or shape[-1] % block:
         raise CheckpointError(f"its tensor {name} of shape {shape} is not made of {known[kind].name} blocks of {block}")
     size, begin = prod(shape) // block * block_bytes, start + offset
     if begin + size > len(data):
         raise CheckpointError(f"its tensor {name} lies outside the file, which is cut short or damaged")
-    return RawTensor(tuple(shape), partial(_dequantized, data[begin : begin + size], known[kind], shape))
+    return RawTensor(tuple(shape), partial(_dequantized, data[begin : begin + size], known[kind], shape)), size
 
 
 def _dequantized(data: np.ndarray, kind: GGMLQuantizationType, shape: list[int]) -> np.ndarray:

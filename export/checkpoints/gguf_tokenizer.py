@@ -7,8 +7,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pro
 
 from export.chat_template import self_contained
 from export.checkpoint import CheckpointError, TokenizerFiles
-from export.tokenizers import byte_level_bpe, files
+from export.checkpoints.settings import shown
+from export.tokenizers import byte_level_bpe, files, guarded
 
+TOKEN_LIMIT, TEXT_LIMIT = 1024, 16 << 20  # characters of a token, and of all: every way to split a token is looked at
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # llama.cpp's token types (besides unused and byte)
 
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"  # GPT-2's
@@ -30,22 +32,18 @@ def build(metadata: Mapping[str, Any]) -> TokenizerFiles:
     builders = {"gpt2": _byte_level, "llama": _sentencepiece}
     if not isinstance(model, str) or model not in builders:
         raise CheckpointError(
-            f"its tokenizer.ggml.model is {model!r}; served are 'gpt2' and 'llama' (or name another by TOKENIZER)"
+            f"its tokenizer.ggml.model is {shown(model)}; served are 'gpt2' and 'llama' (or name another by TOKENIZER)"
         )
     tokens, types = _tokens(metadata)
-    try:
+    with guarded("its vocabulary makes no tokenizer"):
         tokenizer: Tokenizer = builders[model](metadata, tokens, types)
-    except CheckpointError:
-        raise
-    except Exception as exc:  # the tokenizers library raises plain Exception
-        raise CheckpointError(f"its vocabulary makes no tokenizer: {exc}") from exc
     kinds = ((text, kind) for text, kind in zip(tokens, types, strict=True) if kind in (CONTROL, USER_DEFINED))
     added = [AddedToken(text, special=kind == CONTROL, normalized=False) for text, kind in kinds]
     tokenizer.add_tokens(added)
     ids = {key: _token_id(metadata, key, len(tokens)) for key in ("bos", "eos", "eot", "eom")}
     bos, eos = (None if (number := ids[key]) is None else tokens[number] for key in ("bos", "eos"))
     if bos is not None and metadata.get(
-        "tokenizer.ggml.add_bos_token", model == "llama" or metadata.get("tokenizer.ggml.pre") in IGNORE_MERGES
+        "tokenizer.ggml.add_bos_token", model == "llama" or metadata.get("tokenizer.ggml.pre") in [*IGNORE_MERGES]
     ):
         tokenizer.post_processor = processors.TemplateProcessing([bos, "$A"], [bos, "$A", "$B"], [(bos, ids["bos"])])
     template = metadata.get("tokenizer.chat_template")
@@ -57,6 +55,8 @@ def _tokens(metadata: Mapping[str, Any]) -> tuple[list[str], list[int]]:
     tokens = metadata.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) for token in tokens):
         raise CheckpointError("it lacks tokenizer.ggml.tokens: name a tokenizer by TOKENIZER")
+    if max(map(len, tokens)) > TOKEN_LIMIT or sum(map(len, tokens)) > TEXT_LIMIT:
+        raise CheckpointError(f"its tokens are longer than {TOKEN_LIMIT} characters, or than {TEXT_LIMIT} together")
     types = metadata.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
     if not isinstance(types, list) or len(types) != len(tokens):
         raise CheckpointError("its tokenizer.ggml.token_type does not have one entry for each token")
@@ -70,9 +70,9 @@ def _token_id(metadata: Mapping[str, Any], key: str, count: int) -> int | None:
 
 def _byte_level(metadata: Mapping[str, Any], tokens: list[str], types: list[int]) -> Tokenizer:
     pre = metadata.get("tokenizer.ggml.pre", "default")
-    if pre not in PRE_TOKENIZERS:
+    if not isinstance(pre, str) or pre not in PRE_TOKENIZERS:
         known = ", ".join(sorted(PRE_TOKENIZERS))
-        raise CheckpointError(f"its tokenizer.ggml.pre is {pre!r}; known are {known} (or name a tokenizer by TOKENIZER)")
+        raise CheckpointError(f"its tokenizer.ggml.pre is {shown(pre)}; known are {known} (or name a tokenizer by TOKENIZER)")
     merges = [tuple(merge.split(" ", 1)) for merge in metadata.get("tokenizer.ggml.merges", [])]
     vocabulary = {text: number for number, text in enumerate(tokens)}
     return byte_level_bpe(vocabulary, merges, split=PRE_TOKENIZERS[pre], ignore_merges=pre in IGNORE_MERGES)
@@ -81,7 +81,7 @@ def _byte_level(metadata: Mapping[str, Any], tokens: list[str], types: list[int]
 def _sentencepiece(metadata: Mapping[str, Any], tokens: list[str], types: list[int]) -> Tokenizer:
     """SentencePiece joins the neighbours whose union has the best score: BPE, with one merge for each way to split a piece."""
     scores = metadata.get("tokenizer.ggml.scores", [])
-    if len(scores) != len(tokens):
+    if not isinstance(scores, list) or len(scores) != len(tokens):
         raise CheckpointError("its tokenizer.ggml.scores does not have one entry for each token")
     vocabulary = {text: number for number, text in enumerate(tokens)}
     merges = [

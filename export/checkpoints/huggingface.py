@@ -1,6 +1,5 @@
 """Hugging Face directories of GPT-2 and Llama models: `config.json`, `*.safetensors`, tokenizer."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Any, Literal
 from export import reference
 from export.checkpoint import Architecture, Checkpoint, CheckpointError, TokenizerFiles
 from export.checkpoints import gpt2, llama, safetensors_file
-from export.checkpoints.settings import LAYERS, checked, demand, head_dim, real, whole
+from export.checkpoints.settings import LAYERS, checked, demand, head_dim, real, shown, whole
 from export.checkpoints.tensors import RawTensor, Weights, is_tied
+from export.text_file import read_object
 from export.tokenizers import from_directory, named, vocabulary_size
 
 GELUS: dict[str, Literal["tanh", "exact"]] = {
@@ -38,7 +38,9 @@ LLAMA = llama.Names(
 
 
 def read(path: Path, *, tokenizer: str | None) -> Checkpoint:
-    config = read_json(path / "config.json")
+    if not (path / "config.json").is_file():
+        raise CheckpointError("it lacks config.json, as Hugging Face directories have")
+    config = read_object(path / "config.json")
     readers = {"gpt2": _gpt2, "llama": _llama}
     demand({"model_type": config.get("model_type")}, "model_type", *readers)
     demand(config, "quantization_config", None)
@@ -52,27 +54,15 @@ def read(path: Path, *, tokenizer: str | None) -> Checkpoint:
     return Checkpoint(path, architecture, weights, files, run)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"it lacks {path.name}, as Hugging Face directories have")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as exc:
-        raise CheckpointError(f"its {path.name} is not valid JSON: {exc}") from exc
-    if not isinstance(content, dict):
-        raise CheckpointError(f"its {path.name} is no JSON object")
-    return content
-
-
 def _end_tokens(path: Path, config: Mapping[str, Any], files: TokenizerFiles) -> tuple[int, ...]:
     """Those the tokenizer knows, and those of generation_config.json or, without it, of config.json: a number or a list."""
     generation = path / "generation_config.json"
-    declared = read_json(generation).get("eos_token_id") if generation.is_file() else None
+    declared = read_object(generation).get("eos_token_id") if generation.is_file() else None
     if declared is None:
         declared = config.get("eos_token_id")
     ids = declared if isinstance(declared, list) else [] if declared is None else [declared]
     if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):
-        raise CheckpointError(f"its configuration says eos_token_id = {declared!r}, allowed are token ids")
+        raise CheckpointError(f"its configuration says eos_token_id = {shown(declared)}, allowed are token ids")
     return tuple(sorted({*files.end_tokens, *ids}))
 
 
@@ -137,10 +127,10 @@ def _rope_theta(config: Mapping[str, Any]) -> float:
     for key in ("rope_scaling", "rope_parameters"):
         entry = config.get(key) or {}
         if not isinstance(entry, dict):
-            raise CheckpointError(f"its configuration says {key} = {entry!r}, expected an object or null")
+            raise CheckpointError(f"its configuration says {key} = {shown(entry)}, expected an object or null")
         kind = entry.get("rope_type", entry.get("type", "default"))
         if kind != "default":
-            raise CheckpointError(f"its configuration says {key} of type {kind!r}; scaled rotary positions are not implemented")
+            raise CheckpointError(f"its configuration says {key} of type {shown(kind)}; scaled positions are not implemented")
         demand(entry, "partial_rotary_factor", 1, None)
         rope |= entry
     return real({"rope_theta": config.get("rope_theta", rope.get("rope_theta"))}, "rope_theta", 10000.0)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from export.checkpoint import CheckpointError
-from export.checkpoints.tensors import RawTensor
+from export.checkpoints.tensors import RawTensor, check_places, fitting
+from export.text_file import read_object
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -20,7 +21,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype("<u2"),
     "F64": np.dtype("<f8"),
 }
-HEADER_LIMIT = 100 << 20  # bytes; the format's own limit
+HEADER_LIMIT = 16 << 20  # bytes: 100 thousand tensors, and what parsing it takes
 
 
 def directory(path: Path) -> dict[str, RawTensor]:
@@ -37,13 +38,12 @@ def directory(path: Path) -> dict[str, RawTensor]:
 
 
 def _shards(path: Path, index: Path) -> dict[str, RawTensor]:
-    try:
-        weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (ValueError, KeyError, TypeError) as exc:
-        raise CheckpointError(f"{index.name} is no index of shards with a weight_map") from exc
+    weight_map = read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise CheckpointError(f"{index.name} is no index of shards with a weight_map")
     tensors: dict[str, RawTensor] = {}
-    for shard in sorted(set(weight_map.values()), key=str):
-        if not isinstance(shard, str) or Path(shard).name != shard or not (path / shard).is_file():
+    for shard in sorted(set(weight_map.values())):
+        if "\0" in shard or Path(shard).name != shard or not (path / shard).is_file():
             raise CheckpointError(f"{index.name} names the shard {shard!r}, which is not in the directory")
         tensors |= read(path / shard)
     return tensors
@@ -57,13 +57,17 @@ def read(path: Path) -> dict[str, RawTensor]:
     try:
         header = json.loads(data[8 : 8 + size].tobytes())
         header.pop("__metadata__", None)
-        return {name: _tensor(data[8 + size :], name, **entry) for name, entry in header.items()}
+        tensors = {name: _tensor(data[8 + size :], name, **entry) for name, entry in header.items()}
+        check_places((name, *entry["data_offsets"]) for name, entry in header.items())
+        return fitting(tensors)
     except (ValueError, TypeError, AttributeError, RecursionError) as exc:
         raise CheckpointError(f"{path.name} has a damaged header: {exc}") from exc
 
 
 def _tensor(data: np.ndarray, name: str, *, dtype: str, shape: list[int], data_offsets: list[int]) -> RawTensor:
     begin, end = data_offsets
+    if not all(type(number) is int for number in (begin, end, *shape)):
+        raise CheckpointError(f"its tensor {name} has a shape or a place that is made of other things than whole numbers")
     if dtype not in DTYPES:
         raise CheckpointError(f"its tensor {name} is of type {dtype}; served are {', '.join(DTYPES)}")
     if not 0 <= begin <= end <= len(data):

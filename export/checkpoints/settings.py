@@ -1,11 +1,19 @@
 """Reading a checkpoint's own configuration: every number is checked before anything is computed from it."""
 
 from collections.abc import Mapping
+from reprlib import Repr
 from typing import Any
 
 from export.checkpoint import Architecture, CheckpointError
 
+_repr = Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 60
 LAYERS, SIZE = 1024, 1 << 24  # no model that this project serves comes near: more is a broken or hostile file
+
+
+def shown(value: Any) -> str:
+    """A value for a message. Short: one from a pickle may hold itself a thousand million times."""
+    return _repr.repr(value)
 
 
 def whole(settings: Mapping[str, Any], key: str, default: int | None = None, limit: int = SIZE) -> int:
@@ -16,7 +24,7 @@ def whole(settings: Mapping[str, Any], key: str, default: int | None = None, lim
     if value is None:
         raise CheckpointError(f"its configuration lacks {key}")
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
-        raise CheckpointError(f"its configuration says {key} = {value!r}, allowed are 1 to {limit}")
+        raise CheckpointError(f"its configuration says {key} = {shown(value)}, allowed are 1 to {limit}")
     return value
 
 
@@ -26,15 +34,16 @@ def real(settings: Mapping[str, Any], key: str, default: float) -> float:
     if value is None:
         value = default
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
-        raise CheckpointError(f"its configuration says {key} = {value!r}, allowed are positive numbers")
+        raise CheckpointError(f"its configuration says {key} = {shown(value)}, allowed are positive numbers")
     return float(value)
 
 
 def demand(settings: Mapping[str, Any], key: str, *allowed: Any) -> None:
     """Refuses a setting that asks for a computation which is not implemented; absent ones are at their default."""
     if key in settings and settings[key] not in allowed:
-        shown = " or ".join(repr(value) for value in allowed)
-        raise CheckpointError(f"its configuration says {key} = {settings[key]!r}, which is not implemented; served is {shown}")
+        served = " or ".join(map(repr, allowed))
+        asked = f"{key} = {shown(settings[key])}"
+        raise CheckpointError(f"its configuration says {asked}, which is not implemented; served is {served}")
 
 
 def checked(architecture: Architecture) -> Architecture:

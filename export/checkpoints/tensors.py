@@ -1,13 +1,16 @@
 """Raw tensors of a file and their mapping to canonical weights: found by name, checked for shape, read when asked for."""
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from export.checkpoint import CheckpointError
 
 Shape = tuple[int, ...]
+FP32_BYTES, SMALLEST_BYTES = 4, 0.5  # of a weight: as it is read, and as it may be served
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,9 @@ class Weights(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         source = self._sources[name]
-        weight = np.ascontiguousarray(source.arrange(*(self._tensors[raw].read() for raw in source.raw)), dtype=np.float32)
+        with np.errstate(all="ignore"):  # what is too large for fp32 becomes infinity
+            raw = [self._tensors[name].read() for name in source.raw]
+            weight = np.ascontiguousarray(source.arrange(*raw), dtype=np.float32)
         if not np.isfinite(weight).all():
             raise CheckpointError(
                 f"the checkpoint's tensor {' or '.join(source.raw)} holds NaN or infinity, so the training of this model failed"
@@ -49,6 +54,35 @@ class Weights(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._sources)
+
+
+def fitting(tensors: dict[str, RawTensor]) -> dict[str, RawTensor]:
+    """The tensors, if this machine could hold them. A file with holes may claim any size and take no place on the disk."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for name, tensor in tensors.items():
+        if prod(tensor.shape) * FP32_BYTES > memory:
+            raise CheckpointError(
+                f"its tensor {name} of shape {list(tensor.shape)} takes {_gib(prod(tensor.shape) * FP32_BYTES)}, "
+                f"this machine has {_gib(memory)}"
+            )
+    parameters = sum(prod(tensor.shape) for tensor in tensors.values())
+    if parameters * SMALLEST_BYTES > memory:
+        raise CheckpointError(f"its {parameters} weights take more than this machine's {_gib(memory)}, even at 4 bits each")
+    return tensors
+
+
+def check_places(places: Iterable[tuple[str, int, int]]) -> None:
+    """``(name, begin, end)`` of every tensor in a file: CheckpointError where two of them overlap."""
+    last, end = "", 0
+    for name, begin, until in sorted(places, key=lambda place: place[1:]):
+        if begin < end and begin < until:
+            raise CheckpointError(f"its tensors {last} and {name} overlap in the file, which is damaged")
+        if until > end:
+            last, end = name, until
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
 
 
 def map_weights(tensors: Mapping[str, RawTensor], sources: Mapping[str, Source], ignored: Callable[[str], bool]) -> Weights:
@@ -70,7 +104,9 @@ def is_tied(tensors: Mapping[str, RawTensor], head: str, embedding: str) -> bool
     """Whether the head is the embedding: absent from the file, or equal to it."""
     if head not in tensors or embedding not in tensors:
         return head not in tensors
-    return tensors[head].shape == tensors[embedding].shape and np.array_equal(tensors[head].read(), tensors[embedding].read())
+    return tensors[head].shape == tensors[embedding].shape and np.array_equal(
+        tensors[head].read(), tensors[embedding].read(), equal_nan=True
+    )
 
 
 def _listing(names: list[str]) -> str:

@@ -5,6 +5,7 @@ of build-nanogpt holds one such class, its GPTConfig. Each class the file names 
 and never called; functions, and classes of the standard library or of torch, are refused by name before anything is loaded.
 """
 
+import re
 import sys
 import zipfile
 from functools import partial
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.checkpoint import CheckpointError
-from export.checkpoints.tensors import RawTensor
+from export.checkpoints.settings import shown
+from export.checkpoints.tensors import RawTensor, fitting
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 NUMPY_VALUES = {
     f"numpy.{module}.multiarray.{name}" for module in ("core", "_core") for name in ("_reconstruct", "scalar", "_frombuffer")
 } | {"numpy.ndarray", "numpy.dtype", "numpy._core.numeric._frombuffer", "numpy.core.numeric._frombuffer"}
+PICKLE_LIMIT = 64 << 20  # bytes of everything but the tensors
+PREFIXES = re.compile(r"(_orig_mod\.|module\.)+")
 CONTAINERS = {"argparse.Namespace"}  # of the standard library, and holding nothing but fields
 
 
@@ -65,14 +69,17 @@ def state_dict(saved: dict[str, Any]) -> dict[str, "torch.Tensor"]:
         raise CheckpointError("it lacks `model`, the state dict that build-nanogpt and nanoGPT save")
     for name, tensor in model.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            raise CheckpointError(f"its `model` is no state dict: {name!r} is a {type(tensor).__name__}, not a tensor")
+            raise CheckpointError(f"its `model` is no state dict: {shown(name)} is a {type(tensor).__name__}, not a tensor")
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or not tensor.dtype.is_floating_point:
+            kind = f"a {tensor.layout} tensor of {tensor.dtype} on {tensor.device}"
+            raise CheckpointError(f"its tensor {name} is {kind}, served are plain ones of floating-point numbers")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise CheckpointError(f"its tensor {name} claims to be larger than its storage")
     return {_plain(name): tensor.detach() for name, tensor in model.items()}
 
 
 def raw_tensors(state: dict[str, "torch.Tensor"]) -> dict[str, RawTensor]:
-    return {name: RawTensor(tuple(tensor.shape), partial(_fp32, tensor)) for name, tensor in state.items()}
+    return fitting({name: RawTensor(tuple(tensor.shape), partial(_fp32, tensor)) for name, tensor in state.items()})
 
 
 def _fp32(tensor: "torch.Tensor") -> np.ndarray:
@@ -80,9 +87,7 @@ def _fp32(tensor: "torch.Tensor") -> np.ndarray:
 
 
 def _plain(name: str) -> str:
-    while name.startswith(("_orig_mod.", "module.")):
-        name = name.split(".", 1)[1]
-    return name
+    return PREFIXES.sub("", name, count=1) if PREFIXES.match(name) else name
 
 
 def _check_archive(path: Path) -> None:
@@ -93,6 +98,8 @@ def _check_archive(path: Path) -> None:
         raise CheckpointError("it is cut short or damaged: the end of its zip archive is missing") from exc
     if not any(entry.filename.endswith("/data.pkl") for entry in entries):
         raise CheckpointError("it is a zip archive, but not one that torch.save wrote")
+    if any(entry.filename.endswith("/data.pkl") and entry.file_size > PICKLE_LIMIT for entry in entries):
+        raise CheckpointError(f"its data.pkl is longer than {PICKLE_LIMIT} bytes, which no description of tensors is")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise CheckpointError("its archive is compressed, which torch.save never does")
 

@@ -267,6 +267,21 @@ def test_a_repository_that_cannot_be_written_is_one_sentence_and_exit_code_1(tmp
     assert "cannot be written" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_repository_that_is_a_bind_mount_of_the_same_file_system_is_written(tmp_path: Path) -> None:
+    """Names cannot be moved into it from outside, though it is the same device."""
+    script = (
+        "mkdir models && mount --bind models models && exec "
+        f"{sys.executable} -c 'from tests.export.test_repository import *; add_version(Repository(Path(\"models\")))'"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("NOT TESTED: nothing can be mounted here")
+    command = ["unshare", "--mount", "sh", "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert set(tree(tmp_path / "models")) == {f"{NAME}/config.pbtxt", f"{NAME}/1/model_card.json"}
+
+
 def test_a_failure_elsewhere_is_not_blamed_on_the_repository(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

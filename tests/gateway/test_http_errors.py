@@ -5,8 +5,9 @@ import logging
 import pytest
 
 from gateway import errors
-from gateway.body import BodyTooLarge
+from gateway.body import BodyTooLarge, RequestTimeout
 from gateway.error_responses import MethodNotAllowed, RouteNotFound, error_body, error_in_stream
+from gateway.http_protocol import BadHttp, HeadTooLarge, TooManyConnections
 
 TABLE = [
     # error, status, type of /generate, type and code of /v1
@@ -22,7 +23,11 @@ TABLE = [
     (errors.InternalError(), 500, "server_error", "server_error", None),
     (RouteNotFound("m"), 404, "invalid_request", "invalid_request_error", "not_found"),
     (MethodNotAllowed("m"), 405, "invalid_request", "invalid_request_error", "method_not_allowed"),
+    (RequestTimeout("m"), 408, "invalid_request", "invalid_request_error", "request_timeout"),
     (BodyTooLarge("m"), 413, "invalid_request", "invalid_request_error", None),
+    (BadHttp("m"), 400, "invalid_request", "invalid_request_error", "bad_http"),
+    (HeadTooLarge("m"), 431, "invalid_request", "invalid_request_error", "headers_too_large"),
+    (TooManyConnections("m"), 503, "server_error", "server_error", "too_many_connections"),
 ]
 
 

@@ -12,6 +12,7 @@ def test_an_empty_environment_gives_the_documented_defaults() -> None:
     assert settings.my_api_key == DEFAULT_API_KEY == "a_default_key_for_testing"
     assert (settings.triton_url, settings.model_name, settings.host, settings.port) == ("127.0.0.1:8001", None, "0.0.0.0", 5002)
     assert (settings.max_waiting, settings.prefill_chunk) == (256, 256)
+    assert (settings.drain_delay, settings.grace_period) == (0, 2)
     assert (settings.api_keys_file, settings.cors_origins, settings.log_format) == (None, ("*",), "text")
 
 
@@ -27,13 +28,61 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         "MAX_WAITING": "1",
         "PREFILL_CHUNK": "64",
         "RECOVERY_TIMEOUT": "5",
+        "QUEUE_TIMEOUT": "9",
+        "DRAIN_DELAY": "7",
+        "GRACE_PERIOD": "0",
         "API_KEYS_FILE": str(file),
         "CORS_ORIGINS": "https://chat.example, http://localhost:3000",
         "LOG_FORMAT": "json",
     }
-    origins = ("https://chat.example", "http://localhost:3000")
-    settings = Settings.from_environment(environment)
-    assert settings == Settings("密钥", "triton:9001", "gpt2", "127.0.0.1", 8080, 1, 64, 5, file, origins, "json")
+    assert Settings.from_environment(environment) == Settings(
+        my_api_key="密钥",
+        triton_url="triton:9001",
+        model_name="gpt2",
+        host="127.0.0.1",
+        port=8080,
+        max_waiting=1,
+        queue_timeout=9,
+        prefill_chunk=64,
+        recovery_timeout=5,
+        drain_delay=7,
+        grace_period=0,
+        api_keys_file=file,
+        cors_origins=("https://chat.example", "http://localhost:3000"),
+        log_format="json",
+    )
+
+
+def test_the_key_may_come_from_a_file(tmp_path: Path) -> None:
+    for content in ("密钥", "密钥\n", "密钥\r\n"):
+        (tmp_path / "key").write_bytes(content.encode())
+        assert Settings.from_environment({"MY_API_KEY_FILE": str(tmp_path / "key")}).my_api_key == "密钥"
+
+
+def test_the_key_comes_from_one_place() -> None:
+    with pytest.raises(SettingsError, match="^MY_API_KEY and MY_API_KEY_FILE are both set;"):
+        Settings.from_environment({"MY_API_KEY": "a", "MY_API_KEY_FILE": "b"})
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"a\nsecret", "is not printable"),
+        (b" secret", "is not printable or has spaces"),
+        (b"secret\xff", "is not UTF-8"),
+        (b"secret" * 1000, "has more than 4096 bytes"),
+    ],
+)
+def test_a_file_that_holds_no_key_is_refused_and_not_shown(tmp_path: Path, content: bytes | None, reason: str) -> None:
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SettingsError, match=f"^MY_API_KEY_FILE .*{reason}") as refused:
+        Settings.from_environment({"MY_API_KEY_FILE": str(file)})
+    assert "secret" not in str(refused.value)
 
 
 def test_beside_a_file_of_keys_there_is_no_default_key(tmp_path: Path) -> None:

@@ -2,7 +2,12 @@
 
 import os
 import re
+import shlex
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +15,9 @@ import pytest
 from serve import preflight
 from serve.preflight import PreflightError
 from serve.triton_server import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+NOBODY = 65534
 
 
 def test_a_free_port_is_good() -> None:
@@ -56,3 +64,70 @@ def test_a_second_start_with_the_same_port_is_refused_with_the_process_that_has_
             pass
     with preflight.held(run_dir, 5002):
         assert (run_dir / "supervisor.pid").read_text() == str(os.getpid())
+
+
+@contextmanager
+def without_rights() -> Iterator[None]:
+    """As a user who owns nothing here."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_directory_that_this_user_may_not_write_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    with without_rights(), pytest.raises(PreflightError, match="may not be written by this user: chown") as refused:
+        preflight.check_directory(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_in_the_place_of_a_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for directory in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(PreflightError, match="is no directory: move that file away"):
+            preflight.check_directory(directory)
+
+
+def test_a_good_directory_is_made_and_left_empty(tmp_path: Path) -> None:
+    preflight.check_directory(tmp_path / "new")
+    assert os.listdir(tmp_path / "new") == []
+
+
+def mounting_is_possible() -> bool:
+    command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    try:
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+REPOSITORY, SHARED = shlex.quote(str(ROOT / "model_repository")), "/dev/shm"
+CHECKOUT = shlex.quote(str(ROOT))
+READ_ONLY = "mount --bind {0} {0} && mount -o remount,bind,ro {0}"
+FULL = "mount -t tmpfs -o size=1m tmpfs {0}"
+MACHINES = {
+    "a full disk": (FULL.format(REPOSITORY), "the disk of .*model_repository is full .*: make room there"),
+    "a repository that is read-only": (READ_ONLY.format(REPOSITORY), "model_repository lies on a file system .* read-only"),
+    "a checkout that is read-only": (READ_ONLY.format(CHECKOUT), r"\.run lies on a file system .* read-only"),
+    "a full /dev/shm": (FULL.format(SHARED), "Triton needs 64 MiB in /dev/shm, 1 are free: remove files there"),
+    "a /dev/shm that is read-only": ("mount -t tmpfs -o ro tmpfs /dev/shm", "needs /dev/shm, which cannot be written"),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_bare_machine_is_told_what_to_do_in_one_sentence(machine: str) -> None:
+    """`python -m serve` where the machine really is like that, in a mount namespace of its own."""
+    if not mounting_is_possible():
+        pytest.skip("NOT TESTED: nothing can be mounted here (no CAP_SYS_ADMIN, or no unshare)")
+    mount, said = MACHINES[machine]
+    script = f"{mount} && cd {CHECKOUT} && exec {shlex.quote(sys.executable)} -m serve"
+    environment = os.environ | {"PORT": str(free_port())}
+    command = ["unshare", "--mount", "sh", "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert re.search(f"^tidegate: .*{said}", done.stderr) and len(done.stderr.splitlines()) == 1, done.stderr

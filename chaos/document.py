@@ -1,0 +1,36 @@
+"""The figures of the last runs in docs/reliability.md, between two comments: `python -m chaos --report`."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from bench import overload
+from chaos import report, soak
+from chaos.stack import ROOT
+
+DOCUMENT = ROOT / "docs" / "reliability.md"
+FIGURES = ROOT / ".run" / "chaos"  # where the runs leave them
+PLACE = re.compile(r"(?<=<!-- figures: made by `python -m chaos --report` -->\n).*?(?=<!-- end -->)", re.DOTALL)
+RUNS = {
+    "chaos": ("Faults", "make chaos", report.table),
+    "soak": ("Soak", "python -m chaos.soak --minutes 30", soak.table),
+    "overload": ("Overload", "python -m bench.overload", overload.table),
+}
+
+
+def write_figures(document: Path, figures: Path = FIGURES) -> None:
+    """Raises ValueError where the document has no place for them."""
+    text = document.read_text()
+    if len(PLACE.findall(text)) != 1:
+        raise ValueError(f"{document} has no place for the figures")
+    made = "\n\n".join(_section(name, figures / f"{name}.json") for name in RUNS)
+    document.write_text(PLACE.sub(lambda _: made + "\n", text))
+
+
+def _section(name: str, file: Path) -> str:
+    title, command, table = RUNS[name]
+    if not file.exists():
+        return f"### {title}\n`{command}` has not been run here."
+    told: dict[str, Any] = json.loads(file.read_text())
+    return f"### {title}\n`{told.get('command') or command}` {'passed' if told['good'] else 'FAILED'}.\n\n{table(told)}"

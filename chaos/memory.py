@@ -1,0 +1,58 @@
+"""What processes hold, sampled from /proc, and whether it grows."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+KIB = 1024
+
+
+@dataclass(frozen=True)
+class Sample:
+    at: float  # seconds since the beginning
+    rss: float  # MiB
+    pss: float  # MiB: what it shares is divided among those that share it
+    open_files: int
+    threads: int
+
+
+def sample(pid: int, at: float) -> Sample:
+    """Raises OSError where the process has ended."""
+    process = Path("/proc") / str(pid)
+    rolled_up = _kib(process / "smaps_rollup")
+    threads = next(line for line in (process / "status").read_text().splitlines() if line.startswith("Threads:"))
+    return Sample(
+        at=at,
+        rss=rolled_up["Rss"] / KIB,
+        pss=rolled_up["Pss"] / KIB,
+        open_files=len(os.listdir(process / "fd")),
+        threads=int(threads.split()[1]),
+    )
+
+
+def _kib(file: Path) -> dict[str, int]:
+    fields = [line.split() for line in file.read_text().splitlines()[1:]]
+    return {field[0].rstrip(":"): int(field[1]) for field in fields}
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A line through the second half of the samples, by least squares: the first half is warm-up."""
+
+    slope: float  # MiB a minute
+    error: float  # of the slope, MiB a minute: its standard error, as if the samples were independent
+    first: float  # MiB: the mean of the half's first quarter
+    last: float  # MiB: the mean of its last quarter
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> "Growth":
+        """There must be at least 8 samples."""
+        half = samples[len(samples) // 2 :]
+        minutes = np.array([one.at / 60 for one in half])
+        sizes = np.array([one.pss for one in half])
+        (slope, _), covariance = np.polyfit(minutes, sizes, 1, cov=True)
+        quarter = max(1, len(half) // 4)
+        return cls(float(slope), float(covariance[0, 0] ** 0.5), float(sizes[:quarter].mean()), float(sizes[-quarter:].mean()))

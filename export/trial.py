@@ -1,0 +1,120 @@
+"""`python -m export.trial`: reads a checkpoint in a process that may come to harm, before ours reads it.
+
+A file of a stranger can do what no check of ours would see in time: a pickle that makes a terabyte of one byte, a regular
+expression of a tokenizer or a chat template that never ends, bytes that crash a library. Here that ends in one sentence.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from export.checkpoint import CheckpointError
+
+ROOT = Path(__file__).resolve().parent.parent
+MEMORY = 1 << 30  # bytes of heap, besides what the size of the file accounts for
+CPU_SECONDS, WALL_SECONDS = 15, 120  # for a small file; reading from a slow disk takes no processor
+BYTES_A_SECOND = 50 << 20
+
+
+def try_out(checkpoint: Path, tokenizer: str | None, chat_template: str | None, *, cpu_seconds: int = CPU_SECONDS) -> None:
+    """CheckpointError where reading the checkpoint, encoding a text and rendering its chat template do not end well."""
+    size = _size(checkpoint)
+    heap = MEMORY + size + min(8 * size, _machine_memory() // 2)  # .pt files are mapped so that it counts as heap
+    limits = {"heap": heap, "cpu_seconds": cpu_seconds + size // BYTES_A_SECOND}
+    arguments = json.dumps({"checkpoint": str(checkpoint), "tokenizer": tokenizer, "chat_template": chat_template, **limits})
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "export.trial", arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with process:
+        try:
+            said, _ = process.communicate(timeout=WALL_SECONDS + size // BYTES_A_SECOND)
+        except subprocess.TimeoutExpired:
+            raise CheckpointError(f"{checkpoint}: reading it does not come to an end") from None
+        finally:
+            process.kill()
+    if process.returncode:
+        raise CheckpointError(said.decode(errors="replace").strip() or f"{checkpoint}: {_harm(process.returncode, heap)}")
+
+
+def _harm(status: int, heap: int) -> str:
+    """Of a process that could not say itself what came over it."""
+    if status == -signal.SIGXCPU:
+        return "reading it, or rendering its chat template, does not come to an end"
+    if status == -signal.SIGKILL:  # by the kernel, where memory runs out
+        return "reading it takes more memory than there is"
+    given = f"status {status} within {heap / 2**30:.1f} GiB of memory"
+    return f"reading it ended with {given}, so it is damaged or hostile"
+
+
+def _size(checkpoint: Path) -> int:
+    files = checkpoint.iterdir() if checkpoint.is_dir() else [checkpoint]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def main(arguments: str) -> int:
+    asked = json.loads(arguments)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (asked["cpu_seconds"], asked["cpu_seconds"] + 5))
+    path = asked["checkpoint"]
+    try:
+        _import(path)
+        heap = _heap() + asked["heap"]
+        resource.setrlimit(resource.RLIMIT_DATA, (heap, heap))
+        _read(path, asked["tokenizer"], asked["chat_template"])
+    except CheckpointError as refusal:
+        print(refusal)
+        return 1
+    except MemoryError:
+        print(f"{path}: reading it takes more memory than a checkpoint of its size can need")
+        return 1
+    return 0
+
+
+def _import(path: str) -> None:
+    """The libraries that reading takes: what they need is not the checkpoint's doing."""
+    for library in (
+        "export.checkpoints",
+        "export.verify",
+        *(["torch"] if Path(path).is_file() and zipfile.is_zipfile(path) else []),
+    ):
+        if importlib.util.find_spec(library):
+            importlib.import_module(library)
+
+
+def _heap() -> int:
+    """Bytes of this process that RLIMIT_DATA counts."""
+    found = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    return int(found[1]) * 1024 if found else 0
+
+
+def _read(path: str, tokenizer: str | None, chat_template: str | None) -> None:
+    from tokenizers import Tokenizer
+
+    from export.checkpoints import read
+    from export.tokenizers import guarded
+    from export.verify import text_windows
+
+    checkpoint = read(path, tokenizer=tokenizer, chat_template=chat_template)
+    with guarded(f"{path}: its tokenizer cannot be used"):
+        tokens = text_windows(checkpoint, checkpoint.architecture.context_length)
+        Tokenizer.from_str(checkpoint.tokenizer.tokenizer_json).decode(tokens[0].tolist())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
