@@ -124,7 +124,7 @@ class Engine:
 
     def _take_back(self, lane: Lane) -> None:
         for sequence in reversed(lane.texts.copy()):
-            lane.texts.remove(sequence)
+            lane.take_back(sequence)
             sequence.cached = 0
             self._queue.put_back(sequence)
 

@@ -61,11 +61,15 @@ class Lane:
         self._wake.set()
 
     def remove(self, sequence: Sequence) -> None:
-        """Takes a text out, ended or to be gone on with elsewhere; its slot is freed with the next step."""
+        """Takes a text out that has ended; its slot is freed with the next step."""
+        self.take_back(sequence)
+        self._changed()
+
+    def take_back(self, sequence: Sequence) -> None:
+        """Takes a text out that goes on elsewhere or ends with all others; Triton is told when it next answers."""
         self.texts.remove(sequence)
         self._release.append(sequence.id)
         self._wake.set()
-        self._changed()
 
     async def probe(self) -> None:
         """Raises BackendUnavailable unless Triton answered a real step within the last second, or answers one within the next.
