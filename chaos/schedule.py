@@ -66,4 +66,4 @@ def _fault(plan: Plan, kind: Kind, number: int, at: float, chance: random.Random
     if kind == "stall":
         return Fault(at, kind, number, luck, stalled=ENDLESS if number % 4 == 3 else stalled)
     kill = kind in ("kill of Triton", "kill of its stub")
-    return Fault(at, kind, number, luck, everywhere=kill and number % 4 == 3, early=kill and early)
+    return Fault(at, kind, number, luck, everywhere=kill and number % 4 == 1, early=kill and early)

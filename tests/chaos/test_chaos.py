@@ -10,7 +10,9 @@ from chaos.run import run
 from chaos.schedule import Plan
 from tests.logits import WIDER_VECTORS
 
-SHORT = Plan(seed=5, seconds=16, streams=8, kills=2, stub_kills=2, stalls=2, swaps=1, drains=1, disconnects=20, longest_stall=3)
+SHORT = Plan(
+    seed=5, seconds=8, streams=8, kills=2, stub_kills=1, stalls=1, swaps=1, drains=1, disconnects=20, longest_stall=3
+)  # the second kill is of both Tritons at once
 
 
 @pytest.fixture(scope="module")
