@@ -117,7 +117,7 @@ class Engine:
         prompt, context = len(request.prompt_tokens), self.model.context_length
         if prompt == 0:
             raise InvalidRequest(f"{request.prompt_field} has no token; it must hold at least one.", param=request.prompt_field)
-        if prompt >= context:
+        if prompt + min(request.max_tokens, 1) > context:
             raise ContextLengthExceeded(
                 f"{request.prompt_field} has {prompt} tokens; "
                 f"this model's context holds {context}, with at least one for the answer.",
@@ -147,7 +147,7 @@ class Engine:
             try:
                 answer = await self._backend.step(self.model, [row for _, row in batch], release)
                 self._note_answer()
-                self._deliver(batch, answer)
+                await self._deliver(batch, answer)
             except Exception as exc:
                 self._release = release + self._release
                 await self._recover(exc, began)
@@ -155,7 +155,7 @@ class Engine:
                 if batch and (answer.cached_length == NO_SLOT).all():
                     await asyncio.sleep(RETRY_PAUSE)
 
-    def _deliver(self, batch: list[tuple[Sequence, StepRow]], answer: StepAnswer) -> None:
+    async def _deliver(self, batch: list[tuple[Sequence, StepRow]], answer: StepAnswer) -> None:
         """Notes what is cached and appends a token to every sequence whose last token was computed."""
         ready = []
         place, full = 0, iter(answer.logits)
@@ -172,7 +172,11 @@ class Engine:
                 self._score(row, positions, answer)
             if sequence.missing == 0 and not sequence.ended:  # its reader may have left meanwhile
                 ready.append(positions[-1])
-        for position, token in zip(ready, choose(ready, answer), strict=True):
+        if any(position.sequence.has_grammar for position in ready):
+            tokens = await asyncio.to_thread(choose, ready, answer)  # grammars take their time: others are served meanwhile
+        else:
+            tokens = choose(ready, answer)
+        for position, token in zip(ready, tokens, strict=True):
             self._append(position, token, answer)
 
     def _append(self, position: Position, token: int, answer: StepAnswer) -> None:
