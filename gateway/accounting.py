@@ -13,11 +13,18 @@ from gateway.record import RequestRecord
 
 
 async def accounted(
-    request: Request, model: Model, prompt_tokens: int, max_tokens: int, deltas: AsyncGenerator[Delta, None]
+    request: Request,
+    model: Model,
+    prompt_tokens: int,
+    max_tokens: int,
+    deltas: AsyncGenerator[Delta, None],
+    *,
+    copies: int = 1,
 ) -> AsyncGenerator[Delta, None]:
     """``deltas``, while the caller's limits are held. Closing it closes them. Raises RateLimited before the first piece.
 
     ``prompt_tokens``: of all prompts of the request together; ``max_tokens``: of all answers together. Both are reserved.
+    ``copies``: answers to each prompt, next to each other.
     At the end what was not generated is given back; all of it where an error came before any text. A client that leaves
     has used its prompt, and what was generated.
     """
@@ -31,7 +38,7 @@ async def accounted(
             try:
                 async for delta in deltas:
                     reservation.spent += delta.tokens
-                    record.note(delta)
+                    record.note(delta, counts_cached=delta.index % copies == 0)
                     measured.note(delta)
                     yield delta
                 finished = True

@@ -242,13 +242,17 @@ class Models(TypedDict):
 
 
 class Load(TypedDict):
-    version: str
     running: int
     waiting: int
 
 
+class ModelLoad(Load):
+    version: str  # that takes new texts
+    older: dict[str, Load]  # versions that finish the texts they have begun
+
+
 class Loads(TypedDict):
-    models: dict[str, Load]
+    models: dict[str, ModelLoad]
 
 
 class Health(TypedDict):

@@ -79,8 +79,8 @@ async def require_api_key(request: Request) -> None:
     """Lets a request pass whose ``X-API-Key: KEY`` or ``Authorization: Bearer KEY`` is right; raises Unauthorized otherwise.
 
     Afterwards ``request.state.caller`` is the ApiKey and ``request.state.limits`` what it may still use. A POST is counted
-    here, whatever becomes of it: a mistake costs a request, as at OpenAI, but neither its body nor its prompt is looked at
-    once the minute's requests are used up. Raises RateLimited then.
+    here: a mistake costs a request, as at OpenAI (one that another limit refuses gets it back), and neither its body nor its
+    prompt is looked at once the minute's requests are used up. Raises RateLimited then.
     """
     scheme, _, bearer_token = request.headers.get("authorization", "").partition(" ")
     given = [request.headers.get("x-api-key", ""), bearer_token.strip() if scheme.lower() == "bearer" else ""]

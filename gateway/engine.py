@@ -172,7 +172,7 @@ class Engine:
         prompt, context = len(request.prompt_tokens), self.model.context_length
         if prompt == 0:
             raise InvalidRequest(f"{request.prompt_field} has no token; it must hold at least one.", param=request.prompt_field)
-        if prompt >= context:
+        if prompt + min(request.max_tokens, 1) > context:
             raise ContextLengthExceeded(
                 f"{request.prompt_field} has {prompt} tokens; "
                 f"this model's context holds {context}, with at least one for the answer.",

@@ -96,7 +96,7 @@ def _answer(request: Request, error: Exception) -> Response:
 def _answer_routing(request: Request, error: Exception) -> Response:
     """What the router itself refuses: an unknown path, a method that a path does not have."""
     assert isinstance(error, HTTPException)
-    allowed = (error.headers or {}).get("Allow", "")
+    allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))  # the router names them in any order
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and request.method == "OPTIONS":
         return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": f"{allowed}, OPTIONS"})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:

@@ -33,8 +33,8 @@ class SamplingParameters:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """``prompt_tokens`` fit into the model's context with at least one token to spare: the engine refuses them otherwise, in
-    the name of ``prompt_field``, the field of the request's body that they come from.
+    """``prompt_tokens`` fit into the model's context with at least one token to spare where one is to be generated: the engine
+    refuses them otherwise, in the name of ``prompt_field``, the field of the request's body that they come from.
 
     ``max_tokens`` may be 0 only together with ``prompt_logprobs``. ``seed``: the same seed gives the same text, alone or among
     others; None draws one. ``stop``: strings that end the text and are not part of it. Before ``min_tokens`` tokens neither

@@ -7,7 +7,7 @@ of a text, and its completion before its tokens run out.
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import llguidance
 import numpy as np
@@ -18,20 +18,31 @@ from gateway.tokenizer import Tokenizer
 PARAM = "response_format"
 WHITESPACE = r"\n? {0,12}"  # between JSON's parts: enough to indent; without a bound a hot model writes nothing else
 # Bounds of compilation and of a step, several times what ordinary schemas take. llguidance's own defaults allow seconds.
-LIMITS = llguidance.LLParserLimits(max_grammar_size=100_000, max_lexer_states=50_000, verbose_errors=False)
-# So that a text is whole when its tokens run out, its last STEERED tokens keep a way to its end within reach.
-STEERED = 512
-LONGEST_COMPLETION = 256  # tokens; a text that needs more to end may be cut off
-SEARCH_WORK = 1_000_000  # characters of the grammar × tokens of a completion: long grammars take longer a token
-LONGEST_GRAMMAR = 32_768  # characters, that a client may send; a mask then takes up to 15 ms
-RETRY_EVERY = 64  # tokens, where none was found
-SEARCHES = 4  # the later ones of at most GUESSES tokens, with at most LAST_TOKENS tried at each
-GUESSES, LAST_TOKENS = 32, 64
+LIMITS = llguidance.LLParserLimits(
+    max_grammar_size=100_000, max_lexer_states=10_000, initial_lexer_fuel=100_000, verbose_errors=False
+)
+# What a schema may not ask for itself, or bring in by another spelling: an escaped name would be an unknown property.
+JSON_RULES: Any = {
+    "whitespace_pattern": WHITESPACE,
+    "json_allowed_escapes": '"\\bfnrt',
+    "lenient": False,
+    "coerce_one_of": False,
+}
+# So that a text is whole when its tokens run out, a way to its end stays within reach of its last STEERED tokens.
+STEERED = 1024
+LONGEST_COMPLETION = 1024  # tokens; a text that needs more to end may be cut off
+# Of all searches of one text: masks × characters of the grammar, since long ones take longer a mask. Those of a regular
+# expression or a Lark grammar may all lie in one lexeme, and count tenfold.
+WORK, LEXEME = 20_000_000, 10
+CIRCLE = 3  # times that a search takes the same token before it tries others
 # What ends things, then what things are short with: tried in this order to complete a text in few tokens.
 CLOSERS = [b"}", b"]", b")", b'"', b":", b",", b"0", b"1", b"null", b"true", b"a", b"{", b"[", b" "]
 TEXT_CLOSERS = 3  # where in CLOSERS those begin that end free text
 FREE_TEXT = 1000  # where more tokens than these may follow, it is text within quotes, which only a quote ends
 NO_TOKEN = -1
+# What a client may send, in characters: a mask then takes some milliseconds at most.
+LONGEST_GRAMMAR = 8_192  # a regular expression, a Lark grammar, a string in a schema
+LONGEST_SCHEMA = 32_768
 
 
 @dataclass(frozen=True)
@@ -60,9 +71,12 @@ class GrammarCompiler:
             reason = str(exc)
         if reason:
             raise InvalidRequest(f"{PARAM}: this {grammar.kind} cannot be used: {reason[:300]}", param=PARAM)
-        compiled = Matcher(matcher, self._vocabulary, min(LONGEST_COMPLETION, SEARCH_WORK // max(1, len(grammar.text))))
+        compiled = Matcher(
+            matcher, self._vocabulary, _Work(len(grammar.text) * (LEXEME if grammar.kind in ("regex", "lark") else 1))
+        )
         if not compiled.complete and not compiled.copy().allowed().any():
             raise InvalidRequest(f"{PARAM}: this model's vocabulary has no token that it could begin with.", param=PARAM)
+        compiled.find_way()
         return compiled
 
     @cached_property
@@ -89,18 +103,39 @@ class _Vocabulary:
     single_bytes: list[int]
 
 
-class Matcher:
-    """The state of one text. Its own end token, which no model has, is the last bit of llguidance's mask."""
+class _Work:
+    """How much searching a text may still do: counted, not timed, so that the same seed gives the same text."""
 
-    def __init__(self, matcher: llguidance.LLMatcher, vocabulary: _Vocabulary, longest_completion: int) -> None:
-        self._matcher, self._vocabulary, self._longest_completion = matcher, vocabulary, longest_completion
+    def __init__(self, characters: int) -> None:
+        self.characters = max(characters, 100)
+        self.left = WORK
+
+    def take(self) -> bool:
+        """Whether one more mask may be computed."""
+        self.left -= self.characters
+        return self.left >= 0
+
+
+class Matcher:
+    """The state of one text. Its own end token, which no model has, is the last bit of llguidance's mask.
+
+    Slow beside a step where the grammar is long, and mostly outside of Python's lock: to be asked in a thread.
+    """
+
+    def __init__(
+        self, matcher: llguidance.LLMatcher, vocabulary: _Vocabulary, work: _Work, way: list[int] | None = None
+    ) -> None:
+        self._matcher, self._vocabulary, self._work = matcher, vocabulary, work
         self._mask = np.zeros(vocabulary.size // 32 + 1, np.int32)  # a bit a token, and the end
-        self._way: list[int] | None = None  # tokens that complete the text from here, if any are known
-        self._searched = False  # whether they were looked for
+        self._way = way  # tokens that complete the text from here, if any are known
 
     def copy(self) -> "Matcher":
-        """The same state, to be gone on with apart. What is known of its completion stays behind."""
-        return Matcher(self._matcher.deep_copy(), self._vocabulary, self._longest_completion)
+        """The same state as a text of its own."""
+        return Matcher(self._matcher.deep_copy(), self._vocabulary, _Work(self._work.characters), self._way)
+
+    def find_way(self) -> None:
+        """Looks for a completion once, so that the texts that begin here know one."""
+        self._way = self.completion(LONGEST_COMPLETION)
 
     @property
     def complete(self) -> bool:
@@ -125,65 +160,73 @@ class Matcher:
         """Takes ``token``, which is allowed, and returns it, unless the text could then not be completed within ``left`` − 1
         more tokens: then one that leads to its completion instead.
 
-        An end token is returned and not taken. Where no completion is known at all, the model's choice stands.
+        An end token is returned and not taken. Where no completion is known that is short enough, the model's choice stands.
         """
-        end_tokens = self._vocabulary.end_tokens
-        if left > STEERED:
-            self._way = None
-        elif self._way is None and (not self._searched or left % RETRY_EVERY == 0):
-            self._way, self._searched = self.completion(min(left, self._longest_completion)), True
-        if self._way is not None and token not in end_tokens:
+        if token in self._vocabulary.end_tokens:
+            return token
+        if self._way is not None:
             token = self._steer(token, self._way, left)
-        if token not in end_tokens:
+        if token not in self._vocabulary.end_tokens:
             self._matcher.consume_token(token)
         return token
 
     def _steer(self, token: int, way: list[int], left: int) -> int:
         """The token to take from a state that ``way`` completes; keeps a way from the state after it."""
-        after = self.copy()
+        after = self._branch()
         after._matcher.consume_token(token)
-        if len(way) < left and after._completed_by(way):  # what completed the text before mostly does so still
+        self._way = self._rest_of(way, token)
+        if self._way is None and len(way) < left and after._completed_by(way):
+            self._way = way  # what completed the text before mostly does so still
+        if self._way is None:
+            self._way = after.completion(min(left - 1, LONGEST_COMPLETION))
+        if self._way is not None or left > STEERED or len(way) > left:
             return token
-        self._way = after.completion(min(left - 1, self._longest_completion))
-        if self._way is not None:
-            return token
-        if way:
-            token, *self._way = way
-        elif self._vocabulary.end_tokens:
-            token = self._vocabulary.end_tokens[0]
+        if not way:  # it may end here, and nothing else leads to an end
+            return self._vocabulary.end_tokens[0] if self._vocabulary.end_tokens else token
+        token, *self._way = way
         return token
 
+    def _rest_of(self, way: list[int], token: int) -> list[int] | None:
+        """What remains of a way when its beginning was taken, in whatever tokens. None where it was not."""
+        if way and way[0] == token:
+            return way[1:]
+        trie = self._vocabulary.trie
+        whole, taken = trie.decode_bytes(way), trie.decode_bytes([token])
+        rest = trie.tokenize_bytes(whole[len(taken) :]) if way and whole.startswith(taken) else None
+        return rest if rest is not None and len(rest) < len(way) else None
+
+    def _branch(self) -> "Matcher":
+        """The same state, to try something: it counts as this text's work."""
+        return Matcher(self._matcher.deep_copy(), self._vocabulary, self._work)
+
     def completion(self, limit: int) -> list[int] | None:
-        """Few tokens after which the text may end; None where none are found within ``limit``.
+        """Few tokens after which the text may end; None where none are found within ``limit`` tokens and the text's work.
 
-        The first search takes what usually ends things; where that leads round in circles, as in `[a-f]+x`, tokens that would
-        end the text at once are looked for, and chance leads on. The same state always gives the same answer.
+        The search takes what is forced, else what usually ends things; where that leads round in circles, as in `[a-f]+x`, a
+        token that would end the text at once or the one that it has not taken for longest. The same state always gives the
+        same answer.
         """
-        for search in range(SEARCHES):
-            way = self._search(min(limit, GUESSES), np.random.default_rng(search)) if search else self._search(limit)
-            if way is not None:
-                return way
-        return None
-
-    def _search(self, limit: int, chance: np.random.Generator | None = None) -> list[int] | None:
-        state = self.copy()
+        state = self._branch()
         way: list[int] = []
         while not state._matcher.is_accepting():
-            if len(way) >= limit:
+            forced = self._vocabulary.trie.tokenize_bytes(state._matcher.compute_ff_bytes())
+            if len(way) + max(1, len(forced)) > limit or not self._work.take():
                 return None
-            way.append(state._short_step(chance))
-            state._matcher.consume_token(way[-1])
+            taken = forced[: state._matcher.try_consume_tokens(forced)] if forced else []
+            if not taken:
+                taken = [state._short_step(way)]
+                state._matcher.consume_tokens(taken)
+            way += taken
         return way
 
-    def _short_step(self, chance: np.random.Generator | None) -> int:
+    def _short_step(self, way: list[int]) -> int:
         allowed = self.allowed()
-        if chance is not None:
-            singles = [token for token in self._vocabulary.single_bytes if allowed[token]]
-            last = next((token for token in singles[:LAST_TOKENS] if self._completed_by([token])), None)
-            if last is not None:
-                return last
-            if chance.random() < 0.3:
-                return int(chance.choice(np.flatnonzero(allowed)))
+        if len(way) >= CIRCLE and len(set(way[-CIRCLE:])) == 1:
+            others = [token for token in self._vocabulary.single_bytes if allowed[token] and token != way[-1]]
+            if others:
+                last_taken = {token: place for place, token in enumerate(way)}
+                longest_ago = min(others, key=lambda token: last_taken.get(token, -1))
+                return next((token for token in others if self._completed_by([token])), longest_ago)
         closers = self._vocabulary.closers[TEXT_CLOSERS if allowed.sum() > FREE_TEXT else 0 :]
         return next((token for token in closers if token != NO_TOKEN and allowed[token]), int(allowed.argmax()))
 
@@ -200,7 +243,7 @@ def _source(grammar: Grammar) -> str:
         case "lark":
             return llguidance.LLMatcher.grammar_from_lark(grammar.text)
     schema = grammar.text if grammar.kind == "json_schema" else json.dumps({"type": "object"})
-    return llguidance.LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_pattern": WHITESPACE})
+    return llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=JSON_RULES)
 
 
 class _Tokens:

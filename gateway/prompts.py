@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from gateway.body import echo
 from gateway.errors import InvalidRequest
 from gateway.model import Model
 from gateway.schemas.messages import Message
@@ -39,5 +40,5 @@ def require_tokens(model: Model, tokens: list[int], param: str) -> None:
     """Raises InvalidRequest where one is not in the model's vocabulary."""
     wrong = next((token for token in tokens if not 0 <= token < model.vocabulary_size), None)
     if wrong is not None:
-        message = f"{param} names token {wrong}; this model's tokens are 0 to {model.vocabulary_size - 1}."
+        message = f"{param} names token {echo(wrong)}; this model's tokens are 0 to {model.vocabulary_size - 1}."
         raise InvalidRequest(message, param=param)

@@ -29,10 +29,12 @@ class RequestRecord:
     def begin_generation(self, model: str, prompt_tokens: int) -> None:
         self.model, self.prompt_tokens, self.cached_tokens, self.completion_tokens = model, prompt_tokens, 0, 0
 
-    def note(self, delta: Delta) -> None:
-        """After ``begin_generation``. Several answers to one prompt find it in the cache each, but it counts once."""
+    def note(self, delta: Delta, *, counts_cached: bool) -> None:
+        """After ``begin_generation``. ``counts_cached``: not for further answers to one prompt, which find it in the cache that
+        the first has just filled."""
         assert self.prompt_tokens is not None and self.cached_tokens is not None and self.completion_tokens is not None
-        self.cached_tokens = min(self.prompt_tokens, self.cached_tokens + delta.cached_tokens)
+        if counts_cached:
+            self.cached_tokens += delta.cached_tokens
         self.completion_tokens += delta.tokens
         if self.first_token is None and delta.tokens:
             self.first_token = time.monotonic()

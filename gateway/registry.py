@@ -8,6 +8,7 @@ says so; silence, or an answer that lacks a model for a moment, changes nothing,
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.body import echo
@@ -68,11 +69,14 @@ class Registry:
         """MODEL_NAME, else the first model: it stays the same for as long as it is served."""
         return self._settings.model_name or self._first
 
-    def engine(self, name: str | None = None) -> Engine:
-        """The newest version of a model; None and the alias mean the default model. Raises ModelNotFound: what there is."""
+    def engine(self, name: str | None = None, *, told: Callable[[str], bool] = lambda name: True) -> Engine:
+        """The newest version of a model; None and the alias mean the default model.
+
+        Raises ModelNotFound, which names those that there are and that ``told`` lets be named.
+        """
         wanted = self.default_name if name is None or name == DEFAULT_MODEL_ALIAS else name
         if wanted not in self._newest:
-            there_are = ", ".join(sorted(self._newest)) or "none"
+            there_are = ", ".join(sorted(filter(told, self._newest))) or "none"
             raise ModelNotFound(f"There is no model {echo(wanted)}; the models here: {there_are}.", param="model")
         return self._served[wanted, self._newest[wanted]].engine
 

@@ -67,6 +67,10 @@ class Sequence:
         return self._always_full_logits or self._grammar is not None or self._held_open
 
     @property
+    def has_grammar(self) -> bool:
+        return self._grammar is not None
+
+    @property
     def scoring(self) -> bool:
         """Whether the log-probabilities of its prompt are asked for and not all known."""
         return self.request.prompt_logprobs and len(self._prompt_logprobs) < len(self.request.prompt_tokens)

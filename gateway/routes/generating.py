@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from fastapi import Request
@@ -17,6 +18,9 @@ from gateway.routes.models import engine_for
 from gateway.schemas import SamplingBody
 from gateway.streaming import EventStream, complete
 from gateway.writers.common import Writer
+
+# Large grammars take seconds to compile: one at a time, so that a core is left for everything else.
+COMPILING = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar")
 
 Tokenize = Callable[[Model], list[list[int]]]
 
@@ -35,13 +39,13 @@ async def begin(request: Request, body: SamplingBody, tokenize: Tokenize) -> Tex
     """Raises what is wrong with the model's name, the prompts or the grammar; other errors come with the first piece."""
     engine = engine_for(request, body.model)
     model = engine.model
-    owner = request.state.caller.name
-    # A megabyte of text or a large grammar takes a second.
-    asked = await asyncio.to_thread(_requests, model, body, tokenize, owner)
+    matcher = await asyncio.get_running_loop().run_in_executor(COMPILING, _matcher, model, body)
+    asked = await asyncio.to_thread(_requests, model, body, tokenize, matcher)  # a megabyte of text takes a second
+    asked = [replace(one, owner=request.state.caller.name) for one in asked]
     texts = [text for one in asked for text in several(one, body.copies)]
     prompts = [one.prompt_tokens for one in asked]
     longest = sum(min(text.max_tokens, max(0, model.context_length - len(text.prompt_tokens))) for text in texts)
-    deltas = accounted(request, model, sum(map(len, prompts)), longest, generate_all(engine, texts))
+    deltas = accounted(request, model, sum(map(len, prompts)), longest, generate_all(engine, texts), copies=body.copies)
     return Texts(model, prompts, body.copies, deltas)
 
 
@@ -53,10 +57,9 @@ async def respond(
     return JSONResponse(writer.whole(await complete(request, texts.deltas, len(texts.prompts) * texts.copies)))
 
 
-def _requests(model: Model, body: SamplingBody, tokenize: Tokenize, owner: str) -> list[GenerationRequest]:
+def _requests(model: Model, body: SamplingBody, tokenize: Tokenize, matcher: Matcher | None) -> list[GenerationRequest]:
     """One a prompt."""
-    matcher = _matcher(model, body)
-    return [replace(body.generation(tokens, matcher), owner=owner) for tokens in tokenize(model)]
+    return [body.generation(tokens, matcher) for tokens in tokenize(model)]
 
 
 def _matcher(model: Model, body: SamplingBody) -> Matcher | None:

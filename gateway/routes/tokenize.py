@@ -3,7 +3,8 @@
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic_core import to_json
 
 from gateway.answers import Detokenized, Tokens
 from gateway.auth import require_api_key
@@ -16,16 +17,11 @@ from gateway.schemas import DetokenizeBody, TokenizeBody
 router = APIRouter(dependencies=[Depends(require_api_key)])
 
 
-@router.post("/tokenize", response_model=None)
-async def tokenize(request: Request, body: Annotated[TokenizeBody, Depends(json_body(TokenizeBody))]) -> Tokens:
+@router.post("/tokenize")
+async def tokenize(request: Request, body: Annotated[TokenizeBody, Depends(json_body(TokenizeBody))]) -> Response:
     model = engine_for(request, body.model).model
-    tokens = await asyncio.to_thread(_tokens, model, body)
-    return {
-        "count": len(tokens),
-        "max_model_len": model.context_length,
-        "tokens": tokens,
-        "token_strs": [model.tokenizer.token_text(token) for token in tokens] if body.return_token_strs else None,
-    }
+    answer = await asyncio.to_thread(_tokenized, model, body)  # of a megabyte: seconds
+    return Response(answer, media_type="application/json")
 
 
 @router.post("/detokenize", response_model=None)
@@ -34,6 +30,17 @@ async def detokenize(request: Request, body: Annotated[DetokenizeBody, Depends(j
     model = engine_for(request, body.model).model
     require_tokens(model, body.tokens, "tokens")
     return {"prompt": await asyncio.to_thread(model.tokenizer.decode, body.tokens, skip_special_tokens=False)}
+
+
+def _tokenized(model: Model, body: TokenizeBody) -> bytes:
+    tokens = _tokens(model, body)
+    answer: Tokens = {
+        "count": len(tokens),
+        "max_model_len": model.context_length,
+        "tokens": tokens,
+        "token_strs": [model.tokenizer.token_text(token) for token in tokens] if body.return_token_strs else None,
+    }
+    return to_json(answer)
 
 
 def _tokens(model: Model, body: TokenizeBody) -> list[int]:

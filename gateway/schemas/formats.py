@@ -1,12 +1,13 @@
 """``response_format``: what form a text must have, and the grammar that it then follows."""
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from gateway.errors import InvalidRequest
-from gateway.grammar import LONGEST_GRAMMAR, Grammar
+from gateway.grammar import LONGEST_GRAMMAR, LONGEST_SCHEMA, Grammar
 from gateway.schemas.base import AnyString, Flag, OpenAIBody
 
 NAME = Field(pattern="^[a-zA-Z0-9_-]{1,64}$", description="a string of 1 to 64 letters, digits, underscores and dashes")
@@ -14,7 +15,7 @@ GrammarText = Annotated[
     str | None,
     Field(min_length=1, max_length=LONGEST_GRAMMAR, description=f"a string of 1 to {LONGEST_GRAMMAR} characters"),
 ]
-SCHEMA = Field(alias="schema", description=f"a JSON schema, an object of at most {LONGEST_GRAMMAR} characters")
+SCHEMA = Field(alias="schema", description=f"a JSON schema, an object of at most {LONGEST_SCHEMA} characters")
 FORMS = '"text", "json_object", "json_schema", "regex" or "grammar"'
 
 
@@ -68,8 +69,12 @@ class _Format(OpenAIBody):
     def _schema_text(self, path: str) -> str:
         name, schema = self._schema()
         text = json.dumps(schema, ensure_ascii=False)
-        if len(text) > LONGEST_GRAMMAR:
-            message = f"{path}.{name} has {len(text)} characters; at most {LONGEST_GRAMMAR} are accepted."
+        if len(text) > LONGEST_SCHEMA:
+            message = f"{path}.{name} has {len(text)} characters; at most {LONGEST_SCHEMA} are accepted."
+            raise InvalidRequest(message, param=f"{path}.{name}")
+        longest = max(map(len, re.findall(r'"(?:[^"\\]|\\.)*"', text)), default=0)
+        if longest > LONGEST_GRAMMAR:
+            message = f"{path}.{name} has a string of {longest} characters; at most {LONGEST_GRAMMAR} are accepted."
             raise InvalidRequest(message, param=f"{path}.{name}")
         return text
 

@@ -19,6 +19,7 @@ class CompletionWriter:
         self._body, self._texts = body, texts
         self._identity = Identity.new("cmpl-", model)
         self._tally = Tally(prompts, body.copies)
+        self._special = set(model.tokenizer.special_tokens)  # an answer's text leaves them out
         # Where the next token of a text begins, in characters from the beginning of its prompt.
         self._offset: dict[int, int] = defaultdict(int)
         if not body.echo:
@@ -46,8 +47,7 @@ class CompletionWriter:
         """``first``: nothing of this text was told before, so an echo of the prompt comes with it."""
         logprobs = None
         if self._body.logprobs is not None:
-            echoed = piece.prompt_logprobs if self._body.echo else ()
-            logprobs = self._logprobs(piece.index, echoed + piece.logprobs)
+            logprobs = self._logprobs(piece.index, piece.prompt_logprobs if self._body.echo else (), piece.logprobs)
         return {
             "index": piece.index,
             "text": self._texts[piece.index // self._body.copies] + piece.text if self._body.echo and first else piece.text,
@@ -55,12 +55,15 @@ class CompletionWriter:
             "finish_reason": piece.finish_reason,
         }
 
-    def _logprobs(self, index: int, tokens: tuple[TokenLogprob, ...]) -> CompletionLogprobs:
-        offsets = []
-        for token in tokens:
-            begins_inside = len(token.bytes) > 0 and _is_continuation(token.bytes[0])
+    def _logprobs(
+        self, index: int, echoed: tuple[TokenLogprob, ...], generated: tuple[TokenLogprob, ...]
+    ) -> CompletionLogprobs:
+        tokens, offsets = echoed + generated, []
+        for place, token in enumerate(tokens):
+            shown = b"" if place >= len(echoed) and token.token in self._special else token.bytes
+            begins_inside = len(shown) > 0 and _is_continuation(shown[0])
             offsets.append(self._offset[index] - begins_inside)
-            self._offset[index] += sum(not _is_continuation(byte) for byte in token.bytes)
+            self._offset[index] += sum(not _is_continuation(byte) for byte in shown)
         return {
             "tokens": [_name(token) for token in tokens],
             "token_logprobs": [None if token.logprob is None else finite(token.logprob) for token in tokens],

@@ -16,6 +16,7 @@ from serve.triton_server import TritonServer
 from tests.conftest import TINY
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop")]
+described: list[Model] = []
 PROMPT = np.random.default_rng(5).integers(0, 50257, 60).astype(np.int32)
 OTHER = np.random.default_rng(6).integers(0, 50257, 60).astype(np.int32)
 
@@ -30,8 +31,15 @@ def row(sequence_id: int, past: int, tokens: np.ndarray, limit: int = 4096, logi
     return StepRow(sequence_id, past, tokens, limit, logits, full)
 
 
+async def tiny(client: TritonClient) -> Model:
+    """Described once: every Triton of these tests has loaded the same export."""
+    if not described:
+        described.append(await client.describe(TINY))
+    return described[0]
+
+
 async def step(client: TritonClient, *rows: StepRow, release: tuple[int, ...] = ()) -> StepAnswer:
-    return await client.step(TINY, list(rows), list(release))
+    return await client.step(await tiny(client), list(rows), list(release))
 
 
 async def whole(client: TritonClient, tokens: np.ndarray, logits: int = 1) -> StepAnswer:
@@ -129,7 +137,7 @@ async def test_a_finished_sequence_serves_as_prefix_of_the_next(client: TritonCl
     await step(client, row(1, 0, start), release=())
     await step(client, release=(1,))
     answer = await step(client, row(2, 0, np.concatenate([start, OTHER]), limit=1))
-    assert answer.cached_length.tolist() == [51]  # 50 found, 1 computed
+    assert (answer.cached_length.tolist(), answer.reused_length.tolist()) == ([51], [50])  # 50 found, 1 computed
     answer = await step(client, row(2, 51, OTHER[1:]))
     assert_same(answer, await whole(client, np.concatenate([start, OTHER])))
     await step(client, release=(2,))
@@ -162,7 +170,7 @@ async def test_full_pool_says_so_and_serves_the_rest(start_triton: Callable[...,
 async def test_bad_step_is_invalid_argument_and_harms_no_other(client: TritonClient, bad: StepRow, field: str) -> None:
     await step(client, row(1, 0, PROMPT[:40]))
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await client._stub.ModelInfer(step_request(TINY, [row(1, 40, PROMPT[40:41]), bad], []))
+        await client._stub.ModelInfer(step_request(await tiny(client), [row(1, 40, PROMPT[40:41]), bad], []))
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert refused.value.details().startswith(f"{field}: ")
     assert_same(await step(client, row(1, 40, PROMPT[40:41])), await whole(client, PROMPT[:41]))
@@ -170,7 +178,7 @@ async def test_bad_step_is_invalid_argument_and_harms_no_other(client: TritonCli
 
 
 async def test_wrong_type_is_invalid_argument(client: TritonClient) -> None:
-    request = step_request(TINY, [row(8, 0, PROMPT)], [])
+    request = step_request(await tiny(client), [row(8, 0, PROMPT)], [])
     tokens = next(tensor for tensor in request.inputs if tensor.name == "tokens")
     tokens.datatype = "INT64"
     with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -184,7 +192,8 @@ async def test_steps_of_many_gateways_at_once_each_get_their_own_answer(triton: 
     clients = [TritonClient(triton.grpc_address) for _ in prompts]
     try:
         for _ in range(5):
-            bad = clients[0]._stub.ModelInfer(step_request(TINY, [row(50, 0, np.array([-1], np.int32))], []))
+            wrong = row(50, 0, np.array([-1], np.int32))
+            bad = clients[0]._stub.ModelInfer(step_request(await tiny(clients[0]), [wrong], []))
             steps = [step(client, row(100 + n, 0, prompts[n])) for n, client in enumerate(clients)]
             refused, *answers = await asyncio.gather(bad, *steps, return_exceptions=True)
             assert isinstance(refused, grpc.aio.AioRpcError) and refused.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -198,7 +207,8 @@ async def test_steps_of_many_gateways_at_once_each_get_their_own_answer(triton: 
 
 
 async def test_empty_request_is_a_step_of_nothing(client: TritonClient) -> None:
+    request = step_request(await tiny(client), [], [])
     answer = await client._stub.ModelInfer(
-        pb.ModelInferRequest(model_name=TINY, inputs=step_request(TINY, [], []).inputs[:1], raw_input_contents=[b""])
+        pb.ModelInferRequest(model_name=TINY, inputs=request.inputs[:1], raw_input_contents=[b""])
     )
     assert list(answer.outputs[0].shape) == [1, 0]

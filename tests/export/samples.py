@@ -263,11 +263,13 @@ def _llama(seed: int, **config: Any) -> LlamaForCausalLM:
 
 
 def _drawn(model: nn.Module, seed: int) -> Any:
+    """Nothing of what the modules drew for themselves stays: the same seed always gives the same model."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             spread = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(spread * 0.85 / parameter.shape[1] ** 0.5 if parameter.ndim == 2 else parameter + 0.2 * spread)
+            mean = 1.0 if name.endswith("weight") else 0.0  # of a norm's weight, or of a bias
+            parameter.copy_(spread * 0.85 / parameter.shape[1] ** 0.5 if parameter.ndim == 2 else mean + 0.2 * spread)
     return model.eval()
 
 

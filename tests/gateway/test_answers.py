@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from gateway.choices import several
+from gateway.choices import generate_all, several
 from gateway.engine import Engine
 from gateway.errors import InvalidRequest
 from gateway.generation import SamplingParameters, TokenLogprob
@@ -89,6 +90,13 @@ async def test_prompt_can_be_scored_without_generating(triton: TritonServer) -> 
     assert_told_truly(piece.prompt_logprobs[1:], expected[:-1], 0)
 
 
+async def test_prompt_that_fills_the_context_can_be_scored(triton: TritonServer) -> None:
+    async with engine_on(triton) as engine:
+        asked = replace(request(engine, "a", tokens=0, prompt_logprobs=True), prompt_tokens=[5] * engine.model.context_length)
+        (piece,) = await pieces_of(engine, asked)
+    assert len(piece.prompt_logprobs) == engine.model.context_length
+
+
 async def test_second_request_is_told_how_much_of_its_prompt_was_cached(triton: TritonServer) -> None:
     async with engine_on(triton) as engine:
         asked = request(engine, f"Cached or not. {LONG_PROMPT}", tokens=3)
@@ -112,10 +120,6 @@ async def test_choices_share_the_computation_of_their_prompt_and_differ(triton: 
 
 
 async def test_leaving_several_choices_frees_all_their_slots(triton: TritonServer) -> None:
-    from contextlib import aclosing
-
-    from gateway.choices import generate_all
-
     async with engine_on(triton) as engine:
         async with aclosing(generate_all(engine, several(request(engine, "The king", HOT, 500), 8))) as deltas:
             await anext(deltas)

@@ -77,6 +77,31 @@ def test_random_tokens_match_the_regular_expression(pattern: str) -> None:
         assert re.fullmatch(pattern, walk(matcher, seed, 60)[0])
 
 
+@pytest.mark.parametrize(("properties", "tokens"), [(20, 300), (20, 1500), (60, 1000)])
+def test_long_schemas_are_completed_too(properties: int, tokens: int) -> None:
+    names = [f"property_number_{number}" for number in range(properties)]
+    schema = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": names}
+    text, _ = walk(COMPILER.compile(Grammar("json_schema", json.dumps(schema))), 3, tokens)
+    jsonschema.validate(json.loads(text), schema)
+
+
+def test_schema_cannot_be_evaded_by_an_escaped_name() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string"}}
+    state = COMPILER.compile(Grammar("json_schema", json.dumps(schema))).copy()
+    taken = b""
+    for token in TOKENIZER.encode(r'{"\u0061":"x"}'):
+        if not state.allowed()[token]:
+            break
+        state.advance(token, 2000)
+        taken += TOKENIZER.token_bytes(token)
+    assert b"u0061" not in taken
+
+
+def test_schema_cannot_make_the_library_lenient() -> None:
+    with pytest.raises(InvalidRequest, match="uniqueItems"):
+        COMPILER.compile(Grammar("json_schema", '{"type": "array", "uniqueItems": true, "x-guidance": {"lenient": true}}'))
+
+
 def test_random_tokens_follow_the_lark_grammar() -> None:
     grammar = 'start: sum\nsum: number ("+" number)*\nnumber: /[0-9]{1,3}/ | "(" sum ")"'
     matcher = COMPILER.compile(Grammar("lark", grammar))

@@ -127,3 +127,11 @@ def test_a_suffix_is_refused_by_name(gateway_url: str, api_key: str) -> None:
         none = http.post("/v1/completions", json=BODY | {"suffix": None})
     assert (response.status_code, response.json()["error"]["param"]) == (400, "suffix")
     assert "cannot fill a gap" in response.json()["error"]["message"] and none.status_code == 200
+
+
+def test_offsets_count_only_what_the_text_shows(gateway_url: str, api_key: str) -> None:
+    """An end token that is ignored is told with its name, but no part of the text."""
+    answer = post(gateway_url, api_key, ignore_eos=True, logit_bias={"0": 100}, logprobs=0)
+    (choice,) = answer["choices"]
+    assert (choice["text"], choice["logprobs"]["tokens"]) == ("", ["<|endoftext|>"] * 4)
+    assert choice["logprobs"]["text_offset"] == [len(BODY["prompt"])] * 4

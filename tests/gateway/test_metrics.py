@@ -120,9 +120,21 @@ def test_two_applications_in_a_process_do_not_mix() -> None:
     record.begin_generation(TINY, prompt_tokens=3)
     measured = GenerationMetrics(one, TINY, record)
     delta = Delta("text", 2, "stop", cached_tokens=1)
-    record.note(delta)
+    record.note(delta, counts_cached=True)
     measured.note(delta)
     measured.end(finished=True)
     assert value(one.exposition("")[0].decode(), "generation_tokens_total", model=TINY) == 2
     assert value(one.exposition("")[0].decode(), "cached_prompt_tokens_total", model=TINY) == 1
     assert value(other.exposition("")[0].decode(), "generation_tokens_total") == 0
+
+
+def test_answers_to_one_prompt_count_what_was_cached_of_it_once(metered: Metered) -> None:
+    prompt = f"Counted once. {'All that glitters is not gold. ' * 8}"
+    body = {"model": TINY, "prompt": prompt, "n": 4, "max_tokens": 2, "temperature": 0}
+    for _ in range(2):
+        before = metered.value("cached_prompt_tokens_total", model=TINY)
+        with client(metered.url, metered.key) as http:
+            usage = http.post("/v1/completions", json=body).json()["usage"]
+        counted = metered.value("cached_prompt_tokens_total", model=TINY) - before
+        assert counted == usage["prompt_tokens_details"]["cached_tokens"]
+    assert 0 < counted < usage["prompt_tokens"]
