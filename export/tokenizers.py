@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import pickletools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -106,7 +107,9 @@ def characters(meta: Path) -> TokenizerFiles:
     if meta.stat().st_size > META_LIMIT:
         raise CheckpointError(f"{meta} is larger than any table of characters")
     try:
-        table = _PlainUnpickler(io.BytesIO(meta.read_bytes())).load()
+        content = meta.read_bytes()
+        _check_sizes(content)
+        table = _PlainUnpickler(io.BytesIO(content)).load()
         stoi, itos = dict(table["stoi"]), dict(table["itos"])
         numbered = all(type(number) is int for number in stoi.values()) and sorted(stoi.values()) == list(range(len(stoi)))
         single = all(isinstance(c, str) and len(c) == 1 and is_unicode(c) for c in stoi)
@@ -126,6 +129,16 @@ def characters(meta: Path) -> TokenizerFiles:
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     return files(tokenizer)
+
+
+def _check_sizes(content: bytes) -> None:
+    """CheckpointError or ValueError where the pickle names a length or a place in its memo that it cannot fill.
+
+    Python's unpickler allocates what they say before it looks: 16 GiB for a memo with one entry.
+    """
+    for opcode, argument, _ in pickletools.genops(content):  # which reads what it promises, or raises
+        if "PUT" in opcode.name and int(argument or 0) > len(content):
+            raise CheckpointError(f"it puts an object at place {argument} of its memo, in {len(content)} bytes")
 
 
 class _PlainUnpickler(pickle.Unpickler):

@@ -127,6 +127,11 @@ def test_a_meta_pkl_of_another_model_is_refused_or_passed_over(tmp_path: Path) -
     "content, said",
     [
         (b"no pickle", "is no meta.pkl of nanoGPT"),
+        (b"\x80\x04}r\xff\xff\xff\x7f.", "puts an object at place 2147483647 of its memo, in 9 bytes"),
+        (
+            b"\x80\x05\x96" + (1 << 33).to_bytes(8, "little") + b".",
+            "expected 8589934592 bytes in a bytearray8, but only 1 remain",
+        ),
         (pickle.dumps({"vocab_size": 3}), "is no meta.pkl of nanoGPT, which holds stoi and itos"),
         (pickle.dumps({"stoi": {"a": 0, "b": 7}, "itos": {0: "a", 7: "b"}}), "does not number single characters from 0 on"),
         (pickle.dumps({"stoi": {"ab": 0}, "itos": {0: "ab"}}), "does not number single characters"),

@@ -1,5 +1,6 @@
 """Valid checkpoints of every kind, changed at random: each is read, or refused with a CheckpointError of one line."""
 
+import copy
 import json
 import random
 import shutil
@@ -203,9 +204,9 @@ def _edited(document: Any, random_: random.Random) -> Any:
         elif action < 0.25 and isinstance(holder, dict):
             holder[random_.choice(["", "x", "\ud800", *map(str, list(holder)[:5])])] = child
         else:
-            holder[key] = random_.choice(VALUES)
+            holder[key] = copy.deepcopy(random_.choice(VALUES))
         return document
-    return random_.choice(VALUES)
+    return copy.deepcopy(random_.choice(VALUES))
 
 
 def _edited_header(content: bytes, random_: random.Random) -> bytes:
