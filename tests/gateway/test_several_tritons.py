@@ -66,6 +66,23 @@ async def test_texts_of_a_dead_triton_go_on_at_the_other_byte_for_byte(
         await engine.probe()
 
 
+@pytest.mark.parametrize("sampling", [GREEDY, HOT], ids=["greedy", "seeded"])
+async def test_texts_of_a_stopped_triton_go_on_at_the_other_within_seconds(
+    two: list[TritonServer], sampling: SamplingParameters
+) -> None:
+    async with engine_on_all(two) as engine:
+        requests = [request(engine, prompt, sampling, 150) for prompt in PROMPTS]
+        expected = [await text_of(engine, one) for one in requests]
+        texts = asyncio.gather(*(text_of(engine, one) for one in requests))
+        await asyncio.sleep(0.2)
+        os.kill(two[0].pid, signal.SIGSTOP)  # its connections stay open, and nothing answers there
+        try:
+            async with asyncio.timeout(15):  # half of the time that a step may take
+                assert await texts == expected
+        finally:
+            os.kill(two[0].pid, signal.SIGCONT)
+
+
 async def test_triton_that_comes_back_gets_texts_again(two: list[TritonServer]) -> None:
     async with engine_on_all(two) as engine:
         await asyncio.to_thread(two[0].stop)
