@@ -90,8 +90,8 @@ class TritonClient:
         )
 
     async def _infer_while_live(self, request: pb.ModelInferRequest, timeout: float) -> pb.ModelInferResponse:
-        """A step over long prompts may take seconds. A Triton whose process is stopped keeps its connections and says nothing: it is
-        found out here, well before the time-out."""
+        """A step over long prompts may take seconds. A Triton whose process is stopped keeps its connections and says nothing:
+        it is found out here, well before the time-out."""
         call = asyncio.ensure_future(self._stub.ModelInfer(request, timeout=timeout))
         try:
             while not (await asyncio.wait({call}, timeout=LONG_STEP))[0]:
