@@ -103,6 +103,12 @@ class Engine:
         finally:
             self._leave(sequence)
 
+    def require_room(self, owner: str) -> None:
+        """Raises Overloaded where no more text of this key may wait. Whoever asks before any work refuses at little cost."""
+        if not self._queue.accepts(owner):
+            message = f"{len(self._queue)} requests wait already. Please try again later."
+            raise Overloaded(message, retry_after=self._retry_after())
+
     async def probe(self) -> None:
         """Raises BackendUnavailable unless at least one Triton answers: see `Lane.probe`."""
         results = await asyncio.gather(*(lane.probe() for lane in self._lanes.values()), return_exceptions=True)
@@ -180,9 +186,7 @@ class Engine:
             )
         self._check_tokens(request.prompt_field, request.prompt_tokens)
         self._check_tokens("logit_bias", request.sampling.logit_bias)
-        if not self._queue.accepts(request.owner):
-            message = f"{len(self._queue)} requests wait already. Please try again later."
-            raise Overloaded(message, retry_after=self._retry_after())
+        self.require_room(request.owner)
 
     def _check_tokens(self, field: str, tokens: Iterable[int]) -> None:
         wrong = next((token for token in tokens if not 0 <= token < self.model.vocabulary_size), None)

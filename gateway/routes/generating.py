@@ -12,7 +12,7 @@ from gateway.accounting import accounted
 from gateway.choices import generate_all, several
 from gateway.errors import InvalidRequest
 from gateway.generation import Delta, GenerationRequest
-from gateway.grammar import PARAM, Matcher
+from gateway.grammar import PARAM, Grammar, Matcher
 from gateway.model import Model
 from gateway.routes.models import engine_for
 from gateway.schemas import SamplingBody
@@ -37,11 +37,14 @@ class Texts:
 
 async def begin(request: Request, body: SamplingBody, tokenize: Tokenize) -> Texts:
     """Raises what is wrong with the model's name, the prompts or the grammar; other errors come with the first piece."""
-    engine = engine_for(request, body.model)
+    engine, owner = engine_for(request, body.model), request.state.caller.name
+    engine.require_room(owner)
     model = engine.model
-    matcher = await asyncio.get_running_loop().run_in_executor(COMPILING, _matcher, model, body)
+    matcher = None
+    if grammar := body.grammar():
+        matcher = await asyncio.get_running_loop().run_in_executor(COMPILING, _matcher, model, body, grammar)
     asked = await asyncio.to_thread(_requests, model, body, tokenize, matcher)  # a megabyte of text takes a second
-    asked = [replace(one, owner=request.state.caller.name) for one in asked]
+    asked = [replace(one, owner=owner) for one in asked]
     texts = [text for one in asked for text in several(one, body.copies)]
     prompts = [one.prompt_tokens for one in asked]
     longest = sum(min(text.max_tokens, max(0, model.context_length - len(text.prompt_tokens))) for text in texts)
@@ -62,10 +65,9 @@ def _requests(model: Model, body: SamplingBody, tokenize: Tokenize, matcher: Mat
     return [body.generation(tokens, matcher) for tokens in tokenize(model)]
 
 
-def _matcher(model: Model, body: SamplingBody) -> Matcher | None:
+def _matcher(model: Model, body: SamplingBody, grammar: Grammar) -> Matcher:
     """Raises InvalidRequest in the name of the field that this route calls it by."""
-    grammar = body.grammar()
     try:
-        return model.compile_grammar(grammar) if grammar else None
+        return model.compile_grammar(grammar)
     except InvalidRequest as error:
         raise InvalidRequest(error.message.replace(PARAM, body.format_field, 1), param=body.format_field) from error
