@@ -1,0 +1,84 @@
+// One answer under way: asks, reads the stream, waits where the server has to be waited for, and goes on.
+
+import { Problem, events, request } from "./api.js";
+import { hideNotice, waitOut, watchSilence } from "./notice.js";
+import * as figures from "./figures.js";
+import { fresh, goingOn, read } from "./requests.js";
+
+let controller = null;
+
+export const isRunning = () => controller !== null;
+export const stop = () => controller?.abort();
+
+// Until all samples of the version have ended. Throws a Problem that needs somebody; a stop only ends the samples.
+// `onPiece(sample)`: something was added to it.
+export async function run(version, onPiece) {
+  controller = new AbortController();
+  const { signal } = controller;
+  hideNotice();
+  figures.begin();
+  let finish = "broken";
+  try {
+    while (!(await attempt(version, onPiece, signal)));
+  } catch (error) {
+    if (error.name !== "AbortError") throw error;
+    finish = "stopped";
+    hideNotice();
+  } finally {
+    figures.end();
+    controller = null;
+    for (const sample of open(version)) {
+      sample.finish = finish;
+      onPiece(sample);
+    }
+  }
+}
+
+const open = (version) => version.samples.filter((sample) => sample.finish === null);
+
+// True when the stream ended as it should; false when it has to be tried again, which is waited for here.
+async function attempt(version, onPiece, signal) {
+  const silence = watchSilence();
+  try {
+    await stream(version, onPiece, signal, silence);
+    return true;
+  } catch (error) {
+    if (!(error instanceof Problem && error.waits)) throw error;
+    silence.end();
+    await waitOut(error, signal);
+    return open(version).length === 0;
+  } finally {
+    silence.end();
+  }
+}
+
+async function stream(version, onPiece, signal, silence) {
+  const samples = open(version);
+  // An answer of a given form has to begin with its beginning.
+  if (version.source.values.response_format) samples.forEach(reset);
+  const anew = samples.length === version.samples.length && samples.every((sample) => !sample.text);
+  samples.forEach((sample) => sample.segments.settle());
+  const { path, body } = anew ? fresh(version.source) : await goingOn(version.source, samples, signal);
+  for await (const event of events(await request(path, body, signal))) {
+    silence.heard();
+    const { usage, pieces } = read(event);
+    if (usage) figures.usage(usage);
+    for (const piece of pieces) {
+      take(samples[piece.index], piece);
+      figures.tokens(piece.tokens.length);
+      onPiece(samples[piece.index]);
+    }
+  }
+}
+
+function take(sample, { text, tokens, finish }) {
+  sample.text += text;
+  sample.spent += tokens.length;
+  sample.finish = finish ?? null;
+  sample.segments.extend(tokens, sample.text, Boolean(finish));
+}
+
+function reset(sample) {
+  sample.text = "";
+  sample.segments.clear();
+}

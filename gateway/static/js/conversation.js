@@ -1,0 +1,64 @@
+// What was said, and nothing of how it looks.
+//
+//   exchange  {prompt, versions, current}: what somebody wrote, and each time that it was answered
+//   version   {source, samples, chosen}: one time; `source`: all that its request was made of; `chosen`: the sample that counts
+//   sample    {text, segments, finish, spent}: one of the n answers; finish is null while it is open; spent counts tokens
+
+import { Segments } from "./segments.js";
+
+const conversations = { chat: [], complete: [] };
+
+export const state = { mode: "chat", model: "", system: "" };
+
+export const exchanges = () => conversations[state.mode];
+export const currentVersion = (exchange) => exchange.versions[exchange.current];
+export const clear = () => {
+  conversations[state.mode] = [];
+};
+
+export function addExchange(prompt) {
+  const exchange = { prompt, versions: [], current: -1 };
+  exchanges().push(exchange);
+  return exchange;
+}
+
+// What was said after it does not fit any longer.
+export function forgetAfter(exchange) {
+  const list = exchanges();
+  list.length = list.indexOf(exchange) + 1;
+}
+
+export function addVersion(exchange, source, samples) {
+  const version = { source, samples, chosen: 0 };
+  exchange.current = exchange.versions.push(version) - 1;
+  return version;
+}
+
+export const newSample = () => ({ text: "", segments: new Segments(), finish: null, spent: 0 });
+
+// The messages before `prompt` and itself; `until`: the exchange that it belongs to, if it was said before.
+export function messages(prompt, until = null) {
+  const list = exchanges();
+  const before = until ? list.slice(0, list.indexOf(until)) : list;
+  const turns = before.flatMap((exchange) => {
+    const version = currentVersion(exchange);
+    const answer = version?.samples[version.chosen].text;
+    return answer
+      ? [
+          { role: "user", content: exchange.prompt },
+          { role: "assistant", content: answer },
+        ]
+      : [];
+  });
+  const system = state.system.trim() ? [{ role: "system", content: state.system.trim() }] : [];
+  return [...system, ...turns, { role: "user", content: prompt }];
+}
+
+// A sample as far as its segment `index`, where `tokens` stand instead, which read `text`: the start of another answer.
+export function branched(sample, index, text, tokens) {
+  const { list } = sample.segments;
+  const start = sample.text.slice(0, list[index].begin) + text;
+  const segments = new Segments();
+  segments.extend([...list.slice(0, index).flatMap((segment) => segment.tokens), ...tokens], start, true);
+  return { ...newSample(), text: start, segments };
+}

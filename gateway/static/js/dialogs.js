@@ -1,0 +1,49 @@
+// The two dialogs: the request as code, and the conversation as a file.
+
+import { exchanges, state } from "./conversation.js";
+import { copy, element } from "./dom.js";
+import { asJson, asMarkdown, download } from "./export.js";
+import { t } from "./i18n.js";
+import { showProblem } from "./notice.js";
+import { fresh, sourceOf } from "./requests.js";
+import { SNIPPETS } from "./snippets.js";
+
+// What is in the box; else what was asked last; else an example.
+function showCode() {
+  const written = element("prompt").value;
+  const last = exchanges().at(-1);
+  const source = written || !last ? sourceOf(written || t(`${state.mode}Example1`)) : sourceOf(last.prompt, last);
+  const { path, body } = fresh(source);
+  if (!element("probabilities").checked) for (const name of ["logprobs", "top_logprobs"]) delete body[name];
+  const language = document.querySelector("input[name=snippet]:checked").value;
+  element("snippet").textContent = SNIPPETS[language]({ path, body });
+}
+
+function exportAs(extension, type, make) {
+  const time = new Date().toISOString().slice(0, 16).replaceAll(":", "");
+  if (exchanges().length) download(`tidegate-${time}.${extension}`, type, make());
+  else showProblem(t("exportEmpty"));
+  element("export-dialog").close();
+}
+
+// `ready()`: false where a setting has to be put right first.
+export function listenForDialogs(ready) {
+  const onClick = (id, action) => element(id).addEventListener("click", action);
+  onClick("code", () => {
+    if (!ready()) return;
+    showCode();
+    element("code-dialog").showModal();
+  });
+  onClick("copy-code", async () => {
+    await copy(element("snippet").textContent);
+    element("copy-code").textContent = t("copied");
+    setTimeout(() => (element("copy-code").textContent = t("copy")), 1500);
+  });
+  onClick("export", () => element("export-dialog").showModal());
+  onClick("export-markdown", () => exportAs("md", "text/markdown", asMarkdown));
+  onClick("export-json", () => exportAs("json", "application/json", asJson));
+  for (const input of document.querySelectorAll("input[name=snippet]")) input.addEventListener("change", showCode);
+  for (const button of document.querySelectorAll("[data-close]")) {
+    button.addEventListener("click", () => button.closest("dialog").close());
+  }
+}

@@ -1,0 +1,200 @@
+// The page: puts its parts together, and says what happens when somebody does something.
+
+import { Problem } from "./api.js";
+import { isRunning, run, stop } from "./answering.js";
+import { setUpChat, showConversation, showMore } from "./chat.js";
+import { addExchange, addVersion, branched, clear, exchanges, forgetAfter, newSample, state } from "./conversation.js";
+import { listenForDialogs } from "./dialogs.js";
+import { announce, element } from "./dom.js";
+import { draw as drawFigures } from "./figures.js";
+import { language, localize, setLanguage, t } from "./i18n.js";
+import { hideNotice } from "./notice.js";
+import { listenForPanel, openPanel } from "./panel.js";
+import { firstWrong, setUpParameters, showParameters } from "./parameters.js";
+import { showPresets } from "./presets.js";
+import { answersOf, sourceOf } from "./requests.js";
+import { connect, listenForModels, tell } from "./server.js";
+import { apiKey, remembersKey, setKey, store, stored } from "./storage.js";
+import { watchList } from "./tokens.js";
+
+const END_TOKEN = /^(<\|[^|]+\|>|<\/?s>|<(eos|end_of_turn)>)$/; // chosen as an alternative, it ends the answer
+const ENTER = (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing;
+
+// --- answers
+
+async function write(exchange, version) {
+  showConversation();
+  showRunning(true);
+  announce(t("writing"));
+  try {
+    await run(version, showMore);
+    const { finish, text } = version.samples[version.chosen];
+    announce(finish === "stopped" ? t("stoppedAnnounced") : t("written", { text }));
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    await tell(error, () => retry(exchange, version));
+  } finally {
+    showRunning(false);
+    showConversation();
+  }
+}
+
+// With the settings of now where nothing was written yet, else where it ended.
+function retry(exchange, version) {
+  if (!ready()) return;
+  if (version.samples.some((sample) => sample.text)) {
+    for (const sample of version.samples) if (sample.finish === "broken") sample.finish = null;
+    write(exchange, version);
+  } else {
+    exchange.versions.splice(exchange.current, 1);
+    start(exchange, sourceOf(exchange.prompt, exchange));
+  }
+}
+
+function start(exchange, source) {
+  const samples = Array.from({ length: answersOf(source) }, newSample);
+  return write(exchange, addVersion(exchange, source, samples));
+}
+
+// False where something has to be put right first.
+function ready() {
+  const wrong = firstWrong();
+  if (wrong) openPanel(wrong);
+  return !isRunning() && !wrong;
+}
+
+function send() {
+  const prompt = element("prompt").value;
+  if (!prompt.trim() || !ready()) return;
+  const source = sourceOf(prompt);
+  element("prompt").value = "";
+  start(addExchange(prompt), source);
+}
+
+setUpChat({
+  example(text) {
+    element("prompt").value = text;
+    element("prompt").focus();
+  },
+  edit(exchange, prompt) {
+    if (!ready()) return;
+    forgetAfter(exchange);
+    exchange.prompt = prompt;
+    start(exchange, sourceOf(prompt, exchange));
+  },
+  regenerate(exchange) {
+    if (!ready()) return;
+    forgetAfter(exchange);
+    start(exchange, sourceOf(exchange.prompt, exchange));
+  },
+  goOn(version, sample) {
+    if (!ready()) return;
+    Object.assign(sample, { finish: null, spent: 0 });
+    write(exchanges().at(-1), version);
+  },
+  branch(exchange, version, sample, index, tokens, text) {
+    if (!ready()) return;
+    forgetAfter(exchange);
+    const ends = END_TOKEN.test(text);
+    const other = branched(sample, index, ends ? "" : text, ends ? [] : tokens);
+    if (ends) other.finish = "stop";
+    write(exchange, addVersion(exchange, version.source, [other]));
+  },
+});
+
+function showRunning(running) {
+  const focused = document.activeElement;
+  element("stop").hidden = !running;
+  element("send").disabled = running;
+  const lost = focused === element("stop") || focused === document.body;
+  if (!running && lost && matchMedia("(hover: hover)").matches) element("prompt").focus(); // else a phone shows its keyboard
+}
+
+// --- mode, words, colours
+
+function showMode() {
+  state.mode = document.querySelector("input[name=mode]:checked").value;
+  const hint = `${state.mode}Hint`;
+  element("prompt").placeholder = t(hint);
+  element("prompt").setAttribute("aria-label", t(hint));
+  element("system-group").hidden = state.mode !== "chat";
+  showParameters();
+  showConversation();
+}
+
+function showEverything() {
+  localize();
+  drawFigures();
+  showPresets();
+  showMode();
+}
+
+function showTheme() {
+  document.documentElement.dataset.theme = element("theme").value;
+}
+
+// --- listening
+
+const on = (id, event, action) => element(id).addEventListener(event, action);
+
+on("composer", "submit", (event) => {
+  event.preventDefault();
+  send();
+});
+on("prompt", "keydown", (event) => {
+  if (ENTER(event)) {
+    event.preventDefault();
+    send();
+  }
+});
+on("stop", "click", stop);
+on("clear", "click", () => {
+  stop();
+  clear();
+  hideNotice();
+  showConversation();
+  element("prompt").focus();
+});
+on("probabilities", "change", () => {
+  store("probabilities", element("probabilities").checked);
+  showConversation();
+});
+on("controls", "submit", (event) => event.preventDefault());
+on("system", "input", () => {
+  state.system = element("system").value;
+});
+on("language", "change", () => {
+  setLanguage(element("language").value);
+  showEverything();
+});
+on("theme", "change", () => {
+  store("theme", element("theme").value);
+  showTheme();
+});
+for (const id of ["key", "remember"]) {
+  on(id, "change", () => {
+    setKey(element("key").value.trim(), element("remember").checked);
+    connect();
+  });
+}
+for (const input of document.querySelectorAll("input[name=mode]")) {
+  input.addEventListener("change", () => {
+    stop();
+    hideNotice();
+    showMode();
+  });
+}
+listenForPanel();
+listenForModels();
+listenForDialogs(ready);
+watchList();
+setUpParameters(showPresets);
+
+element("language").value = language;
+element("theme").value = stored("theme") ?? "auto";
+element("key").value = apiKey();
+element("remember").checked = remembersKey();
+element("probabilities").checked = stored("probabilities") ?? false;
+showTheme();
+showEverything();
+await connect();

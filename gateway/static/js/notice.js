@@ -1,0 +1,84 @@
+// The line above the box: what went wrong and what to do, or what the page is waiting for. It waits, too.
+
+import { health } from "./api.js";
+import { announce, element, make } from "./dom.js";
+import { t } from "./i18n.js";
+
+const LOOK_EVERY = 1000; // ms
+
+export function hideNotice() {
+  element("notice").hidden = true;
+  element("notice").replaceChildren();
+}
+
+// `again`: what the button does; without it there is none.
+export function showProblem(sentence, again = null) {
+  show("alert", "problem", make("p", {}, sentence), again && make("button", { type: "button", onclick: again }, t("tryAgain")));
+}
+
+export function showWaiting(sentence) {
+  if (element("notice").querySelector("p")?.textContent === sentence) return;
+  show("status", "waiting", make("p", {}, sentence));
+}
+
+function show(role, className, ...children) {
+  const notice = element("notice");
+  Object.assign(notice, { role, className, hidden: false });
+  notice.replaceChildren(...children.filter(Boolean));
+}
+
+// Counts the seconds down, then asks /health until the server is well. Throws AbortError when `signal` says so.
+export async function waitOut(problem, signal) {
+  const count = make("span", { "aria-hidden": "true" });
+  showWaiting(problem.message);
+  element("notice").append(count);
+  for (let left = problem.seconds; left > 0; left -= 1) {
+    count.textContent = t("waitSeconds", { seconds: left });
+    await pause(LOOK_EVERY, signal);
+  }
+  count.textContent = "";
+  while (!(await health())?.well) await pause(LOOK_EVERY, signal);
+  announce(t("back"));
+  hideNotice();
+}
+
+const pause = (milliseconds, signal) =>
+  new Promise((resolve, reject) => {
+    signal.throwIfAborted();
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", stop);
+      resolve();
+    }, milliseconds);
+    signal.addEventListener("abort", stop, { once: true });
+  });
+
+// While an answer is awaited: says why nothing comes. Returns what has to be called at each event, and `end`.
+export function watchSilence() {
+  const silence = 2000; // ms: longer than any step, so something is the matter
+  let last = performance.now();
+  let shown = false;
+  const timer = setInterval(async () => {
+    if (performance.now() - last < silence) return;
+    const state = await health();
+    if (performance.now() - last < silence || !state || (state.well && !state.waiting)) return;
+    shown = true;
+    showWaiting(t(state.well ? "waitQueued" : "waitStalled"));
+  }, LOOK_EVERY);
+  const heard = () => {
+    last = performance.now();
+    if (shown) hideNotice();
+    shown = false;
+  };
+  return {
+    heard,
+    end: () => {
+      clearInterval(timer);
+      last = Infinity;
+      if (shown) hideNotice();
+    },
+  };
+}

@@ -1,0 +1,59 @@
+"""Writes the tables of docs/*.md that come from the code: `python -m scripts.document_tables [--check]`.
+
+Each table stands between two comments that name it. Names, types, defaults, bounds, errors, metrics and settings come from the
+code itself; what a parameter or an endpoint is for is told in scripts/api_*.py, and one that is not told is an error.
+`--check` writes nothing and fails where a document differs.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from scripts.api_parameters import format_table, parameter_table, unchanging_table
+from scripts.api_routes import endpoint_table, error_table, metric_table
+from scripts.settings_table import settings_table
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+TABLES: dict[str, dict[str, Callable[[], str]]] = {
+    "api.md": {
+        "endpoints": endpoint_table,
+        "errors": error_table,
+        "metrics": metric_table,
+        "changes nothing": unchanging_table,
+        "response_format": format_table,
+        "/generate": lambda: parameter_table("/generate"),
+        "/v1/chat/completions": lambda: parameter_table("/v1/chat/completions"),
+        "/v1/completions": lambda: parameter_table("/v1/completions"),
+        "/v1/responses": lambda: parameter_table("/v1/responses"),
+        "/tokenize": lambda: parameter_table("/tokenize"),
+        "/detokenize": lambda: parameter_table("/detokenize"),
+    },
+    "operations.md": {"settings": settings_table},
+}
+PLACE = re.compile(r"(?<=<!-- table: )(?P<name>[^>]+?)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+def with_tables(document: str, text: str) -> str:
+    """``text`` with every table as the code has it now. Raises ValueError where one has no place, or two."""
+    tables = TABLES[document]
+    places = [match["name"] for match in PLACE.finditer(text)]
+    if sorted(places) != sorted(tables):
+        raise ValueError(
+            f"docs/{document} has places for the tables {sorted(places)}; it must have one for each of {sorted(tables)}"
+        )
+    return PLACE.sub(lambda match: f"{match['name']} -->\n{tables[match['name']]()}\n", text)
+
+
+def main(arguments: list[str]) -> None:
+    for document in TABLES:
+        text = (DOCS / document).read_text("utf-8")
+        current = with_tables(document, text)
+        if arguments != ["--check"]:
+            (DOCS / document).write_text(current, "utf-8")
+        elif text != current:
+            sys.exit(f"docs/{document} differs from the code; run: python -m scripts.document_tables")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
