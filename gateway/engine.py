@@ -53,6 +53,10 @@ class Engine:
         return not self._task.done() and all(lane.alive for lane in self._lanes.values())
 
     @property
+    def lanes(self) -> list[Lane]:
+        return list(self._lanes.values())
+
+    @property
     def addresses(self) -> set[str]:
         """Of the Tritons that serve it."""
         return set(self._lanes)
@@ -125,7 +129,7 @@ class Engine:
     def _take_back(self, lane: Lane) -> None:
         for sequence in reversed(lane.texts.copy()):
             lane.take_back(sequence)
-            sequence.cached = 0
+            sequence.lose_cache()
             self._queue.put_back(sequence)
 
     def _note_end(self) -> None:

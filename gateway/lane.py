@@ -57,6 +57,7 @@ class Lane:
         await asyncio.gather(self._task, return_exceptions=True)
 
     def add(self, sequence: Sequence) -> None:
+        sequence.started = sequence.started or time.monotonic()
         self.texts.append(sequence)
         self._wake.set()
 

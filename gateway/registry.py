@@ -16,6 +16,7 @@ from gateway.engine import Engine
 from gateway.errors import BackendUnavailable, ModelNotFound
 from gateway.model import Model
 from gateway.settings import Settings, SettingsError
+from gateway.step import Backend
 from gateway.tritons import Tritons
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ GONE_AFTER = 5.0  # seconds for which all of a Triton's answers, of two at least
 LINGER = 10.0  # seconds that an older version without texts is kept: a request may have chosen it and not have begun
 
 Key = tuple[str, int]  # name and version
+Measured = Callable[[Backend, str], Backend]
 
 
 @dataclass
@@ -38,9 +40,11 @@ class _Served:
 class Registry:
     """Use as an async context manager; entering it waits for a Triton and its models."""
 
-    def __init__(self, tritons: Tritons, settings: Settings) -> None:
+    def __init__(self, tritons: Tritons, settings: Settings, measured: Measured = lambda backend, model: backend) -> None:
+        """``measured`` wraps each Triton's client for one model: see gateway/step_metrics.py."""
         self._tritons = tritons
         self._settings = settings
+        self._measured = measured
         self._served: dict[Key, _Served] = {}
         self._newest: dict[str, int] = {}  # the version of each model that takes new texts
         self._first = ""  # the default model where MODEL_NAME is not set
@@ -145,7 +149,7 @@ class Registry:
         if served is None:
             served = self._served[key] = _Served(Engine(model, self._settings))
             logger.info("%s, version %d, is served", *key)
-        served.engine.add_lane(address, self._tritons.clients[address], model)
+        served.engine.add_lane(address, self._measured(self._tritons.clients[address], model.name), model)
 
     async def _check_replaced(self, address: str, key: Key, engine: Engine) -> None:
         """Where Triton has loaded other files under the same version, the texts move to Tritons that have the old ones, or end.

@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2_grpc
 from gateway.errors import BackendUnavailable, InternalError
 from gateway.model import Model
 from gateway.step import StepAnswer, StepRow
+from gateway.tracing import Metadata, step_spans
 
 # The defaults wait a second and more between attempts; Triton restarts in less.
 CHANNEL_OPTIONS = [
@@ -77,7 +78,9 @@ class TritonClient:
         return response.model_version, _outputs(response)["description"].tobytes()
 
     async def step(self, model: Model, rows: list[StepRow], release: list[int]) -> StepAnswer:
-        outputs = _outputs(await self._call(self._stub.ModelInfer, step_request(model, rows, release), self._step_timeout))
+        request = step_request(model, rows, release)
+        with step_spans(rows) as metadata:
+            outputs = _outputs(await self._call(self._stub.ModelInfer, request, self._step_timeout, metadata))
         return StepAnswer(
             cached_length=outputs["cached_length"],
             reused_length=outputs["reused_length"],
@@ -87,9 +90,9 @@ class TritonClient:
             logits=outputs.get("logits", np.zeros((0, 0), np.float32)),
         )
 
-    async def _call(self, method: Any, request: Any, timeout: float) -> Any:
+    async def _call(self, method: Any, request: Any, timeout: float, metadata: Metadata | None = None) -> Any:
         try:
-            return await method(request, timeout=timeout)
+            return await method(request, timeout=timeout, metadata=metadata)
         except grpc.aio.AioRpcError as exc:
             if exc.code() in TRANSIENT:
                 message = "The model server does not answer. Please try again."

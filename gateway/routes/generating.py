@@ -41,7 +41,9 @@ async def begin(request: Request, body: SamplingBody, tokenize: Tokenize) -> Tex
     model = engine.model
     matcher = await asyncio.get_running_loop().run_in_executor(COMPILING, _matcher, model, body)
     asked = await asyncio.to_thread(_requests, model, body, tokenize, matcher)  # a megabyte of text takes a second
-    asked = [replace(one, owner=request.state.caller.name) for one in asked]
+    if (trace := request.state.record.trace) is not None:
+        trace.generates(body.model, model, asked[0], len(asked) * body.copies, body.stream)
+    asked = [replace(one, owner=request.state.caller.name, trace=trace) for one in asked]
     texts = [text for one in asked for text in several(one, body.copies)]
     prompts = [one.prompt_tokens for one in asked]
     longest = sum(min(text.max_tokens, max(0, model.context_length - len(text.prompt_tokens))) for text in texts)
