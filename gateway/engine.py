@@ -95,6 +95,8 @@ class Engine:
         """
         self._check(request)
         sequence = Sequence(request, self.model)
+        if self.idle:
+            self._last_end = time.monotonic()  # the pace of texts is measured while there are some
         self._queue.add(sequence)
         self._dispatch()
         try:
@@ -106,6 +108,12 @@ class Engine:
                     return
         finally:
             self._leave(sequence)
+
+    def require_room(self, owner: str) -> None:
+        """Raises Overloaded where no more text of this key may wait. Whoever asks before any work refuses at little cost."""
+        if not self._queue.accepts(owner):
+            message = f"{len(self._queue)} requests wait already. Please try again later."
+            raise Overloaded(message, retry_after=self._retry_after())
 
     async def probe(self) -> None:
         """Raises BackendUnavailable unless at least one Triton answers: see `Lane.probe`."""
@@ -153,8 +161,10 @@ class Engine:
         while True:
             await asyncio.sleep(LOOK_INTERVAL)
             now = time.monotonic()
-            for sequence in [one for one in self._queue if not one.begun and now - one.arrived > self._settings.queue_timeout]:
-                self._queue.remove(sequence)
+            # A text in a lane waits too where other gateways' texts hold all of that Triton's slots.
+            texts = [*self._queue, *(text for lane in self._lanes.values() for text in lane.texts)]
+            for sequence in [one for one in texts if not one.begun and now - one.arrived > self._settings.queue_timeout]:
+                self._leave(sequence)
                 message = f"No slot became free within {self._settings.queue_timeout} seconds. Please try again later."
                 sequence.fail(Overloaded(message, retry_after=self._retry_after()))
             since = [lane.failing_since for lane in self._lanes.values()]
@@ -184,9 +194,7 @@ class Engine:
             )
         self._check_tokens(request.prompt_field, request.prompt_tokens)
         self._check_tokens("logit_bias", request.sampling.logit_bias)
-        if not self._queue.accepts(request.owner):
-            message = f"{len(self._queue)} requests wait already. Please try again later."
-            raise Overloaded(message, retry_after=self._retry_after())
+        self.require_room(request.owner)
 
     def _check_tokens(self, field: str, tokens: Iterable[int]) -> None:
         wrong = next((token for token in tokens if not 0 <= token < self.model.vocabulary_size), None)

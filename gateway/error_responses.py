@@ -35,6 +35,7 @@ class MethodNotAllowed(InvalidRequest):
 
 
 def install(app: FastAPI) -> None:
+    """Handlers are coroutines: Starlette runs all others in a thread, which costs more than the answer."""
     app.add_exception_handler(TidegateError, _answer)
     app.add_exception_handler(HTTPException, _answer_routing)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
@@ -63,7 +64,7 @@ class UnexpectedErrors:
             if scope["type"] != "http" or begun:
                 raise  # the server logs it and cuts the connection, the only way left to tell
             log.error("Unexpected error", exc_info=error)
-            response = _answer(Request(scope), InternalError())
+            response = await _answer(Request(scope), InternalError())
             await response(scope, receive, send)
 
 
@@ -82,7 +83,7 @@ def error_in_stream(error: Exception, path: str) -> dict[str, Any]:
     return error_body(error, path)
 
 
-def _answer(request: Request, error: Exception) -> Response:
+async def _answer(request: Request, error: Exception) -> Response:
     assert isinstance(error, TidegateError)
     request.state.record.error = error
     headers = dict(error.headers)
@@ -93,18 +94,18 @@ def _answer(request: Request, error: Exception) -> Response:
     return JSONResponse(error_body(error, request.url.path), error.status, headers)
 
 
-def _answer_routing(request: Request, error: Exception) -> Response:
+async def _answer_routing(request: Request, error: Exception) -> Response:
     """What the router itself refuses: an unknown path, a method that a path does not have."""
     assert isinstance(error, HTTPException)
     allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))  # the router names them in any order
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and request.method == "OPTIONS":
         return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": f"{allowed}, OPTIONS"})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        response = _answer(request, MethodNotAllowed(f"{request.method} is not possible here; allowed: {allowed}."))
+        response = await _answer(request, MethodNotAllowed(f"{request.method} is not possible here; allowed: {allowed}."))
         response.headers["Allow"] = allowed
         return response
-    return _answer(request, RouteNotFound("There is nothing at this path."))
+    return await _answer(request, RouteNotFound("There is nothing at this path."))
 
 
-def _answer_nobody(request: Request, error: Exception) -> Response:
+async def _answer_nobody(request: Request, error: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)

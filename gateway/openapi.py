@@ -7,7 +7,8 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from gateway import answers, errors
-from gateway.body import MAXIMUM_BODY, BodyTooLarge
+from gateway.body import BODY_TIMEOUT, MAXIMUM_BODY, BodyTooLarge, RequestTimeout
+from gateway.http_protocol import MAXIMUM_HEAD, MAXIMUM_HEADERS, HeadTooLarge
 from gateway.schemas import (
     Body,
     ChatBody,
@@ -64,7 +65,9 @@ POST_ERRORS: list[type[errors.TidegateError]] = [
     errors.Unauthorized,
     errors.ModelNotAllowed,
     errors.ModelNotFound,
+    RequestTimeout,
     BodyTooLarge,
+    HeadTooLarge,
     errors.RateLimited,
     errors.InternalError,
     errors.BackendUnavailable,
@@ -83,8 +86,10 @@ REASONS = {
     401: "No key, or a wrong one",
     403: "The key may not use this model",
     404: "No such model",
+    408: f"The body did not arrive within {BODY_TIMEOUT:.0f} seconds",
     413: f"The body is larger than {MAXIMUM_BODY} bytes",
     429: "The key has used up one of its limits, or too many requests wait",
+    431: f"The head of the request has more than {MAXIMUM_HEAD} bytes or {MAXIMUM_HEADERS} headers",
     500: "An unexpected error",
     503: "Triton does not answer",
 }

@@ -35,6 +35,7 @@ class _Served:
     engine: Engine
     missing_since: dict[str, float] = field(default_factory=dict)  # Triton's address → its first answer in a row without it
     superseded_at: float | None = None  # when a newer version took over
+    alone_since: float | None = None  # without a Triton
 
 
 class Registry:
@@ -163,16 +164,20 @@ class Registry:
         now = time.monotonic()
         self._refused = {(address, key) for address, key in self._refused if key in loaded.get(address, {key})}
         for key, served in list(self._served.items()):
+            unloaded = False
             for address in served.engine.addresses:
                 if address not in loaded or key in loaded[address]:
                     served.missing_since.pop(address, None)
                 elif now - served.missing_since.setdefault(address, now) >= GONE_AFTER:
                     del served.missing_since[address]
                     await served.engine.remove_lane(address)
+                    unloaded = True
+            served.alone_since = None if served.engine.addresses else served.alone_since or now
+            alone = now - (served.alone_since or now) >= self._settings.recovery_timeout  # its texts have waited as long
             newest = self._newest.get(key[0]) == key[1]
             served.superseded_at = None if newest else served.superseded_at or now
             rests = served.engine.idle and now - (served.superseded_at or now) >= LINGER
-            if rests or not served.engine.addresses:
+            if rests or alone or (unloaded and not served.engine.addresses):
                 del self._served[key]
                 if newest:
                     del self._newest[key[0]]

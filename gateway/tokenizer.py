@@ -2,14 +2,11 @@
 
 import json
 import re
-from datetime import datetime
-from typing import Any
 
-import jinja2
 import tokenizers
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers.decoders import DecodeStream
 
+from gateway.chat_template import ChatTemplate
 from gateway.errors import InvalidRequest
 
 HALF_CHARACTER = "\ufffd"  # what a decoder makes of one
@@ -40,7 +37,7 @@ class Tokenizer:
         self._is_byte_level = '"ByteLevel"' in decoder
         self._has_byte_fallback = '"ByteFallback"' in decoder
         self._space = WORD_BEGIN if WORD_BEGIN in decoder else " "  # how this vocabulary writes a space
-        self._template = _compile(chat_template) if chat_template else None
+        self._template = ChatTemplate(chat_template) if chat_template else None
 
     @property
     def has_chat_template(self) -> bool:
@@ -82,12 +79,7 @@ class Tokenizer:
         """Tokens of a conversation, up to where the assistant's answer begins. Raises InvalidRequest."""
         if self._template is None:
             raise InvalidRequest("messages: this model has no chat template", param="messages")
-        try:
-            text = self._template.render(messages=messages, add_generation_prompt=add_generation_prompt)
-        except jinja2.TemplateError as exc:
-            raise InvalidRequest(f"messages: this model's chat template refuses them: {exc}", param="messages") from exc
-        except Exception as exc:  # the template is a program: it may fail in any way
-            raise InvalidRequest("messages: this model's chat template cannot render them", param="messages") from exc
+        text = self._template.render(messages, add_generation_prompt=add_generation_prompt)
         return self.encode(text, param="messages", add_special_tokens=False)
 
     def decode_stream(self, prompt_tokens: list[int], stop: tuple[str, ...] = ()) -> "TextStream":
@@ -161,14 +153,3 @@ class TextStream:
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of ``text`` that is a beginning of ``stop``."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
-
-
-def _compile(chat_template: str) -> jinja2.Template:
-    """The template comes with the checkpoint: it runs in Jinja's sandbox, with the settings that templates expect."""
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
-    return environment.from_string(chat_template)
-
-
-def _raise(message: str) -> Any:
-    raise jinja2.TemplateError(message)

@@ -37,6 +37,8 @@ TRANSIENT = {
     grpc.StatusCode.UNKNOWN,
 }
 STEP_TIMEOUT = 30.0  # seconds; a step takes milliseconds
+LONG_STEP = 1.0  # seconds of a step after which, and then again and again, Triton is asked whether it lives
+LIVE_TIMEOUT = 1.0  # seconds; it answers beside its steps, in less than a millisecond
 
 
 class TritonClient:
@@ -80,7 +82,7 @@ class TritonClient:
     async def step(self, model: Model, rows: list[StepRow], release: list[int]) -> StepAnswer:
         request = step_request(model, rows, release)
         with step_spans(rows) as metadata:
-            outputs = _outputs(await self._call(self._stub.ModelInfer, request, self._step_timeout, metadata))
+            outputs = _outputs(await self._call(self._infer_while_live, request, self._step_timeout, metadata))
         return StepAnswer(
             cached_length=outputs["cached_length"],
             reused_length=outputs["reused_length"],
@@ -89,6 +91,19 @@ class TritonClient:
             log_normalizer=outputs["log_normalizer"],
             logits=outputs.get("logits", np.zeros((0, 0), np.float32)),
         )
+
+    async def _infer_while_live(
+        self, request: pb.ModelInferRequest, timeout: float, metadata: Metadata | None
+    ) -> pb.ModelInferResponse:
+        """A step over long prompts may take seconds. A Triton whose process is stopped keeps its connections and says nothing:
+        it is found out here, well before the time-out."""
+        call = asyncio.ensure_future(self._stub.ModelInfer(request, timeout=timeout, metadata=metadata))
+        try:
+            while not (await asyncio.wait({call}, timeout=LONG_STEP))[0]:
+                await self._stub.ServerLive(pb.ServerLiveRequest(), timeout=LIVE_TIMEOUT)
+            return call.result()
+        finally:
+            call.cancel()
 
     async def _call(self, method: Any, request: Any, timeout: float, metadata: Metadata | None = None) -> Any:
         try:

@@ -9,8 +9,9 @@ from prometheus_client.metrics import MetricWrapperBase
 from gateway import errors
 from gateway.app import create_app
 from gateway.auth import require_api_key
-from gateway.body import BodyTooLarge
+from gateway.body import BodyTooLarge, RequestTimeout
 from gateway.error_responses import MethodNotAllowed, RouteNotFound, error_body
+from gateway.http_protocol import BadHttp, HeadTooLarge, TooManyConnections
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 
@@ -37,7 +38,11 @@ ENDPOINTS = {
 HTTP_ERRORS: list[tuple[errors.TidegateError, str]] = [
     (RouteNotFound(""), "there is nothing at this path"),
     (MethodNotAllowed(""), "the path has no such method; `Allow` names those it has"),
+    (BadHttp(""), "this is not HTTP as this server speaks it"),
+    (RequestTimeout(""), "the head or the body of the request did not arrive in time"),
     (BodyTooLarge(""), "the body is larger than 1 MiB"),
+    (HeadTooLarge(""), "the request line and the headers are too large, or too many"),
+    (TooManyConnections("", retry_after=2), "too many connections are open; `Retry-After` says when to come again"),
 ]
 
 

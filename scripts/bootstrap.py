@@ -186,5 +186,9 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except SetupError as error:
         sys.exit(f"tidegate: {error}")
+    except OSError as error:
+        sys.exit(
+            f"tidegate: {error.filename or ROOT}: {error.strerror or error}; the set-up must be able to write .venv and .run"
+        )
     except KeyboardInterrupt:
         sys.exit(130)

@@ -7,8 +7,8 @@ matrix work.
 
 A row's logits are the same to the last bit however it is computed: alone or among others, whole or in chunks, decoded, verified
 or sent again. Quantised activations would turn a difference of one bit into another text. The dense kernels and attention over
-several queries keep that promise by themselves; attention over a single query adds up in another order, so no row ever has
-fewer than two.
+several queries keep that promise by themselves; attention over a single query adds up in another order. It takes queries in
+blocks, so no row ever has a number of them that leaves a block with one: a token alone, or the last of 17, 33, 49, ….
 """
 
 import os
@@ -22,7 +22,7 @@ import onnxruntime
 BATCHED_TOKENS = (
     8  # rows with more tokens are prefill chunks and run alone: padding them together would cost more than it saves
 )
-LEAST_QUERIES = 2  # of a row in attention: a single token brings a second query along that nothing reads
+QUERY_BLOCK = 16  # queries that attention takes at a time; a block of one brings a second query along that nothing reads
 BINDINGS = 256  # prepared bindings kept for decode and verification: one a (range of slots, rows, tokens)
 
 NUMPY_TYPES = {
@@ -79,7 +79,6 @@ class Decoder:
         inputs = {value.name: value for value in self._session.get_inputs()}
         self._outputs = {value.name: value for value in self._session.get_outputs()}
         self._has_query_seqlens = "query_seqlens" in inputs
-        self._least_queries = LEAST_QUERIES if self._has_query_seqlens else 1
         self._has_positions = "positions" in inputs
         self._cache_names = [name for name in inputs if name.startswith("past_key_values.")]
         first = inputs[self._cache_names[0]]
@@ -131,7 +130,7 @@ class Decoder:
         first = rows[0].slot
         batch = rows[-1].slot - first + 1
         counts = np.array([len(row.tokens) for row in rows])
-        longest, total = max(int(counts.max()), self._least_queries), int(counts.sum())
+        longest, total = int(self._queries(counts).max()), int(counts.sum())
         wanted = [row.logit_count for row in rows]
         binding = self._binding(first, batch, longest, total, sum(wanted), any(row.full_logits for row in rows))
         self._fill(binding.inputs, rows, first, counts)
@@ -155,7 +154,7 @@ class Decoder:
         inputs["unpack_index"].reshape(-1)[padded] = packed
         if self._has_positions:
             inputs["positions"][:] = np.repeat(pasts, counts) + offsets
-        queries = np.maximum(counts, self._least_queries)
+        queries = self._queries(counts)
         if self._has_query_seqlens:
             inputs["query_seqlens"][:] = 0
             inputs["query_seqlens"][places] = queries
@@ -168,6 +167,10 @@ class Decoder:
         inputs["logit_index"][:] = np.concatenate(
             [np.arange(end - row.logit_count, end) for row, end in zip(rows, ends, strict=True)]
         )
+
+    def _queries(self, counts: np.ndarray) -> np.ndarray:
+        """How many queries rows of so many tokens have in attention."""
+        return counts + (counts % QUERY_BLOCK == 1) if self._has_query_seqlens else counts
 
     def _binding(self, first: int, batch: int, longest: int, total: int, positions: int, full: bool) -> _Binding:
         key = (first, batch, longest, total, positions, full)

@@ -1,9 +1,8 @@
 """What the generating routes share: from a body to the texts under way, and from their pieces to the answer."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
@@ -12,15 +11,12 @@ from gateway.accounting import accounted
 from gateway.choices import generate_all, several
 from gateway.errors import InvalidRequest
 from gateway.generation import Delta, GenerationRequest
-from gateway.grammar import PARAM, Matcher
+from gateway.grammar import PARAM, Grammar, Matcher
 from gateway.model import Model
 from gateway.routes.models import engine_for
 from gateway.schemas import SamplingBody
 from gateway.streaming import EventStream, complete
 from gateway.writers.common import Writer
-
-# Large grammars take seconds to compile: one at a time, so that a core is left for everything else.
-COMPILING = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar")
 
 Tokenize = Callable[[Model], list[list[int]]]
 
@@ -37,13 +33,16 @@ class Texts:
 
 async def begin(request: Request, body: SamplingBody, tokenize: Tokenize) -> Texts:
     """Raises what is wrong with the model's name, the prompts or the grammar; other errors come with the first piece."""
-    engine = engine_for(request, body.model)
+    engine, owner = engine_for(request, body.model), request.state.caller.name
+    engine.require_room(owner)
     model = engine.model
-    matcher = await asyncio.get_running_loop().run_in_executor(COMPILING, _matcher, model, body)
-    asked = await asyncio.to_thread(_requests, model, body, tokenize, matcher)  # a megabyte of text takes a second
+    matcher = None
+    if grammar := body.grammar():
+        matcher = await request.app.state.compiling.run(owner, partial(_matcher, model, body, grammar))
+    asked = await request.app.state.tokenizing.run(owner, partial(_requests, model, body, tokenize, matcher))
     if (trace := request.state.record.trace) is not None:
         trace.generates(body.model, model, asked[0], len(asked) * body.copies, body.stream)
-    asked = [replace(one, owner=request.state.caller.name, trace=trace) for one in asked]
+    asked = [replace(one, owner=owner, trace=trace) for one in asked]
     texts = [text for one in asked for text in several(one, body.copies)]
     prompts = [one.prompt_tokens for one in asked]
     longest = sum(min(text.max_tokens, max(0, model.context_length - len(text.prompt_tokens))) for text in texts)
@@ -64,10 +63,9 @@ def _requests(model: Model, body: SamplingBody, tokenize: Tokenize, matcher: Mat
     return [body.generation(tokens, matcher) for tokens in tokenize(model)]
 
 
-def _matcher(model: Model, body: SamplingBody) -> Matcher | None:
+def _matcher(model: Model, body: SamplingBody, grammar: Grammar) -> Matcher:
     """Raises InvalidRequest in the name of the field that this route calls it by."""
-    grammar = body.grammar()
     try:
-        return model.compile_grammar(grammar) if grammar else None
+        return model.compile_grammar(grammar)
     except InvalidRequest as error:
         raise InvalidRequest(error.message.replace(PARAM, body.format_field, 1), param=body.format_field) from error

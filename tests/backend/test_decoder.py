@@ -33,6 +33,17 @@ def test_chunks_give_the_bits_of_the_whole(decoder: Decoder, chunk: int) -> None
     assert_same(np.concatenate(pieces), whole)
 
 
+@pytest.mark.parametrize("past", [0, 5])
+def test_prefills_of_every_length_give_the_bits_of_tokens_one_by_one(decoder: Decoder, past: int) -> None:
+    tokens = np.resize(TOKENS[::-1], 70)
+    single = [logits(decoder, (0, place, tokens[place : place + 1])) for place in range(len(tokens))]
+    for end in range(past + 1, len(tokens) + 1):
+        decoder.copy_prefix(0, 4, past)
+        (found,) = decoder.run([Row(4, past, tokens[past:end], full_logits=True)])
+        assert found.logits is not None
+        assert_same(found.logits, single[end - 1])
+
+
 def test_crowds_give_the_bits_of_one_alone(decoder: Decoder) -> None:
     """Decode, verification and prefill rows of unlike pasts together, in any slots, with idle ones between."""
     pasts, counts, slots = [20, 3, 31, 12, 0], [1, 4, 1, 8, 30], [1, 2, 4, 6, 7]

@@ -278,9 +278,7 @@ def test_a_developer_is_a_system_to_the_template() -> None:
     assert body.messages[0].for_template() == {"role": "system", "content": "Be kind."}
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"{", b"prompt=a", b'{"prompt": "a",}', b"\xff", b'{"prompt": "\\ud800"}', b"[" * 100_000]
-)
+@pytest.mark.parametrize("body", [b"", b"{", b"prompt=a", b'{"prompt": "a",}', b"\xff", b'{"prompt": "\\ud800"}'])
 def test_what_is_no_json_is_refused_without_a_parameter(body: bytes) -> None:
     with pytest.raises(InvalidRequest, match="^The body is not valid JSON: ") as refused:
         parse(GenerateBody, body)

@@ -1,11 +1,16 @@
 """Streamed text is whole: no half characters, no piece of a stop string, and the pieces joined are the text."""
 
+import os
+import signal
+import time
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from gateway.chat_template import ChatTemplate
 from gateway.errors import InvalidRequest
 from gateway.tokenizer import Tokenizer
 
@@ -107,3 +112,45 @@ def test_template_that_refuses_its_messages_says_why() -> None:
     strict = Tokenizer(TOKENIZER_JSON, "{{ raise_exception('roles must alternate') }}")
     with pytest.raises(InvalidRequest, match="roles must alternate"):
         strict.apply_chat_template([{"role": "user", "content": "hi"}])
+
+
+ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        ENDLESS,
+        "{% set x = 9**(9**9) %}",
+        "{{ 'a' * 10**10 }}",
+        "{{ '%01000000000d' | format(1) }}",
+        "{% set ns = namespace(a='aaaaaaaa') %}{% for i in range(60) %}{% set ns.a = ns.a + ns.a %}{% endfor %}",
+        "{{ 'a' * 10**7 }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{{ broken",
+    ],
+)
+def test_template_without_bounds_harms_nobody_and_the_next_conversation_is_rendered(template: str) -> None:
+    tokenizer = Tokenizer(TOKENIZER_JSON, "{% if messages[0].content == 'boom' %}" + template + "{% endif %}fine")
+    began = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(InvalidRequest, match="^messages: this model's chat template (cannot render|refuses) them"):
+            tokenizer.apply_chat_template([{"role": "user", "content": "boom"}])
+    assert time.monotonic() - began < 30  # seconds: twice two of processor time, on a busy machine
+    if template != "{{ broken":
+        assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}]) == TOKENIZER.encode("fine")
+
+
+def test_process_of_a_template_ends_with_it_and_one_that_was_killed_is_started_again() -> None:
+    template = ChatTemplate("{{ messages[0].content }}")
+    message = [{"role": "user", "content": "half \ud800 of a pair\u2028"}]
+    assert template.render(message) == message[0]["content"]
+    first = template._process
+    assert first is not None
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    assert template.render(message) == message[0]["content"]
+    second = template._process
+    assert second is not None and second.poll() is None
+    del template
+    assert second.poll() is not None

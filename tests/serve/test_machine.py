@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,14 @@ def test_a_fitting_python_on_path_takes_over_from_one_that_does_not_fit(tmp_path
         [sys.executable, "-c", script], cwd=ROOT, env=environment | {"PYTHON": "python3"}, capture_output=True, text=True
     )
     assert "Python 3.14 does not fit" in done.stderr  # PYTHON was named: no other takes its place
+
+
+def test_a_setup_that_may_not_write_says_where_in_one_line(tmp_path: Path) -> None:
+    for name in ("scripts", "serve", "requirements"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / ".run").write_text("a file where a directory should be")  # permissions would not stop root
+    command = [sys.executable, "-m", "scripts.bootstrap"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    (said,) = ended.stderr.splitlines()
+    assert said == f"tidegate: {tmp_path / '.run'}: File exists; the set-up must be able to write .venv and .run"
