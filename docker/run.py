@@ -82,7 +82,7 @@ def failure(triton: GuardedProcess) -> str:
         except StepFailed as error:
             failures += served
             if DEAD in str(error) or failures == MOST_FAILURES:
-                return f"its models have failed {failures} times in a row, the last time: {error}"
+                return f"a model does not answer its steps any more: {error}"
         if not served and time.monotonic() > deadline:
             return f"no model answered within {START_TIMEOUT:.0f} seconds"
         time.sleep(WATCH_INTERVAL)

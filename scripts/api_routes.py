@@ -1,7 +1,7 @@
 """The tables of endpoints, errors and metrics, read from the application, its errors and its metrics."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from fastapi.routing import APIRoute
 from prometheus_client.metrics import MetricWrapperBase
@@ -82,7 +82,7 @@ def metric_table() -> str:
     labels = {instrument._name: instrument._labelnames for instrument in instruments}
     for family in metrics._registry.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        kept: Sequence[str] = labels.get(family.name) or getattr(family, "_labelnames", ())
+        kept = labels.get(family.name) or getattr(family, "_labelnames", None) or ()
         rows.append(f"| `{name}` | {family.type} | {', '.join(f'`{label}`' for label in kept)} | {family.documentation} |")
     return "\n".join(rows)
 

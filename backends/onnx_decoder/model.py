@@ -17,7 +17,7 @@ import triton_python_backend_utils as pb_utils
 from decoder import Decoder, Row, cuda_available
 from dlpack import SharedArray
 from kv_pool import KvPool
-from memory import choose_slots
+from machine import choose_slots, usable_cores
 from metrics import Metrics
 from step import Stepper, StepRow
 from wire import BadStep, Limits, Step, pack, parse
@@ -77,6 +77,7 @@ class TritonPythonModel:
             slots=_slots(parameters),
             context_length=context_length,
             provider=_device(args["model_instance_kind"], parameters["precision"]),
+            threads=usable_cores(),
         )
         self._counts: defaultdict[Any, float] = defaultdict(float)
         pool = KvPool(decoder.slots, context_length, decoder.copy_prefix, counts=self._counts)

@@ -53,7 +53,7 @@ class Stack:
 
     def compose(self, *arguments: str, **environment: str) -> str:
         files = [f"--file={file}" for file in CPU_FILES]
-        return self.engine.docker("compose", *files, *arguments, **self.environment | environment)
+        return self.engine.docker("compose", *files, *arguments, settings=self.environment | environment)
 
     def containers(self, service: str) -> list[str]:
         return sorted(self.compose("ps", "--all", "--quiet", service).split())

@@ -4,6 +4,7 @@ No image can be pulled where the tests run. So the images that the Dockerfiles a
 made from Debian: one with Python, one with the real `tritonserver` of the wheel nvidia-pytriton where NVIDIA's image has it.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -15,8 +16,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-from serve.triton_server import _wheel
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GPU_FILES = ("docker-compose.yml",)
@@ -76,16 +75,18 @@ class Engine:
             self.docker("rm", "--force", "--volumes", container)
         self._stop()
 
-    def docker(self, *arguments: str | Path, timeout: float = 300, **environment: str) -> str:
+    def docker(self, *arguments: str | Path, timeout: float = 300, settings: Mapping[str, str] | None = None) -> str:
         """What `docker ARGUMENTS` prints. AssertionError with all of that where it fails."""
         command = ["docker", *map(str, arguments)]
-        done = self.run(command, timeout=timeout, **environment)
+        done = self.run(command, timeout, settings)
         assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def run(self, command: list[str], timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
-        """In the root of the checkout, with this engine as the default one."""
-        env = self.environment | environment
+    def run(
+        self, command: list[str], timeout: float = 300, settings: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """In the root of the checkout, with this engine as the default one; ``settings``: more environment variables."""
+        env = self.environment | dict(settings or {})
         return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout)
 
     def inspect(self, name: str) -> dict[str, Any]:
@@ -106,7 +107,9 @@ class Engine:
         """Under the names that stand in the Dockerfiles."""
         self.docker("import", f"--change=ENV PATH={PATH}", debian(), PYTHON_IMAGE)
         with tempfile.TemporaryDirectory(dir=self._directory) as folder:
-            wheel, context = _wheel(), Path(folder)
+            pytriton = importlib.util.find_spec("pytriton")
+            assert pytriton is not None and pytriton.origin is not None, "requirements/serve.lock is not installed"
+            wheel, context = Path(pytriton.origin).parent / "tritonserver", Path(folder)
             shutil.copytree(wheel, context / "tritonserver", symlinks=True)
             shutil.copytree(wheel.parent.parent / "nvidia_pytriton.libs", context / "nvidia_pytriton.libs")
             # The wheel brings a libpython3.13 that does not fit Debian's modules; NVIDIA's image uses that of its system too.
