@@ -17,7 +17,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.dates import AutoDateLocator, DateFormatter
+from matplotlib.dates import AutoDateLocator, DateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -91,7 +91,9 @@ def _frame(axes: Axes, title: str) -> None:
 def _draw(axes: Axes, panel: Panel, series: list[Series]) -> None:
     axes.set_facecolor(PANEL)
     for legend, points in series:
-        axes.plot([datetime.fromtimestamp(at) for at, _ in points], [value for _, value in points], lw=1.2, label=legend)
+        axes.plot(
+            date2num([datetime.fromtimestamp(at) for at, _ in points]), [value for _, value in points], lw=1.2, label=legend
+        )
     if not series:
         axes.text(0.5, 0.5, "No data", color=FAINT, ha="center", va="center", transform=axes.transAxes)
     axes.set_ylim(bottom=0)

@@ -78,7 +78,8 @@ def test_the_time_in_the_queue_is_not_that_of_the_prefill(model_repository: Path
 def test_a_restart_of_triton_is_a_recovery_and_not_a_failure(model_repository: Path, tmp_path: Path, api_key: str) -> None:
     with watched(model_repository, tmp_path) as (triton, url), client(url, api_key) as http:
         with http.stream("POST", "/v1/chat/completions", json=BODY | {"max_tokens": 900, "stream": True}) as response:
-            next(response.iter_lines())
+            lines = response.iter_lines()
+            next(lines)
             os.kill(triton.pid, signal.SIGKILL)
             for _ in until(10):
                 if value(httpx.get(f"{url}/metrics").text, "num_tritons", state="failing"):
@@ -88,7 +89,7 @@ def test_a_restart_of_triton_is_a_recovery_and_not_a_failure(model_repository: P
             assert value(text, "num_slots") == 0
             triton.stop()
             triton.start()
-            response.read()
+            assert list(lines)[-2:] == ["data: [DONE]", ""]
         for _ in until(10):
             if value(httpx.get(f"{url}/metrics").text, "recoveries_total", model=TINY):
                 break
