@@ -12,6 +12,7 @@ import time
 import urllib.parse
 import urllib.request
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Prometheus:
     """What one has seen from ``begin`` to ``end``, seconds since 1970."""
 
     def __init__(self, url: str, begin: float, end: float) -> None:
-        self._url, self._begin, self._end = url, begin, end
+        self._url, self.begin, self.end = url, begin, end
 
     def series(self, panel: Panel) -> list[Series]:
         found = []
@@ -46,7 +47,7 @@ class Prometheus:
         return found
 
     def _range(self, expression: str) -> list[dict[str, Any]]:
-        asked = {"query": expression, "start": self._begin, "end": self._end, "step": (self._end - self._begin) / POINTS}
+        asked = {"query": expression, "start": self.begin, "end": self.end, "step": (self.end - self.begin) / POINTS}
         with urllib.request.urlopen(f"{self._url}/api/v1/query_range?{urllib.parse.urlencode(asked)}", timeout=30) as answer:
             result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
         return result
@@ -74,7 +75,7 @@ def render(prometheus: Prometheus, rate_interval: str, output: Path, title: str)
             figure.text(box[0] + box[2] / 2, box[1] + box[3] * 0.3, _last(panel, series), **_figure_style())
         else:
             inner = (box[0] + 0.034, box[1] + box[3] * 0.24, box[2] - 0.042, box[3] * 0.62)
-            _draw(figure.add_axes(inner), panel, series)
+            _draw(figure.add_axes(inner), panel, series, prometheus.begin, prometheus.end)
         drawn[panel.title] = len(series)
     figure.savefig(output, dpi=80, facecolor=BACKGROUND)
     return drawn
@@ -88,24 +89,35 @@ def _frame(axes: Axes, title: str) -> None:
     axes.set_title(title, loc="left", color=TEXT, fontsize=9, y=1, pad=-13, x=0.012)
 
 
-def _draw(axes: Axes, panel: Panel, series: list[Series]) -> None:
+def _draw(axes: Axes, panel: Panel, series: list[Series], begin: float, end: float) -> None:
     axes.set_facecolor(PANEL)
     for legend, points in series:
-        axes.plot(
-            date2num([datetime.fromtimestamp(at) for at, _ in points]), [value for _, value in points], lw=1.2, label=legend
-        )
+        times, values = zip(*_with_gaps(points), strict=True)
+        axes.plot(date2num([datetime.fromtimestamp(at) for at in times]), values, lw=1.2, label=legend)
     if not series:
         axes.text(0.5, 0.5, "No data", color=FAINT, ha="center", va="center", transform=axes.transAxes)
+    axes.set_xlim(*date2num([datetime.fromtimestamp(begin), datetime.fromtimestamp(end)]))
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: formatted(value, panel.unit)))
-    axes.xaxis.set_major_formatter(DateFormatter("%H:%M"))
+    axes.xaxis.set_major_formatter(DateFormatter("%H:%M" if end - begin > 600 else "%H:%M:%S"))
     axes.xaxis.set_major_locator(AutoDateLocator(maxticks=6))
     axes.tick_params(colors=FAINT, labelsize=7, length=0)
     axes.grid(color="#2c3235", lw=0.5)
     axes.set_frame_on(False)
     if series:
-        columns = min(len(series), 4)
+        columns = max(1, min(len(series), 105 // (6 + max(len(legend) for legend, _ in series))))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncol=columns, fontsize=7, frameon=False, labelcolor=TEXT)
+
+
+def _with_gaps(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A line ends where nothing was known: no value stands between points that are not neighbours."""
+    step = min((after - at for (at, _), (after, _) in pairwise(points)), default=0.0)
+    parted = [points[0]]
+    for (before, _), point in pairwise(points):
+        if point[0] - before > 1.5 * step:
+            parted.append((before + step, math.nan))
+        parted.append(point)
+    return parted
 
 
 def _figure_style() -> dict[str, Any]:

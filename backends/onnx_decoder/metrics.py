@@ -61,9 +61,10 @@ class Metrics:
         self._last = -INTERVAL  # when it was told
 
     def publish(self) -> None:
-        """Called after every step. Tells once a second, and at once where no text runs: no step may follow for long."""
+        """Called after every step. Tells once a second, and at once when a first text begins or the last one has ended: no step
+        may follow for long, and until the next second it would look as if none ran."""
         now, used = self._clock(), self._pool.used
-        if used and now - self._last < INTERVAL:
+        if bool(used) == bool(self._told_used) and now - self._last < INTERVAL:
             return
         self._last = now
         if used != self._told_used:

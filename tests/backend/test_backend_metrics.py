@@ -94,12 +94,14 @@ async def test_what_is_found_in_the_cache_is_counted_in_tokens(watched: Watched)
     assert (told["prefix_cache_queries_total"], told["prefix_cache_hits_total"]) == (49 + 59, 50)
 
 
-async def test_slots_in_use_are_told_within_a_second_of_steps(watched: Watched) -> None:
+async def test_a_first_text_is_told_at_once_and_others_within_a_second_of_steps(watched: Watched) -> None:
     await watched.step(row(1, 0, PROMPT))
+    assert watched.told()["kv_slots_used"] == 1
+    await watched.step(row(2, 0, OTHER))
     await asyncio.sleep(INTERVAL)
     await watched.step(row(1, 60, PROMPT[:1]))
-    assert watched.told()["kv_slots_used"] == 1
-    await watched.step(release=(1,))
+    assert watched.told()["kv_slots_used"] == 2
+    await watched.step(release=(1, 2))
     assert watched.told()["kv_slots_used"] == 0
 
 

@@ -117,13 +117,17 @@ def test_an_archive_that_is_another_than_promised_is_not_unpacked(served: tuple[
     assert not list((tmp_path / "models").iterdir())
 
 
-def test_an_archive_cannot_write_outside_of_the_models(served: tuple[Path, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name, link", [("../escaped", ""), ("/tmp/escaped", ""), ("link", "/etc/passwd")])
+def test_an_archive_cannot_write_outside_of_the_models(served: tuple[Path, str], tmp_path: Path, name: str, link: str) -> None:
     directory, url = served
     with tarfile.open(directory / "models.tar", "w") as tar:
-        tar.addfile(tarfile.TarInfo("../escaped"), BytesIO())
+        member = tarfile.TarInfo(name)
+        if link:
+            member.type, member.linkname = tarfile.SYMTYPE, link
+        tar.addfile(member, BytesIO())
     done = fetched(directory / "models.tar", url, tmp_path / "models")
-    assert done.returncode != 0 and "OutsideDestination" in done.stderr
-    assert not (tmp_path / "escaped").exists()
+    assert done.returncode == 1 and f"holds {name!r}; files and directories below" in done.stderr
+    assert {path.name for path in (tmp_path / "models").iterdir()} <= {".archive"} and not (tmp_path / "escaped").exists()
 
 
 def test_a_bucket_is_copied_with_the_very_command_of_the_init_container(tmp_path: Path, model_repository: Path) -> None:

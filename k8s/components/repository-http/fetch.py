@@ -22,7 +22,11 @@ def fetch(url: str, sha256: str, models: Path) -> None:
         archive.unlink()
         sys.exit(f"{url} has the SHA-256 {digest.hexdigest()}; ARCHIVE_SHA256 is {sha256}")
     with tarfile.open(archive) as tar:
-        tar.extractall(models, filter="data")
+        for member in tar:
+            inside = (models / member.name).resolve().is_relative_to(models.resolve())
+            if not inside or not (member.isfile() or member.isdir()):
+                sys.exit(f"{url} holds {member.name!r}; files and directories below {models} are all that may be in it")
+        tar.extractall(models)
     archive.unlink()
     if not any(models.glob("*/config.pbtxt")):
         sys.exit(f"{url} holds no model: MODEL/config.pbtxt must be in it")
