@@ -63,6 +63,11 @@ class Stack:
         (container,) = self.containers(service)
         return self.engine.inspect(container)
 
+    def health(self) -> str:
+        """What the health checks of Triton's container said."""
+        (container,) = self.containers("triton")
+        return self.engine.docker("inspect", "--format={{json .State.Health}}", container)
+
     def wait_until(self, what: Callable[[], bool], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not what():
@@ -82,7 +87,7 @@ def stack(engine: Engine, images: dict[str, str], tmp_path_factory: pytest.TempP
         try:
             stack.compose("up", "--wait", "--wait-timeout=120", "--no-build")
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{stack.compose('logs')}") from None
+            raise AssertionError(f"{error}\n{stack.compose('logs')}\n{stack.health()}") from None
         yield stack
     finally:
         stack.compose("down", "--volumes")
