@@ -31,6 +31,7 @@
 #|   RECOVERY_TIMEOUT   seconds that a text waits for a Triton that does not answer (default: 30)
 #|   DRAIN_DELAY        seconds that a stopping gateway still accepts, for load balancers to see /readyz say 503 (default: 0)
 #|   GRACE_PERIOD       seconds after that in which the texts under way may finish (default: 2)
+#|   OTEL_EXPORTER_OTLP_ENDPOINT   where traces go, http://collector:4318 (default: nowhere)
 #|   TRITON_URL         gRPC address of a Triton that runs already: no export, no Triton of our own
 #|   PYTHON             the Python that makes .venv, 3.11 to 3.13 (default: python3, else one of them on PATH)
 

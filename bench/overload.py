@@ -26,7 +26,7 @@ import httpx
 
 from chaos.memory import sample
 from chaos.recovery import percentile
-from chaos.stack import ROOT, running_stack, tiny_repository
+from chaos.stack import ROOT, TINY, running_stack, tiny_repository
 from gateway.keys import ApiKey, KeyFile, digest_of
 
 REPORT = ROOT / ".run" / "chaos" / "overload.json"
@@ -162,6 +162,7 @@ async def measure(arguments: argparse.Namespace, repository: Path, run_dir: Path
         tritons=1,
         spares=0,
         gateways=1,
+        model=arguments.model,
         slots=SLOTS,
         API_KEYS_FILE=str(keys),
         MAX_WAITING=str(arguments.waiting),
@@ -198,6 +199,7 @@ def report(
     goodput = len(in_time) / (arguments.seconds - WARM_UP)
     half = sizes[len(sizes) // 2 :]
     figures = {
+        "model": arguments.model,
         "seconds": arguments.seconds,
         "tokens": arguments.tokens,
         "cores": os.cpu_count(),
@@ -235,6 +237,7 @@ def table(told: dict[str, Any]) -> str:
     p50, p95 = (f"{told[name] * 1000:.0f} ms" if told[name] is not None else "none" for name in ("refusal_p50", "refusal_p95"))
     answers = ", ".join(f"{count} × {status}" for status, count in told["other_key_statuses"].items())
     facts = {
+        "model": told["model"],
         "capacity: 32 clients, one request after the other": f"{told['capacity']:.1f} answers/s of {told['tokens']} tokens",
         "arrivals": f"{told['arrivals_per_second']:.0f} a second for {told['seconds']:.0f} s",
         "goodput": f"{told['goodput']:.1f} answers/s, **{told['goodput_share']:.0%} of the best**",
@@ -253,9 +256,12 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=10, help="the capacity")
     parser.add_argument("--tokens", type=int, default=256, help="of every answer, at most 512")
     parser.add_argument("--waiting", type=int, default=64, help="MAX_WAITING")
-    parser.add_argument("--repository", type=Path, help="a model repository with a tiny-gpt2 (default: made here)")
+    parser.add_argument("--repository", type=Path, help="a model repository with the model (default: one is made here)")
+    parser.add_argument("--model", default=TINY, help=f"its name there (default: {TINY}, of 0.1 million parameters)")
     parser.add_argument("--json", type=Path, default=REPORT, help="where the figures go")
     arguments = parser.parse_args()
+    if arguments.repository is None and arguments.model != TINY:
+        parser.error("--model needs --repository")
     repository = arguments.repository or tiny_repository()
     with tempfile.TemporaryDirectory(prefix="tidegate-overload-") as run_dir:
         told = asyncio.run(measure(arguments, repository, Path(run_dir)))

@@ -25,7 +25,8 @@ def main() -> None:
     counts = {name: getattr(arguments, name) for name in COUNTS if getattr(arguments, name) is not None}
     plan = Plan(seed=arguments.seed, seconds=seconds, streams=arguments.streams, **counts)
     repository = arguments.repository or tiny_repository()
-    command = f"python -m chaos {' '.join(sys.argv[1:])}".strip()
+    changed = [f"--{name.replace('_', '-')} {count}" for name, count in counts.items()]
+    command = " ".join([f"python -m chaos --seed {plan.seed} --minutes {arguments.minutes:g}", *changed])
     with tempfile.TemporaryDirectory(prefix="tidegate-chaos-") as run_dir:
         directory = arguments.logs or Path(run_dir)
         report = asyncio.run(run(plan, repository, directory, lambda line: print(line, flush=True), command))

@@ -40,6 +40,8 @@ async def accounted(
                     reservation.spent += delta.tokens
                     record.note(delta, counts_cached=delta.index % copies == 0)
                     measured.note(delta)
+                    if record.trace is not None:
+                        record.trace.note(delta)
                     yield delta
                 finished = True
             except Exception as error:

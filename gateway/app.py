@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from gateway import error_responses
+from gateway import error_responses, tracing
 from gateway.auth import KeyRing
 from gateway.limits import RATE_LIMIT_HEADERS
 from gateway.logs import configure_logging
@@ -16,6 +16,7 @@ from gateway.registry import Registry
 from gateway.request_log import RequestLog
 from gateway.routes import chat, completions, docs, generate, health, metrics, models, page, responses, tokenize
 from gateway.settings import Settings
+from gateway.threads import FairThreads
 from gateway.tritons import Tritons
 
 EXPOSED_HEADERS = ["X-Request-Id", "Retry-After", *RATE_LIMIT_HEADERS]  # that a page of another origin may read
@@ -28,7 +29,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="Tidegate", lifespan=_lifespan, openapi_url=None, redirect_slashes=False)
     app.state.settings = settings
     app.state.keys = KeyRing(settings)
-    app.state.metrics = Metrics(lambda: app.state.registry.all_engines())
+    app.state.metrics = Metrics(lambda: app.state.registry.all_engines(), settings.max_waiting)
+    app.state.tracing = tracing.start(settings)
+    # A large grammar takes seconds to compile, so does a megabyte of text to tokenize: a core is left for everything else.
+    app.state.compiling = FairThreads("grammar", workers=1, share=1, patience=settings.queue_timeout)
+    app.state.tokenizing = FairThreads("prompt", workers=4, share=2, patience=settings.queue_timeout)
     configure_logging(settings.log_format)
     _add_middleware(app, settings)
     for module in (generate, chat, completions, responses, tokenize, models, health, metrics, docs, page):
@@ -50,14 +55,15 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             expose_headers=EXPOSED_HEADERS,
             max_age=86400,
         )
-    app.add_middleware(RequestLog, metrics=app.state.metrics)
+    app.add_middleware(RequestLog, metrics=app.state.metrics, tracing=app.state.tracing)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     async with (
+        tracing.sent_at_the_end(app.state.tracing),
         Tritons(settings.triton_url, settings.recovery_timeout) as tritons,
-        Registry(tritons, settings) as app.state.registry,
+        Registry(tritons, settings, app.state.metrics.steps.measured) as app.state.registry,
     ):
         yield

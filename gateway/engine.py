@@ -53,6 +53,10 @@ class Engine:
         return not self._task.done() and all(lane.alive for lane in self._lanes.values())
 
     @property
+    def lanes(self) -> list[Lane]:
+        return list(self._lanes.values())
+
+    @property
     def addresses(self) -> set[str]:
         """Of the Tritons that serve it."""
         return set(self._lanes)
@@ -91,6 +95,8 @@ class Engine:
         """
         self._check(request)
         sequence = Sequence(request, self.model)
+        if self.idle:
+            self._last_end = time.monotonic()  # the pace of texts is measured while there are some
         self._queue.add(sequence)
         self._dispatch()
         try:
@@ -131,7 +137,7 @@ class Engine:
     def _take_back(self, lane: Lane) -> None:
         for sequence in reversed(lane.texts.copy()):
             lane.take_back(sequence)
-            sequence.cached = 0
+            sequence.lose_cache()
             self._queue.put_back(sequence)
 
     def _note_end(self) -> None:
@@ -155,8 +161,10 @@ class Engine:
         while True:
             await asyncio.sleep(LOOK_INTERVAL)
             now = time.monotonic()
-            for sequence in [one for one in self._queue if not one.begun and now - one.arrived > self._settings.queue_timeout]:
-                self._queue.remove(sequence)
+            # A text in a lane waits too where other gateways' texts hold all of that Triton's slots.
+            texts = [*self._queue, *(text for lane in self._lanes.values() for text in lane.texts)]
+            for sequence in [one for one in texts if not one.begun and now - one.arrived > self._settings.queue_timeout]:
+                self._leave(sequence)
                 message = f"No slot became free within {self._settings.queue_timeout} seconds. Please try again later."
                 sequence.fail(Overloaded(message, retry_after=self._retry_after()))
             since = [lane.failing_since for lane in self._lanes.values()]

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gateway.grammar import Matcher
+
+if TYPE_CHECKING:
+    from gateway.tracing import RequestTrace
 
 FinishReason = Literal["stop", "length"]
 
@@ -42,7 +45,7 @@ class GenerationRequest:
 
     ``logprobs``: how many alternatives every generated token is told with; None: no log-probabilities at all.
     ``prompt_logprobs``: those of the prompt's tokens too. ``grammar``: what the text has to match. ``owner``: whose text it is,
-    the name of a key.
+    the name of a key. ``trace``: of the request that it belongs to, where that is traced.
     """
 
     prompt_tokens: list[int]
@@ -57,6 +60,7 @@ class GenerationRequest:
     prompt_logprobs: bool = False
     grammar: Matcher | None = None
     owner: str = ""
+    trace: "RequestTrace | None" = None
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,19 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
+class Times:
+    """Of a text, as time.monotonic tells them."""
+
+    arrived: float  # in the queue
+    started: float  # in a slot, its first
+
+
+@dataclass(frozen=True)
 class Delta:
     """A piece of an answer: text that is safe to show, the tokens generated since the last piece, and why it ended.
 
     ``index``: which of the answers of a request it belongs to. The first piece tells what was found of the prompt:
-    ``cached_tokens``, ``prompt_logprobs``.
+    ``cached_tokens``, ``prompt_logprobs``; and ``times``. ``recoveries``: since the last piece.
     """
 
     text: str
@@ -89,3 +101,5 @@ class Delta:
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     cached_tokens: int = 0
+    times: Times | None = None
+    recoveries: int = 0

@@ -5,8 +5,10 @@ uvicorn alone reads a head of any length, waits for it for ever, and keeps a con
 
 import asyncio
 import json
+import re
+import time
 from http import HTTPStatus
-from typing import cast
+from typing import NoReturn, cast
 
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -18,12 +20,19 @@ from gateway.errors import BackendUnavailable, InvalidRequest, TidegateError
 MAXIMUM_HEAD = 32 * 1024  # bytes of the request line and the headers
 MAXIMUM_HEADERS = 100
 MAXIMUM_CONNECTIONS = 2048  # a stranger's may hold a head and 64 KiB of a body
+RESERVED_CONNECTIONS = 64  # more, that only PROBES are answered on
+PROBES = (b"/livez", b"/readyz", b"/health", b"/metrics")
+MAXIMUM_AHEAD = 16  # requests that a client may send before it has read the answers to those before them
 HEAD_TIMEOUT = 10.0  # seconds for a whole head
 IDLE_TIMEOUT = 75  # seconds between requests: load balancers give up theirs after 60, and must be the first
 UNREAD_TIMEOUT = 60.0  # seconds within which a client that is behind must read something
 REST_TIMEOUT = BODY_TIMEOUT + 5  # seconds for a body that is not read any more, since its request is answered
 LAST_CALL = 0.5  # seconds that a connection without a request lives on in a stop: one may be on its way
 LINGER = 1.0  # seconds that a refused client's bytes are thrown away: with bytes unread, a close would destroy the answer
+
+
+# Clients such as Java's offer HTTP/2 this way, and httptools then takes what follows for it, not for a body.
+UPGRADE = re.compile(rb"(?i)(?<=\r\n)upgrade(?=:)")
 
 
 class BadHttp(InvalidRequest):
@@ -40,10 +49,12 @@ class TooManyConnections(BackendUnavailable):
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection. Where there are too many, those without a request make room, the longest at rest first."""
 
+    _waits_since = 0.0  # time.monotonic: for its first request, or for the next
     _in_head = True  # a head is coming, or the first one is waited for
     _head_length = 0  # its bytes so far
+    _extra_length = 0  # bytes behind a head that are no body: the sizes of chunks, and trailers
     _refusal: TidegateError | None = None  # what was told instead of an answer
     _patience: asyncio.TimerHandle | None = None  # with a head or a body that comes
     _unread: asyncio.TimerHandle | None = None  # until the next look whether the client reads
@@ -51,9 +62,11 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._expect(HEAD_TIMEOUT)
+        self._waits_since = time.monotonic()
         if len(self.connections) > MAXIMUM_CONNECTIONS:
-            message = f"{MAXIMUM_CONNECTIONS} connections are open already. Please try again later."
-            self._refuse(TooManyConnections(message, retry_after=2))
+            self._make_room()
+        if len(self.connections) > MAXIMUM_CONNECTIONS + RESERVED_CONNECTIONS:
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect(None)
@@ -63,9 +76,12 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:
             return
+        if self._in_head or not self._answering:
+            data = _without_upgrade(data)
         self._head_length += len(data)
+        self._extra_length += len(data)
         super().data_received(data)
-        if self._in_head and self._head_length > MAXIMUM_HEAD:
+        if (self._head_length if self._in_head else self._extra_length) > MAXIMUM_HEAD:
             self._refuse(_too_large())
         elif self._patience is None and not self._answering and self.timeout_keep_alive_task is None:
             # The rest of a body that was not wanted, or empty lines: the connection rests again.
@@ -78,22 +94,36 @@ class Protocol(HttpToolsProtocol):
             self._in_head, self._head_length = True, 1  # at least
             self._expect(HEAD_TIMEOUT)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # trailers say nothing to us
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head, self._extra_length = False, 0
         self._expect(REST_TIMEOUT)
         length = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if length > MAXIMUM_HEAD or len(self.headers) > MAXIMUM_HEADERS:
-            self._refuse(_too_large())
-            raise self._refusal  # type: ignore[misc]  # so that the parser stops
+            self._stop_parsing(_too_large())
+        if len(self.pipeline) >= MAXIMUM_AHEAD:
+            self._stop_parsing(BadHttp(f"More than {MAXIMUM_AHEAD} requests were sent ahead of their answers."))
+        if len(self.connections) > MAXIMUM_CONNECTIONS and not self.url.startswith(PROBES):
+            message = f"{MAXIMUM_CONNECTIONS} connections are open already. Please try again later."
+            self._stop_parsing(TooManyConnections(message, retry_after=2))
         super().on_headers_complete()
         if getattr(cast(FastAPI, self.config.app).state, "stopping", False):
             self.cycle.keep_alive = False
 
+    def on_body(self, body: bytes) -> None:
+        self._extra_length = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         self._expect(None)
+        self._extra_length = 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        self._waits_since = time.monotonic()
         if self.transport.get_write_buffer_size():
             self._watch_reader()
         super().on_response_complete()
@@ -118,16 +148,30 @@ class Protocol(HttpToolsProtocol):
             self._refuse(BadHttp("This is not HTTP as this server speaks it."))
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Nothing to warn of: clients may offer another protocol, and go on without."""
+        """Nothing to warn of: see `UPGRADE`."""
 
     @property
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
+    def _make_room(self) -> None:
+        """Closes another connection that no request is under way on."""
+        connections = cast("set[Protocol]", self.connections)
+        others = [one for one in connections if one is not self and not one._answering and one._refusal is None]
+        if others:
+            min(others, key=lambda one: one._waits_since).transport.close()
+
+    def _stop_parsing(self, error: TidegateError) -> NoReturn:
+        self._refuse(error)
+        raise error
+
     def _refuse(self, error: TidegateError) -> None:
-        """Tells it, unless an answer is half told, and closes the connection."""
+        """Tells it, unless an answer is half told or others come first, and closes the connection."""
         self._refusal = error
         self._expect(None)
+        if self.pipeline:
+            self.transport.close()
+            return
         if self._answering:
             self.cycle.disconnected = True  # the application is told so, and what it still says goes nowhere
             self.cycle.message_event.set()
@@ -181,3 +225,9 @@ class Protocol(HttpToolsProtocol):
 def _too_large() -> HeadTooLarge:
     allowed = f"{MAXIMUM_HEAD} bytes and {MAXIMUM_HEADERS} headers"
     return HeadTooLarge(f"The head of the request is too large: it may have at most {allowed}.")
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The beginning of a head, with another header in the place of one that offers to change the protocol."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return UPGRADE.sub(b"x-grade", head) + end + rest

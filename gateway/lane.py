@@ -50,13 +50,14 @@ class Lane:
 
     async def close(self) -> None:
         """Its texts stay in ``texts``, each with every token that was chosen for it."""
-        if self._choosing is not None:  # a grammar that has taken a token cannot give it back
+        while self._choosing is not None and not self._choosing.done():  # a grammar that has taken a token cannot give it back
             await asyncio.wait({self._choosing})
             await asyncio.sleep(0)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
     def add(self, sequence: Sequence) -> None:
+        sequence.started = sequence.started or time.monotonic()
         self.texts.append(sequence)
         self._wake.set()
 

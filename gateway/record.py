@@ -2,10 +2,15 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from gateway.generation import Delta
 
+if TYPE_CHECKING:
+    from gateway.tracing import RequestTrace
+
 NO_ROUTE = "(none)"  # what the log and the metrics call a path that there is not
+QUIET = {"/health", "/livez", "/readyz", "/metrics"}  # asked every few seconds for ever
 
 
 @dataclass
@@ -25,6 +30,7 @@ class RequestRecord:
     first_token: float | None = None  # when it came
     finish_reasons: list[str] = field(default_factory=list)
     error: Exception | None = None
+    trace: "RequestTrace | None" = None  # where it is traced
 
     def begin_generation(self, model: str, prompt_tokens: int) -> None:
         self.model, self.prompt_tokens, self.cached_tokens, self.completion_tokens = model, prompt_tokens, 0, 0

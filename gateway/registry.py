@@ -16,6 +16,7 @@ from gateway.engine import Engine
 from gateway.errors import BackendUnavailable, ModelNotFound
 from gateway.model import Model
 from gateway.settings import Settings, SettingsError
+from gateway.step import Backend
 from gateway.tritons import Tritons
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ GONE_AFTER = 5.0  # seconds for which all of a Triton's answers, of two at least
 LINGER = 10.0  # seconds that an older version without texts is kept: a request may have chosen it and not have begun
 
 Key = tuple[str, int]  # name and version
+Measured = Callable[[Backend, str], Backend]
 
 
 @dataclass
@@ -33,14 +35,17 @@ class _Served:
     engine: Engine
     missing_since: dict[str, float] = field(default_factory=dict)  # Triton's address → its first answer in a row without it
     superseded_at: float | None = None  # when a newer version took over
+    alone_since: float | None = None  # without a Triton
 
 
 class Registry:
     """Use as an async context manager; entering it waits for a Triton and its models."""
 
-    def __init__(self, tritons: Tritons, settings: Settings) -> None:
+    def __init__(self, tritons: Tritons, settings: Settings, measured: Measured = lambda backend, model: backend) -> None:
+        """``measured`` wraps each Triton's client for one model: see gateway/step_metrics.py."""
         self._tritons = tritons
         self._settings = settings
+        self._measured = measured
         self._served: dict[Key, _Served] = {}
         self._newest: dict[str, int] = {}  # the version of each model that takes new texts
         self._first = ""  # the default model where MODEL_NAME is not set
@@ -145,7 +150,7 @@ class Registry:
         if served is None:
             served = self._served[key] = _Served(Engine(model, self._settings))
             logger.info("%s, version %d, is served", *key)
-        served.engine.add_lane(address, self._tritons.clients[address], model)
+        served.engine.add_lane(address, self._measured(self._tritons.clients[address], model.name), model)
 
     async def _check_replaced(self, address: str, key: Key, engine: Engine) -> None:
         """Where Triton has loaded other files under the same version, the texts move to Tritons that have the old ones, or end.
@@ -159,16 +164,20 @@ class Registry:
         now = time.monotonic()
         self._refused = {(address, key) for address, key in self._refused if key in loaded.get(address, {key})}
         for key, served in list(self._served.items()):
+            unloaded = False
             for address in served.engine.addresses:
                 if address not in loaded or key in loaded[address]:
                     served.missing_since.pop(address, None)
                 elif now - served.missing_since.setdefault(address, now) >= GONE_AFTER:
                     del served.missing_since[address]
                     await served.engine.remove_lane(address)
+                    unloaded = True
+            served.alone_since = None if served.engine.addresses else served.alone_since or now
+            alone = now - (served.alone_since or now) >= self._settings.recovery_timeout  # its texts have waited as long
             newest = self._newest.get(key[0]) == key[1]
             served.superseded_at = None if newest else served.superseded_at or now
             rests = served.engine.idle and now - (served.superseded_at or now) >= LINGER
-            if rests or not served.engine.addresses:
+            if rests or alone or (unloaded and not served.engine.addresses):
                 del self._served[key]
                 if newest:
                     del self._newest[key[0]]

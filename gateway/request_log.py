@@ -14,31 +14,36 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.errors import TidegateError
 from gateway.logs import current_request_id
 from gateway.metrics import Metrics
-from gateway.record import NO_ROUTE, RequestRecord
+from gateway.record import NO_ROUTE, QUIET, RequestRecord
+from gateway.tracing import Tracing
 
 logger = logging.getLogger("gateway.request")
 
 REQUEST_ID = re.compile(r"[!-~]{1,128}")  # printable ASCII without spaces
 CLIENT_CLOSED_REQUEST = 499  # nginx's number: nobody was left to be answered
-QUIET = {"/health", "/livez", "/readyz", "/metrics"}  # asked every few seconds for ever; logged only where they fail
 LONGEST_PATH = 100  # characters of such a path that are logged
 
 
 class RequestLog:
-    """The outermost middleware: makes ``request.state.record``, sets X-Request-Id and x-ratelimit headers, logs and counts.
+    """The outermost middleware: makes ``request.state.record``, sets X-Request-Id and x-ratelimit headers; logs, counts and
+    traces.
 
     Passes every message on as it comes.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing | None) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = RequestRecord(_request_id(Headers(scope=scope)), scope["method"])
+        headers = Headers(scope=scope)
+        record = RequestRecord(_request_id(headers), scope["method"])
+        if self._tracing is not None:
+            record.trace = self._tracing.begin(record, headers, scope["path"])
         state = scope.setdefault("state", {})
         state["record"] = record
         current_request_id.set(record.request_id)
@@ -66,7 +71,9 @@ class RequestLog:
         finally:
             record.route = _route(scope)
             self._metrics.count_request(record)
-            if record.route not in QUIET or record.status is None or record.status >= 400:
+            if record.trace is not None:
+                record.trace.end()
+            if record.route not in QUIET or record.status is None or record.status >= 400:  # those only where they fail
                 _log(record, scope["path"])
 
 
@@ -99,6 +106,7 @@ def _log(record: RequestRecord, path: str) -> None:
         "duration": round(ended - record.began, 6),  # s
         "finish_reasons": record.finish_reasons or None,
         "error": None if record.error is None else _error_name(record.error),
+        "trace_id": None if record.trace is None else record.trace.trace_id,
     }
     logger.info("request", extra={"fields": {name: value for name, value in fields.items() if value is not None}})
 

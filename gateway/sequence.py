@@ -8,7 +8,7 @@ from collections import Counter, deque
 import numpy as np
 
 from gateway.errors import TidegateError
-from gateway.generation import Delta, FinishReason, GenerationRequest, TokenLogprob
+from gateway.generation import Delta, FinishReason, GenerationRequest, Times, TokenLogprob
 from gateway.model import Model
 from gateway.sampling import needs_full_logits
 from gateway.step import UNKNOWN, StepRow
@@ -25,6 +25,7 @@ class Sequence:
         capacity = min(len(prompt) + request.max_tokens, model.context_length)
         self.id = secrets.randbits(64)
         self.arrived = time.monotonic()
+        self.started: float | None = None  # when it first got a slot
         self.sampling = request.sampling
         self.seed = secrets.randbits(64) if request.seed is None else request.seed % 2**64
         self.generated: Counter[int] = Counter()  # token → how often, for the penalties
@@ -40,6 +41,7 @@ class Sequence:
         self._ready = asyncio.Event()
         self._pending_text, self._pending_tokens = "", 0
         self._found_cached: int | None = None  # of the prompt, when it was first computed
+        self._recoveries = 0  # since the last piece
         self._told_prompt = False
         self._finish_reason: FinishReason | None = None
         self._error: TidegateError | None = None
@@ -84,9 +86,9 @@ class Sequence:
         """Everything beyond what is cached; while it is scored, a chunk whose every position's logits are wanted."""
         if self.scoring:
             tokens = self._tokens[self.cached : self.cached + min(token_limit, SCORED_AT_ONCE, self.missing)]
-            return StepRow(self.id, self.cached, tokens, len(tokens), logit_count=len(tokens), full_logits=True)
+            return StepRow(self.id, self.cached, tokens, len(tokens), len(tokens), full_logits=True, trace=self.request.trace)
         tokens = self._tokens[self.cached : self.length]
-        return StepRow(self.id, self.cached, tokens, token_limit, full_logits=self.full_logits)
+        return StepRow(self.id, self.cached, tokens, token_limit, full_logits=self.full_logits, trace=self.request.trace)
 
     def note_cached(self, cached_length: int, reused_length: int) -> None:
         """Takes over what Triton says it holds. An unknown sequence begins again; one without a slot stays as it is."""
@@ -95,7 +97,12 @@ class Sequence:
                 self._found_cached = reused_length
             self.cached = cached_length
         elif cached_length == UNKNOWN:
-            self.cached = 0
+            self.lose_cache()
+
+    def lose_cache(self) -> None:
+        """Its Triton has lost it, or is lost: all of it is computed again."""
+        self._recoveries += 1 if self.cached else 0
+        self.cached = 0
 
     def note_prompt_logprob(self, place: int, logprob: TokenLogprob) -> None:
         self._prompt_logprobs[place] = logprob
@@ -157,8 +164,10 @@ class Sequence:
             ),
             prompt_logprobs=tuple(self._prompt_logprobs[place] for place in sorted(self._prompt_logprobs)) if first else (),
             cached_tokens=self._found_cached or 0 if first else 0,
+            times=Times(self.arrived, self.started or self.arrived) if first else None,
+            recoveries=self._recoveries,
         )
-        self._pending_text, self._pending_tokens = "", 0
+        self._pending_text, self._pending_tokens, self._recoveries = "", 0, 0
         return delta
 
     def _finish(self, reason: FinishReason) -> None:

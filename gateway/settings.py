@@ -31,6 +31,7 @@ class Settings:
     api_keys_file: Path | None = None  # gateway/keys.py says what it holds
     cors_origins: tuple[str, ...] = ("*",)  # whose pages may ask; empty: no page of another origin
     log_format: str = "text"  # or "json": one object a line
+    otel_exporter_otlp_endpoint: str | None = None  # of a collector that takes traces over HTTP; None: no traces
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -45,6 +46,8 @@ class Settings:
             values["cors_origins"] = _origins(text)
         if text := environment.get("LOG_FORMAT", "").strip():
             values["log_format"] = _log_format(text)
+        if text := environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip():
+            values["otel_exporter_otlp_endpoint"] = _collector(text, environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip())
         # Whoever has a file of keys wants no public key beside them.
         default_key = None if "api_keys_file" in values else DEFAULT_API_KEY
         return cls(my_api_key=_api_key(environment, default_key), **values)
@@ -131,3 +134,12 @@ def _log_format(text: str) -> str:
     if text not in _LOG_FORMATS:
         raise SettingsError(f"LOG_FORMAT is {text[:40]!r}; it must be one of {', '.join(_LOG_FORMATS)}.")
     return text
+
+
+def _collector(endpoint: str, protocol: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", endpoint):
+        allowed = "an HTTP address, such as http://collector:4318"
+        raise SettingsError(f"OTEL_EXPORTER_OTLP_ENDPOINT is {endpoint[:80]!r}; it must be {allowed}.")
+    if protocol not in ("", "http/protobuf"):
+        raise SettingsError(f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol[:40]!r}; it must be http/protobuf: traces go over HTTP.")
+    return endpoint

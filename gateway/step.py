@@ -1,11 +1,14 @@
 """One step as the engine sees it, and the one seam to whatever runs it."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from gateway.model import Model
+
+if TYPE_CHECKING:
+    from gateway.tracing import RequestTrace
 
 UNKNOWN = -1  # cached_length: the sequence is not cached there, send all its tokens
 NO_SLOT = -2  # cached_length: no slot is free
@@ -21,6 +24,7 @@ class StepRow:
     token_limit: int
     logit_count: int = 1
     full_logits: bool = False
+    trace: "RequestTrace | None" = None  # not sent: the trace of its request, where that is traced
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2_grpc
 from gateway.errors import BackendUnavailable, InternalError
 from gateway.model import Model
 from gateway.step import StepAnswer, StepRow
+from gateway.tracing import Metadata, step_spans
 
 # The defaults wait a second and more between attempts; Triton restarts in less.
 CHANNEL_OPTIONS = [
@@ -79,7 +80,9 @@ class TritonClient:
         return response.model_version, _outputs(response)["description"].tobytes()
 
     async def step(self, model: Model, rows: list[StepRow], release: list[int]) -> StepAnswer:
-        outputs = _outputs(await self._call(self._infer_while_live, step_request(model, rows, release), self._step_timeout))
+        request = step_request(model, rows, release)
+        with step_spans(rows) as metadata:
+            outputs = _outputs(await self._call(self._infer_while_live, request, self._step_timeout, metadata))
         return StepAnswer(
             cached_length=outputs["cached_length"],
             reused_length=outputs["reused_length"],
@@ -89,10 +92,12 @@ class TritonClient:
             logits=outputs.get("logits", np.zeros((0, 0), np.float32)),
         )
 
-    async def _infer_while_live(self, request: pb.ModelInferRequest, timeout: float) -> pb.ModelInferResponse:
+    async def _infer_while_live(
+        self, request: pb.ModelInferRequest, timeout: float, metadata: Metadata | None
+    ) -> pb.ModelInferResponse:
         """A step over long prompts may take seconds. A Triton whose process is stopped keeps its connections and says nothing:
         it is found out here, well before the time-out."""
-        call = asyncio.ensure_future(self._stub.ModelInfer(request, timeout=timeout))
+        call = asyncio.ensure_future(self._stub.ModelInfer(request, timeout=timeout, metadata=metadata))
         try:
             while not (await asyncio.wait({call}, timeout=LONG_STEP))[0]:
                 await self._stub.ServerLive(pb.ServerLiveRequest(), timeout=LIVE_TIMEOUT)
@@ -100,9 +105,9 @@ class TritonClient:
         finally:
             call.cancel()
 
-    async def _call(self, method: Any, request: Any, timeout: float) -> Any:
+    async def _call(self, method: Any, request: Any, timeout: float, metadata: Metadata | None = None) -> Any:
         try:
-            return await method(request, timeout=timeout)
+            return await method(request, timeout=timeout, metadata=metadata)
         except grpc.aio.AioRpcError as exc:
             if exc.code() in TRANSIENT:
                 message = "The model server does not answer. Please try again."

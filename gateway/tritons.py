@@ -6,7 +6,7 @@ import re
 import socket
 import time
 
-from gateway.errors import BackendUnavailable
+from gateway.errors import BackendUnavailable, TidegateError
 from gateway.settings import SettingsError
 from gateway.triton import TritonClient
 
@@ -34,6 +34,7 @@ class Tritons:
     def __init__(self, urls: str, step_timeout: float) -> None:
         self.clients: dict[str, TritonClient] = {}  # by address
         self._step_timeout = step_timeout
+        self._odd: set[str] = set()  # addresses at which something else answers
         self._addresses: dict[tuple[str, int], set[str]] = {url: set() for url in parse_urls(urls)}
 
     async def __aenter__(self) -> "Tritons":
@@ -50,9 +51,9 @@ class Tritons:
         for (host, port), before in self._addresses.items():
             try:
                 self._addresses[host, port] = await _addresses(host, port)
-            except OSError as exc:
+            except (OSError, UnicodeError) as exc:  # the latter for a name that can be none
                 if before:
-                    logger.warning("%s cannot be looked up (%s): its last addresses stay", host, exc.strerror)
+                    logger.warning("%s cannot be looked up (%s): its last addresses stay", host, exc)
         current = set().union(*self._addresses.values())
         for address in sorted(current - self.clients.keys()):
             self.clients[address] = TritonClient(address, self._step_timeout)
@@ -66,8 +67,11 @@ class Tritons:
         for (address, _), answer in zip(clients, answers, strict=True):
             if isinstance(answer, list):
                 told[address] = answer
-            elif not isinstance(answer, BackendUnavailable):
+            elif not isinstance(answer, TidegateError):
                 raise answer
+            elif address not in self._odd and not isinstance(answer, BackendUnavailable):
+                logger.error("What answers at %s is no Triton that serves us", address, exc_info=answer)
+                self._odd.add(address)
         return told
 
     async def wait_for_models(self, timeout: float) -> list[str]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from fastapi.routing import APIRoute
+from prometheus_client.metrics import MetricWrapperBase
 
 from gateway import errors
 from gateway.app import create_app
@@ -77,11 +78,11 @@ def error_table() -> str:
 def metric_table() -> str:
     rows = ["| metric | kind | labels | what it tells |", "| --- | --- | --- | --- |"]
     metrics = Metrics(lambda: [])
-    counted = {name: instrument for name, instrument in vars(metrics).items() if hasattr(instrument, "_labelnames")}
-    labels = {instrument._name: instrument._labelnames for instrument in counted.values()}
+    instruments = [one for one in metrics._registry._collector_to_names if isinstance(one, MetricWrapperBase)]
+    labels = {instrument._name: instrument._labelnames for instrument in instruments}
     for family in metrics._registry.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name
-        kept = labels.get(family.name, ("model",))
+        kept = labels.get(family.name) or getattr(family, "_labelnames", None) or ()
         rows.append(f"| `{name}` | {family.type} | {', '.join(f'`{label}`' for label in kept)} | {family.documentation} |")
     return "\n".join(rows)
 

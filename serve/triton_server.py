@@ -174,7 +174,7 @@ class TritonServer:
     def _model_control(self) -> list[str]:
         if self._models is not None:
             return ["--model-control-mode=explicit", *(f"--load-model={model}" for model in self._models)]
-        # A broken model must not stop the others. One load at a time: each takes half of the memory that is free (memory.py).
+        # A broken model must not stop the others. One load at a time: each takes half of the memory that is free (machine.py).
         polled = f"--repository-poll-secs={POLL_INTERVAL}"
         return ["--model-control-mode=poll", polled, "--exit-on-error=false", "--model-load-thread-count=1"]
 

@@ -5,7 +5,9 @@ tokens stay cached as a possible prefix of another one until the slot is needed.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +24,7 @@ class KvPool:
         context_length: int,
         copy: Callable[[int, int, int], bool],
         clock: Callable[[], float] = time.monotonic,
+        counts: defaultdict[Any, float] | None = None,
     ) -> None:
         self.lengths = np.zeros(slots, np.int32)  # tokens cached in each slot
         self._tokens = np.zeros((slots, context_length), np.int32)  # which ones
@@ -29,6 +32,12 @@ class KvPool:
         self._slot_of: dict[int, int] = {}
         self._last_use = np.zeros(slots)  # seconds of the clock
         self._copy, self._clock = copy, clock
+        self._counts = defaultdict(float) if counts is None else counts  # what metrics.py tells
+
+    @property
+    def used(self) -> int:
+        """Slots that belong to a sequence."""
+        return len(self._slot_of)
 
     def find(self, sequence_id: int, past_length: int) -> int | None:
         """The slot of a known sequence, trimmed to ``past_length`` tokens; None where fewer are cached or it is unknown."""
@@ -52,11 +61,15 @@ class KvPool:
             slot = self._choose(source, length)
             if slot is None:
                 return None
+            if self.lengths[slot] > common[slot]:
+                self._counts["evictions", "ended" if self._owner[slot] is None else "stale"] += 1
             self._own(slot, sequence_id)
         held = int(common[slot])
         if slot != source and length >= held + COPY_AT_LEAST and self._copy(source, slot, length):
             self._tokens[slot, :length] = tokens[:length]
             held = length
+        self._counts["prefix_cache_queries"] += reusable
+        self._counts["prefix_cache_hits"] += held
         self.lengths[slot] = held
         self._last_use[slot] = self._clock()
         return slot

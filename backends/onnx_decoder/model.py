@@ -6,6 +6,8 @@ A model of this backend is data only: ``config.pbtxt`` and, in each version dire
 
 import json
 import os
+import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ import triton_python_backend_utils as pb_utils
 from decoder import Decoder, Row, cuda_available
 from dlpack import SharedArray
 from kv_pool import KvPool
-from memory import choose_slots
+from machine import choose_slots, usable_cores
+from metrics import Metrics
 from step import Stepper, StepRow
 from wire import BadStep, Limits, Step, pack, parse
 
@@ -30,6 +33,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One forward pass for all rows of all requests; a bad request is answered alone."""
+        began = time.perf_counter()
         self._sent.clear()  # Triton has copied the tensors of the last responses by now
         responses: list[Any] = [None] * len(requests)
         steps: list[tuple[int, Step]] = []
@@ -44,10 +48,12 @@ class TritonPythonModel:
                 if step.fingerprint in (None, self._fingerprint):
                     steps.append((index, step))
                 else:  # nothing of it was computed: the one who asked may find out, and ask again
+                    self._counts["refusals", "other_model"] += 1
                     responses[index] = _error(
                         "fingerprint: another model has taken this one's place", pb_utils.TritonError.UNAVAILABLE
                     )
             except BadStep as exc:
+                self._counts["refusals", "bad_step"] += 1
                 responses[index] = _error(str(exc), pb_utils.TritonError.INVALID_ARG)
         rows = [row for _, step in steps for row in step.rows]
         results = self._stepper.step(rows, [sequence for _, step in steps for sequence in step.release])
@@ -55,6 +61,11 @@ class TritonPythonModel:
         for index, step in steps:
             start, end = end, end + len(step.rows)
             responses[index] = self._response(pack(results[start:end], self._candidate_count, self._limits.vocabulary_size))
+        if rows:
+            self._counts["steps"] += 1
+            self._counts["step_rows"] += len(rows)
+            self._counts["step_seconds"] += time.perf_counter() - began
+        self._metrics.publish()
         return responses
 
     def _load(self, args: dict[str, str]) -> None:
@@ -66,9 +77,13 @@ class TritonPythonModel:
             slots=_slots(parameters),
             context_length=context_length,
             provider=_device(args["model_instance_kind"], parameters["precision"]),
+            threads=usable_cores(),
         )
-        pool = KvPool(decoder.slots, context_length, decoder.copy_prefix)
-        self._stepper = Stepper(pool, decoder, Row)
+        self._counts: defaultdict[Any, float] = defaultdict(float)
+        pool = KvPool(decoder.slots, context_length, decoder.copy_prefix, counts=self._counts)
+        self._stepper = Stepper(pool, decoder, Row, self._counts)
+        labels = {"model": args["model_name"], "version": args["model_version"]}
+        self._metrics = Metrics(pb_utils.MetricFamily, labels, self._counts, pool)
         self._candidate_count = decoder.candidate_count
         self._sent: list[SharedArray] = []
         self._limits = Limits(context_length, decoder.vocabulary_size)

@@ -1,8 +1,10 @@
 """One step: rows of sequences in, what is cached and the candidates of each out. Joins the pool and the decoder."""
 
+import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,8 +38,11 @@ class StepResult:
 class Stepper:
     """``row_type`` is the decoder's ``Row``: Triton loads these files as top-level modules, so none imports another."""
 
-    def __init__(self, pool: "KvPool", decoder: "Decoder", row_type: "type[Row]") -> None:
+    def __init__(
+        self, pool: "KvPool", decoder: "Decoder", row_type: "type[Row]", counts: defaultdict[Any, float] | None = None
+    ) -> None:
         self._pool, self._decoder, self._row = pool, decoder, row_type
+        self._counts = defaultdict(float) if counts is None else counts  # what metrics.py tells
 
     def step(self, rows: Sequence[StepRow], release: Iterable[int]) -> list[StepResult]:
         """Runs all rows. The same sequence twice (two requests merged, one a retry) runs in two passes, in order."""
@@ -63,10 +68,14 @@ class Stepper:
             slot = self._slot(row)
             if slot is None:
                 results[index] = StepResult(UNKNOWN if row.past_length else NO_SLOT, 0, None)
+                self._counts["refusals", "unknown_sequence" if row.past_length else "no_slot"] += 1
             else:
                 runs.append((index, row, self._decoder_row(row, slot)))
         if runs:
+            began = time.perf_counter()
             candidates = self._decoder.run([run for _, _, run in runs])
+            self._counts["run_seconds"] += time.perf_counter() - began
+            self._counts["step_tokens"] += sum(len(run.tokens) for _, _, run in runs)
             for (index, row, run), found in zip(runs, candidates, strict=True):
                 self._pool.append(run.slot, run.tokens)
                 cached = run.past + len(run.tokens)

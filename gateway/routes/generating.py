@@ -1,9 +1,8 @@
 """What the generating routes share: from a body to the texts under way, and from their pieces to the answer."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
@@ -18,9 +17,6 @@ from gateway.routes.models import engine_for
 from gateway.schemas import SamplingBody
 from gateway.streaming import EventStream, complete
 from gateway.writers.common import Writer
-
-# Large grammars take seconds to compile: one at a time, so that a core is left for everything else.
-COMPILING = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grammar")
 
 Tokenize = Callable[[Model], list[list[int]]]
 
@@ -42,9 +38,11 @@ async def begin(request: Request, body: SamplingBody, tokenize: Tokenize) -> Tex
     model = engine.model
     matcher = None
     if grammar := body.grammar():
-        matcher = await asyncio.get_running_loop().run_in_executor(COMPILING, _matcher, model, body, grammar)
-    asked = await asyncio.to_thread(_requests, model, body, tokenize, matcher)  # a megabyte of text takes a second
-    asked = [replace(one, owner=owner) for one in asked]
+        matcher = await request.app.state.compiling.run(owner, partial(_matcher, model, body, grammar))
+    asked = await request.app.state.tokenizing.run(owner, partial(_requests, model, body, tokenize, matcher))
+    if (trace := request.state.record.trace) is not None:
+        trace.generates(body.model, model, asked[0], len(asked) * body.copies, body.stream)
+    asked = [replace(one, owner=owner, trace=trace) for one in asked]
     texts = [text for one in asked for text in several(one, body.copies)]
     prompts = [one.prompt_tokens for one in asked]
     longest = sum(min(text.max_tokens, max(0, model.context_length - len(text.prompt_tokens))) for text in texts)

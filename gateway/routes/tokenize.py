@@ -1,6 +1,6 @@
 """``POST /tokenize`` and ``POST /detokenize``: text ↔ tokens, in the form of vLLM's clients."""
 
-import asyncio
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -20,7 +20,7 @@ router = APIRouter(dependencies=[Depends(require_api_key)])
 @router.post("/tokenize")
 async def tokenize(request: Request, body: Annotated[TokenizeBody, Depends(json_body(TokenizeBody))]) -> Response:
     model = engine_for(request, body.model).model
-    answer = await asyncio.to_thread(_tokenized, model, body)  # of a megabyte: seconds
+    answer = await request.app.state.tokenizing.run(request.state.caller.name, partial(_tokenized, model, body))
     return Response(answer, media_type="application/json")
 
 
@@ -29,7 +29,8 @@ async def detokenize(request: Request, body: Annotated[DetokenizeBody, Depends(j
     """Special tokens are shown by their names: text and tokens turn into each other and back."""
     model = engine_for(request, body.model).model
     require_tokens(model, body.tokens, "tokens")
-    return {"prompt": await asyncio.to_thread(model.tokenizer.decode, body.tokens, skip_special_tokens=False)}
+    decode = partial(model.tokenizer.decode, body.tokens, skip_special_tokens=False)
+    return {"prompt": await request.app.state.tokenizing.run(request.state.caller.name, decode)}
 
 
 def _tokenized(model: Model, body: TokenizeBody) -> bytes:

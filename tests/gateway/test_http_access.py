@@ -80,7 +80,7 @@ def test_the_key_is_taken_from_either_header(gateway_url: str, api_key: str, met
 
 def test_what_needs_no_key_answers_without_one(gateway_url: str) -> None:
     with client(gateway_url) as http:
-        for path in ("/", "/health", "/livez", "/readyz", "/metrics", "/static/app.js", "/static/style.css"):
+        for path in ("/", "/health", "/livez", "/readyz", "/metrics", "/static/js/main.js", "/static/css/base.css"):
             assert http.get(path).status_code == 200
             head = http.head(path)
             assert head.status_code == 200 and head.content == b""
@@ -193,7 +193,7 @@ def test_health_tells_the_load_and_nothing_secret(gateway_url: str, api_key: str
 
 
 def test_the_page_and_its_files_are_confined(gateway_url: str) -> None:
-    for path in ("/", "/static/app.js", "/static/style.css"):
+    for path in ("/", "/static/js/main.js", "/static/css/base.css"):
         headers = httpx.get(gateway_url + path).headers
         assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self'")
         assert "unsafe" not in headers["Content-Security-Policy"]

@@ -5,7 +5,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import httpx
 import pytest
@@ -173,17 +173,55 @@ def test_200_slow_senders_do_not_hold_up_a_request(gateway: OwnGateway, api_key:
         assert all(read_all(connection).startswith(b"HTTP/1.1 408 ") for connection in connections)
 
 
-def test_connections_beyond_the_bound_are_told_so(gateway: OwnGateway) -> None:
+def test_connections_at_rest_make_room_for_others(gateway: OwnGateway, api_key: str) -> None:
+    with ExitStack() as many:
+        for _ in range(400):
+            many.enter_context(gateway.connect())
+        with client(gateway.url, api_key) as http:
+            assert http.get("/livez").status_code == 200
+            assert http.post("/generate", json={"prompt": "The king", "max_length": 3}).status_code == 200
+
+
+def test_where_all_connections_are_busy_more_are_told_so_and_probes_are_answered(gateway: OwnGateway, api_key: str) -> None:
+    body = b'{"prompt": "The king", "max_length": 500, "ignore_eos": true}'
+    head = b"POST /generate HTTP/1.1\r\nHost: x\r\nX-API-Key: %s\r\nContent-Length: %d\r\n\r\n"
     with ExitStack() as many:
         for _ in range(300):
-            many.enter_context(gateway.connect())
-        told = exchange(gateway, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert told[0] == 503 and told[1]["retry-after"] == "2"
+            busy = many.enter_context(gateway.connect())
+            busy.sendall(head % (api_key.encode(), len(body)) + body[:-1])
+        told = exchange(gateway, b"GET /v1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert_refused(told, 503, "too_many_connections", "/v1")
+        assert told[1]["retry-after"] == "2"
+        assert httpx.get(f"{gateway.url}/livez", timeout=5).status_code == 200
     for _ in range(50):
-        if httpx.get(f"{gateway.url}/livez", timeout=5).status_code == 200:
+        if httpx.get(f"{gateway.url}/v1", timeout=5).status_code == 401:
             return
         time.sleep(0.1)
     raise AssertionError("the connections are gone, but a new one is refused")
+
+
+def test_requests_ahead_of_their_answers_are_bounded(gateway: OwnGateway) -> None:
+    before = gateway.memory()
+    with gateway.connect() as connection:
+        with suppress(OSError):
+            for _ in range(1000):
+                connection.sendall(b"GET /x HTTP/1.1\r\n\r\n" * 1000)
+        assert gateway.memory() - before < 30 << 20
+    with gateway.connect() as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\n\r\n" * 15 + b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n")
+        assert read_all(connection).count(b"HTTP/1.1 200 OK") == 16
+
+
+@pytest.mark.parametrize("begun", [b"", b"x: "], ids=["many", "a long one"])
+def test_trailers_are_bounded(gateway: OwnGateway, begun: bytes) -> None:
+    before = gateway.memory()
+    with gateway.connect() as connection:
+        connection.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + begun)
+        end = time.monotonic() + 10
+        with pytest.raises(OSError):
+            while time.monotonic() < end:
+                connection.sendall(b"x1: y\r\n" * 10_000 if not begun else b"x" * 100_000)
+    assert gateway.memory() - before < 30 << 20
 
 
 @pytest.mark.parametrize("path", ["/generate", "/v1/completions"])
@@ -226,11 +264,16 @@ def test_of_a_key_that_comes_twice_the_last_value_counts(gateway: OwnGateway, ap
     assert answer.json()["error"]["message"] == "max_length is 0; it must be an integer from 1 to 512."
 
 
-def test_an_offer_of_another_protocol_is_passed_over(gateway: OwnGateway) -> None:
+def test_an_offer_of_another_protocol_is_passed_over(gateway: OwnGateway, api_key: str) -> None:
     offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
     with gateway.connect() as connection:
         for _ in range(2):
             assert gateway.livez(connection, offer).startswith(b"HTTP/1.1 200 OK")
+    with client(gateway.url, api_key) as http:  # Java's client makes this offer with every request
+        headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAA"}
+        for _ in range(2):
+            answer = http.post("/generate", json={"prompt": "The king", "max_length": 3}, headers=headers)
+            assert answer.status_code == 200, answer.text
     websocket = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAA\r\n"
     with gateway.connect() as connection:
         connection.sendall(b"GET /generate HTTP/1.1\r\nHost: x\r\n" + websocket + b"\r\n")

@@ -81,7 +81,7 @@ def test_requests_are_counted_by_route_method_and_status(metered: Metered) -> No
         ("GET", "/a/path/that/there/is/not", "(none)", "404"),
         ("POST", "/v1/models", "/v1/models", "405"),
         ("HEAD", "/livez", "/livez", "200"),
-        ("GET", "/static/app.js", "/static/{path}", "200"),
+        ("GET", "/static/js/main.js", "/static/{path}", "200"),
     ]
     with client(metered.url, metered.key) as http:
         for method, path, route, status in asked:

@@ -64,7 +64,7 @@ def logged(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> It
         ("DELETE", "/generate", {}),
         ("OPTIONS", "/generate", {}),
         ("OPTIONS", "/v1/chat/completions", PREFLIGHT),
-        ("GET", "/static/app.js", {}),
+        ("GET", "/static/js/main.js", {}),
     ],
 )
 def test_every_answer_bears_the_request_id_that_came_or_a_new_one(

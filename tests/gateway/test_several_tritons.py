@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
+import grpc.aio
 import httpx
 import pytest
 
 from gateway.errors import BackendUnavailable, Overloaded
 from gateway.generation import SamplingParameters
-from gateway.settings import SettingsError
+from gateway.registry import Registry
+from gateway.settings import Settings, SettingsError
 from gateway.tritons import Tritons, parse_urls
 from serve.triton_server import TritonServer
 from tests.conftest import TINY, gateway_process
@@ -105,6 +107,43 @@ async def test_texts_move_when_their_triton_is_taken_away(two: list[TritonServer
         assert await asyncio.gather(*texts) == [expected] * 6
 
 
+async def test_texts_wait_where_the_name_of_their_triton_moves_to_one_that_is_not_up_yet(two: list[TritonServer]) -> None:
+    old, new = (("127.0.0.1", int(triton.grpc_address.rpartition(":")[2])) for triton in two)
+    await asyncio.to_thread(two[1].stop)
+    async with (
+        Tritons(two[0].grpc_address, 30) as tritons,
+        Registry(tritons, Settings(triton_url=two[0].grpc_address)) as registry,
+    ):
+        engine = registry.engine(TINY)
+        expected = await text_of(engine, request(engine, "The king", HOT, 600))
+        text = asyncio.ensure_future(text_of(engine, request(engine, "The king", HOT, 600)))
+        await asyncio.sleep(0.2)
+        del tritons._addresses[old]
+        tritons._addresses[new] = set()
+        await registry.look()
+        assert engine.addresses == set() and registry.engine(TINY) is engine
+        with pytest.raises(BackendUnavailable):
+            await engine.probe()
+        await registry.look()
+        assert not text.done()
+        await asyncio.to_thread(two[1].start)
+        await asyncio.to_thread(two[1].wait_ready, 60)
+        async with asyncio.timeout(20):
+            assert await text == expected
+
+
+async def test_what_answers_and_is_no_triton_changes_nothing(two: list[TritonServer]) -> None:
+    other = grpc.aio.server()
+    port = other.add_insecure_port("127.0.0.1:0")
+    await other.start()
+    try:
+        async with Tritons(f"{two[0].grpc_address},127.0.0.1:{port}", 30) as tritons:
+            assert await tritons.wait_for_models(20) == [TINY]
+            assert list(await tritons.models()) == [two[0].grpc_address]
+    finally:
+        await other.stop(None)
+
+
 async def test_no_key_starves_another(start_triton: Callable[..., AbstractContextManager[TritonServer]]) -> None:
     with start_triton(TINY, slots=2) as triton:
         async with engine_on(triton) as engine:
@@ -128,6 +167,20 @@ async def test_text_that_waits_too_long_for_a_slot_is_told_when_to_come_again(
                 await text_of(engine, request(engine, "To be"))
             assert refused.value.retry_after is not None and refused.value.retry_after >= 1
             assert not long.done()
+            long.cancel()
+            await asyncio.gather(long, return_exceptions=True)
+
+
+async def test_text_that_waits_too_long_for_a_slot_that_other_gateways_hold_is_told_when_to_come_again(
+    start_triton: Callable[..., AbstractContextManager[TritonServer]],
+) -> None:
+    with start_triton(TINY, slots=1) as triton:
+        async with engine_on(triton) as holds, engine_on(triton, queue_timeout=1) as waits:
+            long = asyncio.ensure_future(text_of(holds, request(holds, "The king", tokens=1000)))
+            await asyncio.sleep(0.2)
+            with pytest.raises(Overloaded):
+                await text_of(waits, request(waits, "To be"))
+            assert not long.done() and waits.idle
             long.cancel()
             await asyncio.gather(long, return_exceptions=True)
 

@@ -1,5 +1,6 @@
-"""How many slots fit: free memory of the machine or of the container, whichever is less."""
+"""What the machine or the container gives, whichever is less: free memory, and with it slots; cores."""
 
+import os
 from pathlib import Path
 
 MOST_SLOTS = 32  # of an automatic choice
@@ -28,6 +29,17 @@ def choose_slots(asked: str, slot_bytes: int) -> int:
             f"ask for at most {max(free // slot_bytes, 0)} slots, or export with a smaller --context-length"
         )
     return slots
+
+
+def usable_cores() -> int:
+    """Those that this process may run on, bounded by the time that its cgroup may take of them: more threads would be stopped
+    in the middle of a step."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
 def free_memory() -> int:

@@ -1,0 +1,61 @@
+"""A real step of every model that Triton serves: `python step.py`, the health check of Triton's container.
+
+Triton's own readiness would not do: it does not see that the process of a model is dead, or that a GPU has failed.
+docs/wire-contract.md tells what a step is. Standard library only.
+"""
+
+import http.client
+import json
+import secrets
+import sys
+from typing import Any
+
+HTTP_PORT = 8000  # on the loopback address of the container alone
+STEP_TIMEOUT = 10.0  # seconds; a step over many long prompts takes a few
+
+
+class StepFailed(Exception):
+    """A model, or Triton itself, did not answer as it should. The message says which, and what it said instead."""
+
+
+def step_all() -> list[str]:
+    """The models that have answered, by name. StepFailed where one did not; none is loaded: an empty list."""
+    ready = _ask("/v2/repository/index", {"ready": True})
+    for model in ready:
+        _step(model["name"], model["version"])
+    return [model["name"] for model in ready]
+
+
+def _step(name: str, version: str) -> None:
+    """One token that nobody reads; its slot is given back at once. Where none is free the model says so, and that will do."""
+    sequence = secrets.randbits(64)
+    row = {"sequence_id": sequence, "past_length": 0, "token_count": 1, "token_limit": 1, "tokens": 0, "logit_count": 1}
+    inputs = [_input(tensor, "UINT64" if tensor == "sequence_id" else "INT32", value) for tensor, value in row.items()]
+    path = f"/v2/models/{name}/versions/{version}/infer"
+    for carried in [*inputs, _input("full_logits", "BOOL", False)], [_input("release", "UINT64", sequence)]:
+        _ask(path, {"inputs": carried, "outputs": [{"name": "cached_length"}]})
+
+
+def _input(name: str, datatype: str, value: int | bool) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": [1, 1], "data": [value]}
+
+
+def _ask(path: str, question: dict[str, Any]) -> Any:
+    connection = http.client.HTTPConnection("127.0.0.1", HTTP_PORT, timeout=STEP_TIMEOUT)  # asks no proxy
+    try:
+        connection.request("POST", path, json.dumps(question), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        body = answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise StepFailed(f"{path}: {error}") from error
+    if answer.status != 200:
+        raise StepFailed(f"{path}: {answer.status} {body[:500].decode(errors='replace')}")
+    return json.loads(body)
+
+
+if __name__ == "__main__":
+    try:
+        if not step_all():
+            sys.exit("no model is loaded")
+    except StepFailed as error:
+        sys.exit(str(error))

@@ -1,0 +1,148 @@
+"""A real Prometheus with our configuration scrapes a real stack: the dashboard and the alerts ask for what there is."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from monitoring.dashboard import DASHBOARD, Target, panels
+from monitoring.render import Prometheus, render
+from tests.conftest import ROOT
+from tests.gateway.http_client import until
+from tests.monitoring.stack import MONITORING, RATE_INTERVAL, Load, Stack, watched_stack
+
+ALERTS = [rule for group in yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
+PANELS = [panel for panel in panels(RATE_INTERVAL) if panel.kind != "row"]
+TARGETS = [pytest.param(target, id=f"{panel.title}: {target.legend}") for panel in PANELS for target in panel.targets]
+NAME = re.compile(r"\b(?:tidegate|nv)_\w+")
+ONLY_WITH_GPU = ("nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes")  # Triton's own names
+ABSENT = ("TidegateGatewayDown", "TidegateTritonNotScraped")  # ask for what should not be missing, and is not
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _needs_prometheus() -> None:
+    if shutil.which("prometheus") is None or shutil.which("promtool") is None:
+        assert os.environ.get("CI") != "true", "Prometheus is not installed: apt-get install prometheus"
+        pytest.skip("Prometheus is not installed: apt-get install prometheus")
+
+
+@pytest.fixture(scope="module")
+def stack(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Under load while the tests ask, after a burst that was too much and after a Triton that was killed and came back."""
+    with watched_stack(model_repository, tmp_path_factory.mktemp("watched_stack")) as stack:
+        load = Load(stack)
+        time.sleep(3)
+        os.kill(stack.triton.pid, signal.SIGKILL)
+        time.sleep(1)
+        stack.triton.stop()
+        stack.triton.start()
+        load.burst()
+        for _ in until(20):  # until all that happened is scraped
+            if stack.query("sum(tidegate_recoveries_total) > 0 and sum(tidegate_backend_steps_total) > 0"):
+                break
+        time.sleep(3)
+        yield stack
+        load.stop()
+
+
+def promtool(*arguments: str) -> None:
+    done = subprocess.run(["promtool", *arguments], cwd=MONITORING, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_configuration_and_the_rules_are_good() -> None:
+    promtool("check", "config", "prometheus.yml")
+
+
+def test_every_alert_fires_when_it_should_and_not_before() -> None:
+    promtool("test", "rules", "alerts_test.yml")
+
+
+def test_every_alert_has_a_test_and_a_page_in_the_runbook() -> None:
+    tests = yaml.safe_load((MONITORING / "alerts_test.yml").read_text())["tests"]
+    fired = {one["alertname"] for test in tests for one in test.get("alert_rule_test", []) if one["exp_alerts"]}
+    told = set(re.findall(r"^\| `(Tidegate\w+)` \|", (ROOT / "docs" / "monitoring.md").read_text(), re.MULTILINE))
+    assert fired == told == {rule["alert"] for rule in ALERTS}
+    assert all(rule["labels"]["severity"] in ("critical", "warning") for rule in ALERTS)
+
+
+def test_every_target_of_the_configuration_is_scraped(stack: Stack) -> None:
+    assert {series["metric"]["job"] for series in stack.query("up == 1")} == {"gateway", "triton", "prometheus"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_expression_of_the_dashboard_has_data(stack: Stack, target: Target) -> None:
+    if any(name in target.expression for name in ONLY_WITH_GPU):
+        assert stack.query(target.expression) == []  # it can be read
+        return
+    assert set(NAME.findall(target.expression)) <= stack.metric_names()
+    seconds = 30 if "evictions" in target.expression else 10
+    for _ in until(seconds):
+        if found := stack.query(target.expression.replace(f"[{RATE_INTERVAL}]", "[60s]").removesuffix(" > 0")):
+            break
+    assert found
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
+def test_every_alert_asks_for_what_there_is(stack: Stack, rule: dict[str, str]) -> None:
+    assert set(NAME.findall(rule["expr"])) <= stack.metric_names()
+    measured, bound = re.fullmatch(r"(.+) (?:>|==) ([\d.e]+)", rule["expr"], re.DOTALL).groups()  # type: ignore[union-attr]
+    assert bound and bool(stack.query(measured)) == (rule["alert"] not in ABSENT)
+
+
+def test_the_burst_and_the_kill_are_seen(stack: Stack) -> None:
+    def total(expression: str) -> float:
+        return float(stack.query(f"sum({expression})")[0]["value"][1])
+
+    assert total('tidegate_requests_rejected_total{reason="overloaded"}') > 0
+    assert total('tidegate_http_requests_total{status="429"}') > 0
+    assert total('tidegate_requests_rejected_total{reason="model_not_found"}') > 0
+    assert total("tidegate_step_failures_total") > 0 and total("tidegate_recoveries_total") > 0
+    assert total("tidegate_requests_failed_total") == 0  # nothing was lost
+    assert total("tidegate_num_slots") == 4 and total("tidegate_backend_kv_slots") == 4
+    assert total("tidegate_batch_size_sum") / total("tidegate_batch_size_count") > 1
+    assert total("tidegate_backend_prefix_cache_hits_total") > 0
+
+
+def test_the_picture_shows_every_panel(stack: Stack, tmp_path: Path) -> None:
+    now = time.time()
+    drawn = render(Prometheus(stack.prometheus, now - 30, now), RATE_INTERVAL, tmp_path / "picture.png", "Test")
+    assert drawn.keys() == {panel.title for panel in PANELS}
+    assert {title for title, lines in drawn.items() if not lines} == {"GPUs"}
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG") and (tmp_path / "picture.png").stat().st_size > 50_000
+
+
+def test_panels_do_not_overlap_and_have_what_grafana_wants() -> None:
+    places = [(panel.place, panel.title) for panel in panels(RATE_INTERVAL)]
+    for number, (one, title) in enumerate(places):
+        assert one["x"] + one["w"] <= 24, title
+        for other, of in places[number + 1 :]:
+            apart = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+            assert apart or one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"], (title, of)
+    document = json.loads(DASHBOARD.read_text())
+    ids = [panel["id"] for panel in document["panels"]]
+    assert len(set(ids)) == len(ids) and document["uid"] == "tidegate"
+
+
+def test_grafana_is_given_the_data_source_and_the_dashboard() -> None:
+    provisioning = MONITORING / "grafana" / "provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert source["type"] == "prometheus" and source["isDefault"]
+    scraped = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["global"]["scrape_interval"]
+    assert source["jsonData"]["timeInterval"] == scraped
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "tidegate.yml").read_text())["providers"]
+    assert provider["options"]["path"] == "/etc/grafana/dashboards"
+    used = {
+        target["datasource"]["uid"]
+        for panel in json.loads(DASHBOARD.read_text())["panels"]
+        for target in panel.get("targets", [])
+    }
+    assert used == {"${datasource}"}
