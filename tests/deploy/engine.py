@@ -62,7 +62,8 @@ class Engine:
         command += ["--iptables=false", "--ip6tables=false", "--ip-forward=false"]  # it changes nothing of this machine
         if not any(Path("/sys").iterdir()):  # a chroot
             (self._directory / "root").mkdir()
-            command = [str(Path(__file__).with_name("own-mounts")), str(self._directory / "root"), *command]
+            own_mounts = Path(__file__).with_name("own_mounts.py")
+            command = [sys.executable, str(own_mounts), str(self._directory / "root"), *command]
         environment = self.environment | {"PATH": f"{self._gpu_hook()}:{self.environment['PATH']}"}
         with (self._directory / "dockerd.log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
