@@ -46,11 +46,13 @@ def self_contained(template: str | None, bos: str | None, eos: str | None) -> st
 def _fault(template: str) -> str | None:
     """Why the gateway could not render the shortest conversation with the template; None where it can.
 
-    The sandbox and its settings are those of gateway/tokenizer.py.
+    The sandbox and its settings are those of gateway/template_process.py, which the export must not import.
     """
     if not is_unicode(template):
         return "it is no valid Unicode text"
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], optimized=False
+    )
     environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
     try:
         environment.from_string(template).render(messages=[{"role": "user", "content": "Hello"}], add_generation_prompt=True)

@@ -37,7 +37,7 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """A variable is its field's name in capitals. An empty one counts as not set; an empty key is an error."""
         values: dict[str, Any] = {name: text for name in _TEXTS if (text := environment.get(name.upper(), "").strip())}
-        for name, (lowest, highest) in _INTEGERS.items():
+        for name, (lowest, highest) in INTEGERS.items():
             if text := environment.get(name.upper(), "").strip():
                 values[name] = _integer(name.upper(), text, lowest, highest)
         if text := environment.get("API_KEYS_FILE", "").strip():
@@ -59,7 +59,7 @@ class Settings:
 
 
 _TEXTS = ("triton_url", "model_name", "host")
-_INTEGERS = {
+INTEGERS = {
     "port": (1, 65535),
     "max_waiting": (1, 1_000_000),
     "prefill_chunk": (1, 1_000_000),
@@ -68,7 +68,7 @@ _INTEGERS = {
     "drain_delay": (0, 3600),
     "grace_period": (0, 3600),
 }
-_LOG_FORMATS = ("text", "json")
+LOG_FORMATS = ("text", "json")
 
 
 def _integer(variable: str, text: str, lowest: int, highest: int) -> int:
@@ -131,8 +131,8 @@ def _origins(text: str) -> tuple[str, ...]:
 
 
 def _log_format(text: str) -> str:
-    if text not in _LOG_FORMATS:
-        raise SettingsError(f"LOG_FORMAT is {text[:40]!r}; it must be one of {', '.join(_LOG_FORMATS)}.")
+    if text not in LOG_FORMATS:
+        raise SettingsError(f"LOG_FORMAT is {text[:40]!r}; it must be one of {', '.join(LOG_FORMATS)}.")
     return text
 
 

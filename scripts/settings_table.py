@@ -18,7 +18,7 @@ ALLOWED = {
     "PRECISION": ", ".join(PRECISIONS),
     "CONTEXT_LENGTH": "a whole number of at least 1, or auto",
     "SLOTS": "a whole number of at least 1, or auto",
-    "LOG_FORMAT": " or ".join(gateway_settings._LOG_FORMATS),
+    "LOG_FORMAT": " or ".join(gateway_settings.LOG_FORMATS),
     "CORS_ORIGINS": "*, none, or origins separated by commas",
     "MY_API_KEY": "at least one printable character, no spaces at its ends",
     "MY_API_KEY_FILE": f"a file of at most {gateway_settings.LONGEST_KEY} bytes",
@@ -62,5 +62,5 @@ def _variable(field: Field[object]) -> str:
 
 
 def _allowed(variable: str) -> str:
-    bounds = gateway_settings._INTEGERS.get(variable.lower())
+    bounds = gateway_settings.INTEGERS.get(variable.lower())
     return f"{bounds[0]:,} to {bounds[1]:,}" if bounds else ALLOWED.get(variable, "")

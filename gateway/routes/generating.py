@@ -8,13 +8,13 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 from gateway.accounting import accounted
-from gateway.choices import generate_all, several
 from gateway.errors import InvalidRequest
 from gateway.generation import Delta, GenerationRequest
 from gateway.grammar import PARAM, Grammar, Matcher
 from gateway.model import Model
 from gateway.routes.models import engine_for
 from gateway.schemas import SamplingBody
+from gateway.several import generate_all, several
 from gateway.streaming import EventStream, complete
 from gateway.writers.common import Writer
 

@@ -5,11 +5,11 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from gateway.choices import generate_all
 from gateway.engine import Engine
 from gateway.errors import BackendUnavailable
 from gateway.generation import Delta, GenerationRequest, SamplingParameters
 from gateway.settings import Settings
+from gateway.several import generate_all
 from gateway.triton import TritonClient
 from serve.triton_server import TritonServer
 from tests.conftest import TINY

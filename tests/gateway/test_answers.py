@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gateway.choices import generate_all, several
 from gateway.engine import Engine
 from gateway.errors import InvalidRequest
 from gateway.generation import SamplingParameters, TokenLogprob
 from gateway.grammar import Grammar
+from gateway.several import generate_all, several
 from gateway.step import StepRow
 from serve.triton_server import TritonServer
 from tests.conftest import DEMO
