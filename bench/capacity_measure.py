@@ -92,7 +92,7 @@ async def spent(gateway: Gateway, streams: int, tokens: int, rounds: int = 1) ->
 
 
 async def gateway_cost(repository: Path, run_dir: Path) -> GatewayCost:
-    async with running_stack(repository, run_dir, tritons=1, spares=0, gateways=1, slots=SLOTS) as stack:
+    async with running_stack(repository, run_dir, tritons=1, spares=0, gateways=1, slots=SLOTS, SPECULATION="off") as stack:
         gateway, tokens = stack.gateways[0], 500
         await spent(gateway, SLOTS, 20)
         alone = await spent(gateway, 1, tokens, rounds=4) / tokens  # = per_step + per_token

@@ -106,7 +106,7 @@ async def _read(engine: Engine, request: GenerationRequest) -> float:
 async def _simulate(step: StepCost, cost: GatewayCost, crowd: Crowd) -> Outcome:
     tritons = [SimulatedTriton(step, crowd.slots) for _ in range(crowd.tritons)]
     model = simulated_model(crowd.slots)
-    settings = Settings(my_api_key="simulated")
+    settings = Settings(my_api_key="simulated", speculation=False)  # a reckoned step has one token a row
     gateways = [SimulatedGateway(cost, model, tritons, settings) for _ in range(crowd.gateways)]
     draw, seen, began = random.Random(crowd.seed), Seen(), time.perf_counter()
     everybody = [

@@ -3,8 +3,8 @@
     python -m bench.http_throughput model_repository/smollm2-135m-instruct-q4_1
 
 Both sides get the same prompts, decode greedily for the same number of tokens on all cores, and pay for their own prefill. The
-loop is the backend's decoder alone: no Triton, no HTTP, no sampling but argmax. Rounds alternate, so that the machine's noise
-hits both.
+loop is the backend's decoder alone: no Triton, no HTTP, no sampling but argmax; so the gateway drafts nothing either. Rounds
+alternate, so that the machine's noise hits both.
 """
 
 import argparse
@@ -16,8 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -32,21 +32,28 @@ PROMPT = "{} Write a long story about this number, with many chapters, and never
 
 
 @contextmanager
-def gateway(model: Path) -> Iterator[str]:
-    """A real Triton with one model and a real gateway before it; yields the gateway's address."""
-    with tempfile.TemporaryDirectory() as run_dir, TritonServer(model.parent, Path(run_dir), [model.name]) as triton:
+def gateways(model: Path, *settings: Mapping[str, str]) -> Iterator[list[str]]:
+    """A real Triton with one model, and before it a real gateway with each of the ``settings``; yields their addresses."""
+    with ExitStack() as stack:
+        run_dir = stack.enter_context(tempfile.TemporaryDirectory())
+        triton = stack.enter_context(TritonServer(model.parent, Path(run_dir), [model.name]))
         triton.wait_ready(120)
-        port = free_port()
-        command = [sys.executable, "-m", "uvicorn", "--factory", "gateway.app:create_app", "--no-access-log", f"--port={port}"]
-        env = os.environ | {"TRITON_URL": triton.grpc_address, "MY_API_KEY": KEY}
-        process = subprocess.Popen([*command, "--log-level=warning"], env=env)
-        try:
-            address = f"http://127.0.0.1:{port}"
-            wait_healthy(address)
-            yield address
-        finally:
-            process.terminate()
-            process.wait()
+        yield [stack.enter_context(_gateway(triton.grpc_address, one)) for one in settings]
+
+
+@contextmanager
+def _gateway(triton: str, settings: Mapping[str, str]) -> Iterator[str]:
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "--factory", "gateway.app:create_app", "--no-access-log", f"--port={port}"]
+    env = os.environ | {"TRITON_URL": triton, "MY_API_KEY": KEY} | dict(settings)
+    process = subprocess.Popen([*command, "--log-level=warning"], env=env)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_healthy(address)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def wait_healthy(address: str) -> None:
@@ -98,7 +105,7 @@ def main() -> None:
     tokenizer = Tokenizer((version / "tokenizer.json").read_text(), template.read_text() if template.exists() else None)
     decoder = Decoder(version / "model.onnx", slots=max(arguments.streams), context_length=512)
 
-    with gateway(arguments.model.resolve()) as address:
+    with gateways(arguments.model.resolve(), {"SPECULATION": "off"}) as (address,):
         print("| streams | plain loop, tokens/s | HTTP and Triton, tokens/s | ratio |\n| --- | --- | --- | --- |")
         for streams in arguments.streams:
             pairs = []

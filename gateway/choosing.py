@@ -1,5 +1,6 @@
 """From a step's answer to one token a sequence: most rows at once from their candidates, the others from their full logits."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -8,29 +9,45 @@ from gateway.errors import TidegateError
 from gateway.generation import TokenLogprob
 from gateway.sampling import Rules, candidates_of, sample, uniforms
 from gateway.sequence import Sequence
-from gateway.step import StepAnswer
+from gateway.step import StepAnswer, StepRow
 from gateway.tokenizer import Tokenizer
 
 
 class Position(NamedTuple):
-    """Where a sequence's next token is decided: its row in the answer's candidates, and all its logits where it asked."""
+    """Where a token of a sequence is decided: its row in the answer's candidates, and all its logits where it asked."""
 
     sequence: Sequence
     place: int
-    logits: np.ndarray | None  # float32 [vocabulary]
+    logits: np.ndarray | None = None  # float32 [vocabulary]
+    ahead: int = 0  # drafts between the sequence's end and the token
+    draft: int | None = None  # what was guessed to stand here, where more was guessed behind it
+
+
+def positions_of(sequence: Sequence, row: StepRow, place: int, full: Iterator[np.ndarray]) -> list[Position]:
+    """Of a row that reached its end, from ``place`` on; ``full`` gives the rows of logits that were asked for."""
+    guesses = [*row.tokens[len(row.tokens) - row.drafts :].tolist(), None]
+    first_ahead = len(guesses) - row.logit_count  # of a prompt that is scored, all but the last stand before its end
+    return [
+        Position(sequence, place + step, next(full) if row.full_logits else None, max(0, ahead), guesses[max(0, ahead)])
+        for step, ahead in enumerate(range(first_ahead, len(guesses)))
+    ]
 
 
 def choose(positions: list[Position], answer: StepAnswer) -> list[int]:
-    """A token for each position. A sequence whose grammar fails ends with an error; what stands in its place means nothing."""
+    """A token for each position, as if all drafts before it were right: `accepted` says which count. Each is drawn with its own
+    number of the seed's stream, which drafts do not change.
+
+    A sequence whose grammar fails ends with an error; what stands in its place means nothing.
+    """
     if not positions:
         return []
     sequences = [position.sequence for position in positions]
     rules = Rules.of([sequence.sampling for sequence in sequences])
     seeds = np.array([sequence.seed for sequence in sequences], np.uint64)
-    uniform = uniforms(seeds, np.array([sequence.length for sequence in sequences]))
+    uniform = uniforms(seeds, np.array([position.sequence.length + position.ahead for position in positions]))
     places = [position.place for position in positions]
     tokens = sample(answer.candidate_id[places], answer.candidate_logit[places], rules, uniform)
-    for index, (sequence, _, logits) in enumerate(positions):
+    for index, (sequence, _, logits, *_) in enumerate(positions):
         if logits is None:
             continue
         try:
@@ -40,6 +57,21 @@ def choose(positions: list[Position], answer: StepAnswer) -> list[int]:
         except TidegateError as error:
             sequence.fail(error)
     return tokens.tolist()
+
+
+def accepted(positions: list[Position], tokens: list[int]) -> Iterator[tuple[Position, int]]:
+    """Of each sequence the tokens up to the first one that is not its draft, which is still a token of the text: whatever was
+    guessed, each token is drawn from the model's own distribution behind those before it.
+
+    A draft d is accepted as often as d is drawn, with p(d), and else replaced by a draw of what is not d: for guesses without
+    chance the rule of speculative sampling (Leviathan et al. 2023, Chen et al. 2023), with the very draws of a text without it.
+    """
+    refused: set[Sequence] = set()
+    for position, token in zip(positions, tokens, strict=True):
+        if position.sequence not in refused:
+            if token != position.draft:
+                refused.add(position.sequence)
+            yield position, token
 
 
 def logprob(tokenizer: Tokenizer, position: Position, token: int, answer: StepAnswer, alternatives: int) -> TokenLogprob:

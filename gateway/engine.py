@@ -94,7 +94,7 @@ class Engine:
         Raises InvalidRequest, ContextLengthExceeded or Overloaded before the first piece; BackendUnavailable at any time.
         """
         self._check(request)
-        sequence = Sequence(request, self.model)
+        sequence = Sequence(request, self.model, speculation=self._settings.speculation)
         if self.idle:
             self._last_end = time.monotonic()  # the pace of texts is measured while there are some
         self._queue.add(sequence)

@@ -91,7 +91,8 @@ class Delta:
     """A piece of an answer: text that is safe to show, the tokens generated since the last piece, and why it ended.
 
     ``index``: which of the answers of a request it belongs to. The first piece tells what was found of the prompt:
-    ``cached_tokens``, ``prompt_logprobs``; and ``times``. ``recoveries``: since the last piece.
+    ``cached_tokens``, ``prompt_logprobs``; and ``times``. Since the last piece: ``recoveries``; tokens that were
+    ``drafted``, and those of them that were ``accepted``.
     """
 
     text: str
@@ -103,3 +104,5 @@ class Delta:
     cached_tokens: int = 0
     times: Times | None = None
     recoveries: int = 0
+    drafted: int = 0
+    accepted: int = 0

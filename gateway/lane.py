@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gateway.choosing import Position, choose, first_of_prompt, logprob
+from gateway.choosing import Position, accepted, choose, first_of_prompt, logprob, positions_of
 from gateway.errors import BackendUnavailable, InternalError, TidegateError
 from gateway.model import Model
 from gateway.scheduler import rows_of
 from gateway.sequence import Sequence
 from gateway.settings import Settings
+from gateway.speculation import Speculation
 from gateway.step import NO_SLOT, Backend, StepAnswer, StepRow
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class Lane:
         self.failing_since: float | None = None  # the beginning of the first step of those that have failed in a row
         self._backend, self._changed = backend, changed
         self._prefill_chunk = settings.prefill_chunk
+        self._speculation = Speculation(model.slots)
         self._release: list[int] = []  # ended sequences that Triton does not know of yet
         self._wake = asyncio.Event()
         self._step_began: float | None = None  # of the step that Triton works on
@@ -97,7 +99,7 @@ class Lane:
 
     async def _run(self) -> None:
         while True:
-            batch = rows_of(self.texts, self._prefill_chunk)
+            batch = rows_of(self.texts, self._prefill_chunk, self._speculation.plan)
             if not batch and not self._release and self.failing_since is None:
                 self._wake.clear()
                 await self._wake.wait()
@@ -109,6 +111,7 @@ class Lane:
                     answer = await self._backend.step(self.model, [row for _, row in batch], release)
                     self._note_answer()
                     await self._deliver(batch, answer)
+                    self._speculation.note_step(batch, answer, time.monotonic() - began)
                 else:  # its texts run elsewhere: is it back?
                     await self._probe_step()
                     self._note_answer()
@@ -126,10 +129,7 @@ class Lane:
         lengths = zip(answer.cached_length.tolist(), answer.reused_length.tolist(), strict=True)
         for (sequence, row), (cached_length, reused_length) in zip(batch, lengths, strict=True):
             reached_end = cached_length == row.past_length + len(row.tokens)
-            positions = [
-                Position(sequence, place + step, next(full) if row.full_logits else None)
-                for step in range(row.logit_count if reached_end else 0)
-            ]
+            positions = positions_of(sequence, row, place, full) if reached_end else []
             place += len(positions)
             if sequence not in self.texts or sequence.cached != row.past_length:
                 continue  # its reader has left meanwhile, or it was moved to another Triton
@@ -137,13 +137,13 @@ class Lane:
             if positions and sequence.scoring:
                 self._score(row, positions, answer)
             if positions and sequence.missing == 0:
-                ready.append(positions[-1])
+                ready += positions[-1 - row.drafts :]
         if any(position.sequence.has_grammar for position in ready):
             self._choosing = asyncio.ensure_future(asyncio.to_thread(choose, ready, answer))
             tokens = await self._choosing  # grammars take their time: others are served meanwhile
         else:
             tokens = choose(ready, answer)
-        for position, token in zip(ready, tokens, strict=True):
+        for position, token in accepted(ready, tokens):
             if position.sequence in self.texts:
                 self._append(position, token, answer)
 
@@ -154,7 +154,7 @@ class Lane:
         elif not sequence.ended:  # its grammar may have failed
             alternatives = sequence.request.logprobs
             told = None if alternatives is None else logprob(self.model.tokenizer, position, token, answer, alternatives)
-            sequence.append(token, told)
+            sequence.append(token, told, drafted=token == position.draft)
         if sequence.ended:
             self.remove(sequence)
 

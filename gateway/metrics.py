@@ -42,6 +42,8 @@ class Metrics:
         self.recoveries = self._counter(
             "recoveries", "Times that a text had lost its Triton, or its cache there, and went on.", "model"
         )
+        self.drafted_tokens = self._counter("spec_decode_num_draft_tokens", "Tokens that were drafted.", "model")
+        self.accepted_tokens = self._counter("spec_decode_num_accepted_tokens", "Those of them that were right.", "model")
         self.successes = self._counter("request_success", "Answers that ended, by why they ended.", "model", "finished_reason")
         self._requests = self._counter("http_requests", "Requests, by what was answered.", "route", "method", "status")
         self._rejected = self._counter("requests_rejected", "Requests that a client or its load made us refuse.", "reason")
@@ -116,6 +118,9 @@ class GenerationMetrics:
             self._metrics.queue_time.labels(self._model).observe(answer.started - delta.times.arrived)
         if delta.tokens:
             self._note_tokens(answer, delta.tokens)
+        if delta.drafted:
+            self._metrics.drafted_tokens.labels(self._model).inc(delta.drafted)
+            self._metrics.accepted_tokens.labels(self._model).inc(delta.accepted)
         if delta.recoveries:
             self._metrics.recoveries.labels(self._model).inc(delta.recoveries)
         if delta.finish_reason is not None:

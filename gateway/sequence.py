@@ -7,6 +7,7 @@ from collections import Counter, deque
 
 import numpy as np
 
+from gateway.drafting import Drafter
 from gateway.errors import TidegateError
 from gateway.generation import Delta, FinishReason, GenerationRequest, Times, TokenLogprob
 from gateway.model import Model
@@ -19,7 +20,8 @@ SCORED_AT_ONCE = 32  # tokens of a prompt whose logits come in one step: × voca
 class Sequence:
     """The gateway's own copy of a sequence is the true one; Triton's cache may lose it at any time."""
 
-    def __init__(self, request: GenerationRequest, model: Model) -> None:
+    def __init__(self, request: GenerationRequest, model: Model, *, speculation: bool = True) -> None:
+        """``speculation``: whether it drafts tokens, where its rules let one be chosen without those before it."""
         self.request, self.model = request, model
         prompt = request.prompt_tokens
         capacity = min(len(prompt) + request.max_tokens, model.context_length)
@@ -35,13 +37,16 @@ class Sequence:
         self._tokens[: self.length] = prompt
         self._always_full_logits = needs_full_logits(request.sampling, model.candidates)
         self._grammar = None if request.grammar is None else request.grammar.copy()
+        sequential = self._always_full_logits or self._grammar is not None
+        self._drafter = None if sequential or not speculation else Drafter(self._tokens, self.length)
+        self.credit = 0.0  # tokens that drafts have gained it, less what steps took longer for any text's drafts
         self._text = model.tokenizer.decode_stream(prompt, request.stop)
         self._logprobs = _WithText()
         self._prompt_logprobs: dict[int, TokenLogprob] = {}  # place in the prompt → what is known of it
         self._ready = asyncio.Event()
         self._pending_text, self._pending_tokens = "", 0
         self._found_cached: int | None = None  # of the prompt, when it was first computed
-        self._recoveries = 0  # since the last piece
+        self._recoveries = self._drafted = self._accepted = 0  # since the last piece
         self._told_prompt = False
         self._finish_reason: FinishReason | None = None
         self._error: TidegateError | None = None
@@ -82,20 +87,32 @@ class Sequence:
         """Whether it is too short to end yet."""
         return self.generated_tokens < self.request.min_tokens
 
-    def row(self, token_limit: int) -> StepRow:
-        """Everything beyond what is cached; while it is scored, a chunk whose every position's logits are wanted."""
+    def draft_chances(self, most: int) -> list[float]:
+        """Of its next drafts, at most ``most``: how probably each and all before it are right."""
+        if self._drafter is None or self._held_open:
+            return []
+        return self._drafter.chances(min(most, len(self._tokens) - self.length - 1))
+
+    def row(self, token_limit: int, drafts: int = 0) -> StepRow:
+        """Everything beyond what is cached, and drafts behind it, no more than have chances; while it is scored, a chunk whose
+        every position's logits are wanted."""
         if self.scoring:
             tokens = self._tokens[self.cached : self.cached + min(token_limit, SCORED_AT_ONCE, self.missing)]
             return StepRow(self.id, self.cached, tokens, len(tokens), len(tokens), full_logits=True, trace=self.request.trace)
         tokens = self._tokens[self.cached : self.length]
+        if drafts and self._drafter is not None:
+            tokens = np.concatenate([tokens, self._drafter.draft(drafts)])
+            return StepRow(self.id, self.cached, tokens, len(tokens), 1 + drafts, drafts=drafts, trace=self.request.trace)
         return StepRow(self.id, self.cached, tokens, token_limit, full_logits=self.full_logits, trace=self.request.trace)
 
     def note_cached(self, cached_length: int, reused_length: int) -> None:
-        """Takes over what Triton says it holds. An unknown sequence begins again; one without a slot stays as it is."""
+        """Takes over what Triton says it holds; drafts count when they are accepted. An unknown sequence begins again; one
+        without a slot stays as it is."""
         if cached_length >= 0:
             if self._found_cached is None:
                 self._found_cached = reused_length
-            self.cached = cached_length
+            self._drafted += max(0, cached_length - self.length)
+            self.cached = min(cached_length, self.length)
         elif cached_length == UNKNOWN:
             self.lose_cache()
 
@@ -121,15 +138,24 @@ class Sequence:
         every token that is appended then."""
         return token if self._grammar is None else self._grammar.advance(token, len(self._tokens) - self.length)
 
-    def append(self, token: int, logprob: TokenLogprob | None = None) -> None:
-        """Takes the sampled token; ends the text at an end token, a stop string, the asked length or the context's end."""
+    def append(self, token: int, logprob: TokenLogprob | None = None, *, drafted: bool = False) -> None:
+        """Takes the sampled token; ends the text at an end token, a stop string, the asked length or the context's end.
+
+        ``drafted``: it was, so Triton holds it already.
+        """
         self.generated[token] += 1
         self._pending_tokens += 1
+        if drafted:
+            self._accepted += 1
+            self.credit += 1
+            self.cached += 1
         if token in self.model.end_tokens and (self._grammar is not None or not self.request.ignore_eos):
             self._finish("stop")
             return
         self._tokens[self.length] = token
         self.length += 1
+        if self._drafter is not None:
+            self._drafter.note(token)
         if logprob is not None:
             self._logprobs.append(self._text.decoded, logprob)
         self._pending_text += self._text.push(token, may_stop=not self._held_open)
@@ -166,8 +192,11 @@ class Sequence:
             cached_tokens=self._found_cached or 0 if first else 0,
             times=Times(self.arrived, self.started or self.arrived) if first else None,
             recoveries=self._recoveries,
+            drafted=self._drafted,
+            accepted=self._accepted,
         )
-        self._pending_text, self._pending_tokens, self._recoveries = "", 0, 0
+        self._pending_text, self._pending_tokens = "", 0
+        self._recoveries = self._drafted = self._accepted = 0
         return delta
 
     def _finish(self, reason: FinishReason) -> None:

@@ -25,6 +25,7 @@ class Settings:
     max_waiting: int = 256  # requests that may queue before 429
     queue_timeout: int = 60  # seconds that one may queue before 429
     prefill_chunk: int = 256  # prompt tokens that one step may compute
+    speculation: bool = True  # drafts of tokens, verified several in a step: the same texts, sooner
     recovery_timeout: int = 30  # seconds a text waits for a Triton that does not answer
     drain_delay: int = 0  # seconds between a stop, which /readyz tells at once, and the refusal of new connections
     grace_period: int = 2  # seconds after that in which what runs may finish
@@ -45,7 +46,9 @@ class Settings:
         if text := environment.get("CORS_ORIGINS", "").strip():
             values["cors_origins"] = _origins(text)
         if text := environment.get("LOG_FORMAT", "").strip():
-            values["log_format"] = _log_format(text)
+            values["log_format"] = _choice("LOG_FORMAT", text, LOG_FORMATS)
+        if text := environment.get("SPECULATION", "").strip():
+            values["speculation"] = _choice("SPECULATION", text, SWITCH) == "on"
         if text := environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip():
             values["otel_exporter_otlp_endpoint"] = _collector(text, environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip())
         # Whoever has a file of keys wants no public key beside them.
@@ -69,6 +72,7 @@ INTEGERS = {
     "grace_period": (0, 3600),
 }
 LOG_FORMATS = ("text", "json")
+SWITCH = ("on", "off")
 
 
 def _integer(variable: str, text: str, lowest: int, highest: int) -> int:
@@ -130,9 +134,9 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
-def _log_format(text: str) -> str:
-    if text not in LOG_FORMATS:
-        raise SettingsError(f"LOG_FORMAT is {text[:40]!r}; it must be one of {', '.join(LOG_FORMATS)}.")
+def _choice(variable: str, text: str, allowed: tuple[str, ...]) -> str:
+    if text not in allowed:
+        raise SettingsError(f"{variable} is {text[:40]!r}; it must be one of {', '.join(allowed)}.")
     return text
 
 

@@ -24,6 +24,7 @@ class StepRow:
     token_limit: int
     logit_count: int = 1
     full_logits: bool = False
+    drafts: int = 0  # not sent: how many of the last tokens are guesses
     trace: "RequestTrace | None" = None  # not sent: the trace of its request, where that is traced
 
 

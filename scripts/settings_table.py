@@ -19,6 +19,7 @@ ALLOWED = {
     "CONTEXT_LENGTH": "a whole number of at least 1, or auto",
     "SLOTS": "a whole number of at least 1, or auto",
     "LOG_FORMAT": " or ".join(gateway_settings.LOG_FORMATS),
+    "SPECULATION": " or ".join(gateway_settings.SWITCH),
     "CORS_ORIGINS": "*, none, or origins separated by commas",
     "MY_API_KEY": "at least one printable character, no spaces at its ends",
     "MY_API_KEY_FILE": f"a file of at most {gateway_settings.LONGEST_KEY} bytes",
@@ -41,8 +42,9 @@ def _check_default(variable: str, told: str) -> None:
     for field in (*fields(gateway_settings.Settings), *fields(serve_settings.Settings)):
         # TRITON_URL has one in the gateway alone: `make serve` starts a Triton of its own.
         plain = isinstance(field.default, str | int) and variable != "TRITON_URL"
-        if _variable(field) == variable and plain and not re.match(rf"{re.escape(str(field.default))}\b", told):
-            raise ValueError(f"the default of {variable} is {field.default!r}, `make help` says {told!r}")
+        default = gateway_settings.SWITCH[not field.default] if isinstance(field.default, bool) else field.default
+        if _variable(field) == variable and plain and not re.match(rf"{re.escape(str(default))}\b", told):
+            raise ValueError(f"the default of {variable} is {default!r}, `make help` says {told!r}")
 
 
 def _readers() -> dict[str, str]:

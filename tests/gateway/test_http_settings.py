@@ -27,6 +27,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         "PORT": "8080",
         "MAX_WAITING": "1",
         "PREFILL_CHUNK": "64",
+        "SPECULATION": "off",
         "RECOVERY_TIMEOUT": "5",
         "QUEUE_TIMEOUT": "9",
         "DRAIN_DELAY": "7",
@@ -44,6 +45,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         max_waiting=1,
         queue_timeout=9,
         prefill_chunk=64,
+        speculation=False,
         recovery_timeout=5,
         drain_delay=7,
         grace_period=0,
@@ -110,6 +112,12 @@ def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
 def test_an_unknown_log_format_is_refused() -> None:
     with pytest.raises(SettingsError, match="^LOG_FORMAT is 'xml'; it must be one of text, json.$"):
         Settings.from_environment({"LOG_FORMAT": "xml"})
+
+
+def test_speculation_is_on_or_off() -> None:
+    assert Settings().speculation and Settings.from_environment({"SPECULATION": "on"}).speculation
+    with pytest.raises(SettingsError, match="^SPECULATION is 'yes'; it must be one of on, off.$"):
+        Settings.from_environment({"SPECULATION": "yes"})
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:

@@ -44,6 +44,24 @@ def test_gateway_and_backend_count_the_same_steps_rows_and_tokens(model_reposito
         assert ours["iteration_tokens_sum"] > 600 and ours["batch_size_sum"] > ours["step_duration_seconds_count"]
 
 
+def test_drafted_and_accepted_tokens_are_counted_unless_speculation_is_off(
+    model_repository: Path, tmp_path: Path, api_key: str
+) -> None:
+    body = BODY | {"messages": [{"role": "user", "content": "one two three " * 20}], "max_tokens": 300}
+    told = {}
+    for switch in ("on", "off"):
+        with watched(model_repository, tmp_path, SPECULATION=switch) as (triton, url), client(url, api_key) as http:
+            texts = http.post("/v1/chat/completions", json=body | {"n": 2}).json()["choices"]
+            time.sleep(0.5)  # the last step of all only frees slots
+            text, computed = httpx.get(f"{url}/metrics").text, value(triton.metrics(), "backend_step_tokens_total", model=TINY)
+        drafted, accepted = (value(text, f"spec_decode_num_{what}_tokens_total", model=TINY) for what in ("draft", "accepted"))
+        assert value(text, "generation_tokens_total", model=TINY) == 600
+        assert value(text, "iteration_tokens_sum", model=TINY) == computed
+        told[switch] = (drafted, accepted, [choice["message"]["content"] for choice in texts])
+    drafted, accepted, texts = told["on"]
+    assert drafted >= accepted > 100 and told["off"] == (0, 0, texts)
+
+
 def test_waiting_running_and_a_full_queue_are_told(model_repository: Path, tmp_path: Path, api_key: str) -> None:
     with watched(model_repository, tmp_path, MAX_WAITING="1", QUEUE_TIMEOUT="1") as (_, url), client(url, api_key) as http:
         assert value(httpx.get(f"{url}/metrics").text, "max_requests_waiting") == 1

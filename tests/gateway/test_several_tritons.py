@@ -160,7 +160,7 @@ async def test_text_that_waits_too_long_for_a_slot_is_told_when_to_come_again(
     start_triton: Callable[..., AbstractContextManager[TritonServer]],
 ) -> None:
     with start_triton(TINY, slots=1) as triton:
-        async with engine_on(triton, queue_timeout=1) as engine:
+        async with engine_on(triton, queue_timeout=1, speculation=False) as engine:
             long = asyncio.ensure_future(text_of(engine, request(engine, "The king", tokens=1000)))
             await asyncio.sleep(0.05)
             with pytest.raises(Overloaded) as refused:
@@ -175,7 +175,7 @@ async def test_text_that_waits_too_long_for_a_slot_that_other_gateways_hold_is_t
     start_triton: Callable[..., AbstractContextManager[TritonServer]],
 ) -> None:
     with start_triton(TINY, slots=1) as triton:
-        async with engine_on(triton) as holds, engine_on(triton, queue_timeout=1) as waits:
+        async with engine_on(triton, speculation=False) as holds, engine_on(triton, queue_timeout=1) as waits:
             long = asyncio.ensure_future(text_of(holds, request(holds, "The king", tokens=1000)))
             await asyncio.sleep(0.2)
             with pytest.raises(Overloaded):
