@@ -140,17 +140,18 @@ class Registry:
             self._refused.add((address, key))
 
     async def _start(self, address: str, key: Key, model: Model) -> None:
-        served = self._served.get(key)
+        served, replaced = self._served.get(key), None
         if served is not None and served.engine.model.fingerprint != model.fingerprint:
             if served.engine.addresses:
                 logger.warning("%s, version %d, is another one at %s: not served from there", *key, address)
                 return
-            await _end(self._served.pop(key).engine, "was replaced. Please try again.")
-            served = None
+            served, replaced = None, served
         if served is None:
             served = self._served[key] = _Served(Engine(model, self._settings))
             logger.info("%s, version %d, is served", *key)
         served.engine.add_lane(address, self._measured(self._tritons.clients[address], model.name), model)
+        if replaced is not None:  # only now: whoever is told to try again does so at once
+            await _end(replaced.engine, "was replaced. Please try again.")
 
     async def _check_replaced(self, address: str, key: Key, engine: Engine) -> None:
         """Where Triton has loaded other files under the same version, the texts move to Tritons that have the old ones, or end.
