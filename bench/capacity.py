@@ -73,13 +73,20 @@ def pace(step: StepCost, gateway: GatewayCost, work: Workload, rows: float, send
 
     The forward passes of a round, plus a share of the prefills: each stream brings one prefill an answer, so rows / answer of
     them fall into every round. One gateway's steps wait for its own work in between. Of several, the steps that arrive during
-    a pass are merged into the next: so there are two passes a round, each of half of the rows, and the gateways' work hides
-    behind them. The fixed part of a step is then paid twice.
+    a pass are merged into the next: so there are two passes a round, each of half of the rows, and the fixed part of a step is
+    paid twice. The gateways' work hides behind the other half's pass, unless it takes longer. A stream has one gateway: of few
+    streams, no more send.
     """
-    passes = min(2, senders)
-    forward = passes * step.decode(rows / passes, work.past) + rows / work.answer * step.prefill(work.prompt)
-    between = gateway.per_step + gateway.per_token * rows + rows / work.answer * gateway.per_request
-    return forward + (between if senders == 1 else 0.0)
+    senders = senders_of(rows, senders)
+    passes, each = min(2, senders), rows / senders  # each: streams of one gateway
+    turn = step.decode(rows / passes, work.past)
+    between = gateway.per_step + gateway.per_token * each + each / work.answer * gateway.per_request
+    return max(passes * turn, turn + between) + rows / work.answer * step.prefill(work.prompt)
+
+
+def senders_of(rows: float, senders: int) -> int:
+    """Gateways that have a text on the Triton."""
+    return max(1, min(senders, int(rows)))
 
 
 def rate(step: StepCost, gateway: GatewayCost, work: Workload, rows: float, senders: int = 1) -> float:
@@ -146,7 +153,7 @@ class Plan:
 
 def plan(step: StepCost, gateway: GatewayCost, work: Workload, rows: int, senders: int = 1) -> Plan:
     every, answers = pace(step, gateway, work, rows, senders), rate(step, gateway, work, rows, senders)
-    cores = gateway.cpu(senders / every, answers * work.answer, answers)
+    cores = gateway.cpu(senders_of(rows, senders) / every, answers * work.answer, answers)
     return Plan(rows, every, answers * work.answer, answers, people(step, gateway, work, rows, senders), cores)
 
 

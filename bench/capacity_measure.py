@@ -57,10 +57,13 @@ def fastest(batches: list[list[Row]], decoder: Decoder) -> list[float]:
     return best
 
 
+def newest_version(model: Path) -> Path:
+    return max(model.glob("[1-9]*"), key=lambda directory: int(directory.name))
+
+
 def step_cost(model: Path) -> tuple[StepCost, float]:
     """And the mean of the fit's relative errors."""
-    version = max(model.glob("[1-9]*"), key=lambda directory: int(directory.name))
-    decoder = Decoder(version / "model.onnx", slots=SLOTS, context_length=CONTEXT)
+    decoder = Decoder(newest_version(model) / "model.onnx", slots=SLOTS, context_length=CONTEXT)
     points = [(rows, past) for past in PASTS for rows in ROWS]
     decodes = [[Row(slot, past, np.zeros(1, np.int32)) for slot in range(rows)] for rows, past in points]
     prefills = [[Row(0, 0, np.zeros(tokens, np.int32))] for tokens in CHUNKS]
@@ -112,7 +115,7 @@ def main() -> None:
     step, error = step_cost(options.model)
     with tempfile.TemporaryDirectory(prefix="tidegate-capacity-") as run_dir:
         gateway = asyncio.run(gateway_cost(options.repository or tiny_repository(), Path(run_dir)))
-    card = json.loads(max(options.model.glob("[1-9]*/model_card.json")).read_text())["parameters"]
+    card = json.loads((newest_version(options.model) / "model_card.json").read_text())["parameters"]
     about = {
         "model": options.model.name,
         "precision": card["precision"],

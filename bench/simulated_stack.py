@@ -81,12 +81,10 @@ class SimulatedTriton:
 
     def __init__(self, cost: StepCost, slots: int) -> None:
         self._decoder = ReckonedDecoder(cost)
-        pool = KvPool(slots, CONTEXT, copy=lambda source, target, length: False, clock=asyncio.get_running_loop().time)
-        self._stepper = Stepper(pool, self._decoder, Row)  # type: ignore[arg-type]
+        self.pool = KvPool(slots, CONTEXT, copy=lambda source, target, length: False, clock=asyncio.get_running_loop().time)
+        self._stepper = Stepper(self.pool, self._decoder, Row)  # type: ignore[arg-type]
         self._waiting: asyncio.Queue[tuple[list[BackendRow], list[int], asyncio.Future[StepAnswer]]] = asyncio.Queue()
         self.busy = 0.0  # seconds
-        self.rows = 0  # of all steps
-        self.steps = 0
         self._task = asyncio.create_task(self._run())
 
     async def step(self, rows: list[StepRow], release: list[int]) -> StepAnswer:
@@ -110,7 +108,7 @@ class SimulatedTriton:
             rows = [row for asked, _, _ in batch for row in asked]
             results = self._stepper.step(rows, [sequence for _, release, _ in batch for sequence in release])
             seconds = self._decoder.taken()
-            self.busy, self.rows, self.steps = self.busy + seconds, self.rows + len(rows), self.steps + bool(rows)
+            self.busy += seconds
             await asyncio.sleep(seconds)
             place = 0
             for asked, _, answer in batch:

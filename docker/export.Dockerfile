@@ -6,9 +6,10 @@
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS packages
+ENV PIP_CACHE_DIR=/pip-cache
 RUN python3 -m venv --without-pip /opt/tidegate/venv
 COPY requirements/export.lock /tmp/requirements.lock
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/pip-cache \
     python3 -m pip --python /opt/tidegate/venv/bin/python install --no-deps --require-hashes --no-compile -r /tmp/requirements.lock \
     && /opt/tidegate/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/tidegate/venv/lib
 
@@ -17,7 +18,7 @@ FROM packages AS torch-packages
 ARG TORCH_INDEX=
 COPY requirements/torch.lock requirements/torch.in /tmp/
 # A build for CUDA does not even import without CUDA's libraries: then they are installed too, some gigabytes.
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/pip-cache \
     pip="python3 -m pip --python /opt/tidegate/venv/bin/python install" \
     && $pip --no-deps --require-hashes -r /tmp/torch.lock \
     && $pip --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -r /tmp/torch.in \

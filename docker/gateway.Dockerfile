@@ -6,10 +6,11 @@ ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS packages
 # An environment of its own, without pip: it is copied whole, whatever the Python is called and wherever it lies.
+ENV PIP_CACHE_DIR=/pip-cache
 RUN python3 -m venv --without-pip /opt/tidegate/venv
 COPY requirements/gateway.lock /tmp/requirements.lock
 # Compiled by the content of the sources, not by their time: the same in each build, and nothing is written when it runs.
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/pip-cache \
     python3 -m pip --python /opt/tidegate/venv/bin/python install --no-deps --require-hashes --no-compile -r /tmp/requirements.lock \
     && /opt/tidegate/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/tidegate/venv/lib
 COPY gateway /opt/tidegate/gateway

@@ -107,7 +107,8 @@ def missing_for_gpu() -> Iterator[str]:
     provider = Path(runtime.origin).parent / "capi" / "libonnxruntime_providers_cuda.so"
     told = subprocess.run(["ldd", provider], capture_output=True, text=True).stdout
     lacks = {line.split()[0] for line in told.splitlines() if "not found" in line}
-    if not any(Path("/dev").glob("nvidia[0-9]*")) or "libcuda.so.1" in lacks:
+    devices = [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]  # the latter under Windows (WSL 2)
+    if not devices or "libcuda.so.1" in lacks:
         way_out = "install NVIDIA's driver and container toolkit, or use the image for the CPU (docker-compose.cpu.yml)"
         yield f"this image computes on a GPU, and none is in this container: {way_out}"
     elif lacks:

@@ -9,9 +9,10 @@ FROM ${TRITON_IMAGE} AS packages
 # Which lock of requirements/: `triton-gpu` or `triton`, for machines without a GPU.
 ARG ONNXRUNTIME=triton-gpu
 # Triton's Python takes the packages of the first python3 in PATH: an environment of our own leaves those of the image alone.
+ENV PIP_CACHE_DIR=/pip-cache
 RUN python3 -m venv --without-pip /opt/tidegate/venv
 COPY requirements/${ONNXRUNTIME}.lock /tmp/requirements.lock
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/pip-cache \
     python3 -m pip --python /opt/tidegate/venv/bin/python install --no-deps --require-hashes --no-compile -r /tmp/requirements.lock \
     && /opt/tidegate/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/tidegate/venv/lib
 COPY docker/run.py docker/step.py /opt/tidegate/

@@ -88,7 +88,11 @@ class Lane:
                 await self._probe_step()
         except TimeoutError as exc:
             raise BackendUnavailable("The model server does not answer within a second.", retry_after=2) from exc
-        self._wake.set()
+        except BackendUnavailable as exc:
+            self._note_failure(exc, now)
+            raise
+        finally:
+            self._wake.set()
 
     async def _probe_step(self) -> None:
         """A real step, of one token that nobody reads."""
@@ -182,11 +186,15 @@ class Lane:
         if not isinstance(exc, BackendUnavailable):
             logger.error("the step met an unexpected error", exc_info=exc)
             self._fail_all(InternalError())
-        elif self.failing_since is None:
-            self.failing_since = began
-            logger.warning("Triton at %s does not answer: %s", self.address, exc.detail)
+        else:
+            self._note_failure(exc, began)
         self._changed()
         await asyncio.sleep(RETRY_PAUSE)
+
+    def _note_failure(self, exc: BackendUnavailable, began: float) -> None:
+        if self.failing_since is None:
+            self.failing_since = began
+            logger.warning("Triton at %s does not answer: %s", self.address, exc.detail)
 
     def _fail_all(self, error: TidegateError) -> None:
         for sequence in list(self.texts):

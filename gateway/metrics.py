@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -23,6 +24,9 @@ from gateway.step_metrics import StepMetrics
 # Seconds. A small model's token takes some milliseconds, a whole answer in a long queue a minute.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+# Routes that generate, and how most of their requests end: counted from the start, so that a first one is seen as an increase.
+GENERATING = ("/generate", "/v1/chat/completions", "/v1/completions", "/v1/responses")
+ENDS = ("200", "429", "500", "503")
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
@@ -49,7 +53,9 @@ class Metrics:
         self._rejected = self._counter("requests_rejected", "Requests that a client or its load made us refuse.", "reason")
         self._failed = self._counter("requests_failed", "Requests that we failed, also in the middle of a stream.", "reason")
         self._rate_limited = self._counter("rate_limited", "Requests refused by a limit of their key.", "limit")
-        for error in _subclasses(TidegateError):  # from the start, so that a first one is seen as an increase
+        for route, status in product(GENERATING, ENDS):
+            self._requests.labels(route, "POST", status)
+        for error in _subclasses(TidegateError):  # from the start too
             self._errors(error.status).labels(error.code or error.kind)
         bound = Gauge("tidegate_max_requests_waiting", "Texts that may wait; more are refused.", registry=self._registry)
         bound.set(max_waiting)
@@ -145,8 +151,9 @@ class GenerationMetrics:
 
     def end(self, finished: bool) -> None:
         """``finished``: all answers have come to their end, so that the time they took tells something."""
-        self._metrics.prompt_tokens.labels(self._model).inc(self._record.prompt_tokens or 0)
-        self._metrics.prompt_sizes.labels(self._model).observe(self._record.prompt_tokens or 0)
+        if self._answers:  # else it was refused, or has waited in vain: nothing was computed
+            self._metrics.prompt_tokens.labels(self._model).inc(self._record.prompt_tokens or 0)
+            self._metrics.prompt_sizes.labels(self._model).observe(self._record.prompt_tokens or 0)
         self._metrics.cached_prompt_tokens.labels(self._model).inc(self._record.cached_tokens or 0)
         for reason in self._record.finish_reasons:
             self._metrics.successes.labels(self._model, reason).inc()

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL_ALIAS = "latest_checkpoint.pt"  # always the default model, on every deployment
 LOOK_INTERVAL = 2.0  # seconds
+LOOK_AGAIN = 0.2  # seconds, at the start
 GONE_AFTER = 5.0  # seconds for which all of a Triton's answers, of two at least, lack a version that is gone then
 LINGER = 10.0  # seconds that an older version without texts is kept: a request may have chosen it and not have begun
 
@@ -54,8 +55,14 @@ class Registry:
 
     async def __aenter__(self) -> "Registry":
         """Raises SettingsError where MODEL_NAME is not served, BackendUnavailable where no Triton answers."""
+        deadline = time.monotonic() + self._settings.recovery_timeout
         names = await self._tritons.wait_for_models(self._settings.recovery_timeout)
         await self.look()
+        while self.default_name not in self._newest and self._may_come(names):  # busy Tritons name what they do not describe
+            if time.monotonic() > deadline:
+                raise BackendUnavailable(f"no Triton described its models within {self._settings.recovery_timeout} seconds")
+            await asyncio.sleep(LOOK_AGAIN)
+            await self.look()
         if self.default_name not in self._newest:
             wanted = "MODEL_NAME is " + repr(self.default_name) if self.default_name else "Triton serves no model of ours"
             raise SettingsError(f"{wanted}; Triton at {self._settings.triton_url} serves: {', '.join(names)}.")
@@ -92,6 +99,11 @@ class Registry:
     def all_engines(self) -> list[Engine]:
         """Older versions that still finish their texts too; by name and version."""
         return [self._served[key].engine for key in sorted(self._served)]
+
+    def _may_come(self, names: list[str]) -> bool:
+        """Whether the default model is among those of these names, and not known to be none of ours."""
+        refused = {name for _, (name, _) in self._refused}
+        return bool({self.default_name or name for name in names} & (set(names) - refused))
 
     def end_texts(self, error: BackendUnavailable) -> None:
         for engine in self.all_engines():
@@ -140,17 +152,18 @@ class Registry:
             self._refused.add((address, key))
 
     async def _start(self, address: str, key: Key, model: Model) -> None:
-        served = self._served.get(key)
+        served, replaced = self._served.get(key), None
         if served is not None and served.engine.model.fingerprint != model.fingerprint:
             if served.engine.addresses:
                 logger.warning("%s, version %d, is another one at %s: not served from there", *key, address)
                 return
-            await _end(self._served.pop(key).engine, "was replaced. Please try again.")
-            served = None
+            served, replaced = None, served
         if served is None:
             served = self._served[key] = _Served(Engine(model, self._settings))
             logger.info("%s, version %d, is served", *key)
         served.engine.add_lane(address, self._measured(self._tritons.clients[address], model.name), model)
+        if replaced is not None:  # only now: whoever is told to try again does so at once
+            await _end(replaced.engine, "was replaced. Please try again.")
 
     async def _check_replaced(self, address: str, key: Key, engine: Engine) -> None:
         """Where Triton has loaded other files under the same version, the texts move to Tritons that have the old ones, or end.

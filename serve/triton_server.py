@@ -23,6 +23,7 @@ BACKENDS = Path(__file__).resolve().parent.parent / "backends"
 POLL_INTERVAL = 2  # seconds between Triton's looks at the repository
 STUB_SEARCH_INTERVAL = 5.0  # seconds: a search reads all of /proc
 STUB_NAME = "triton_python_backend_stub"
+LIBRARIES = "libraries"  # in the backend directory: those that the stub needs
 # Lines of its log that explain no failure: empty ones, tables, information, and the absence of a GPU.
 UNTELLING = re.compile(r"\s*$|[+|]|I\d{4} |.*(pinned_memory_manager|CudaDriverHelper)")
 
@@ -49,7 +50,7 @@ class TritonServer:
         self._run_dir = run_dir.resolve()
         self._backend_directory = self._run_dir / "backends"
         self._models = models
-        self._env = _environment(env or {})
+        self._env = _environment(self._backend_directory / LIBRARIES, env or {})
         self._port = free_port()
         self._process: GuardedProcess | None = None
         self._stubs: list[int] = []  # as last seen, dead ones too
@@ -200,17 +201,32 @@ def lay_out_backends(directory: Path) -> None:
     wheel = _wheel()
     python = directory / "python"
     python.mkdir(parents=True, exist_ok=True)
-    # The library must be a real file: Triton refuses one that "escapes the backend directory" by a link.
-    for file in ("libtriton_python.so", "triton_python_backend_utils.py"):
-        copy = python / f"{file}.new"
-        shutil.copy(wheel / "backends" / "python" / file, copy)
-        copy.replace(python / file)  # never written to: a dying Triton may still run what lies there
-    # The stub must be a link: it finds its libraries relative to where it really lies.
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    _link(python / STUB_NAME, wheel / "python_backend_stubs" / version / STUB_NAME)
+    # The library must be a real file: Triton refuses one that "escapes the backend directory" by a link. So must the stub: by a
+    # link it would find the libpython that the wheel brings along for 3.13, which has not the modules of this machine's Python.
+    for file in (
+        "backends/python/libtriton_python.so",
+        "backends/python/triton_python_backend_utils.py",
+        f"python_backend_stubs/{version}/{STUB_NAME}",
+    ):
+        copy = python / "new"
+        shutil.copy(wheel / file, copy)
+        copy.replace(python / Path(file).name)  # never written to: a dying Triton may still run what lies there
+    _lay_out_libraries(directory / LIBRARIES, wheel.parent.parent / "nvidia_pytriton.libs")
     for backend in BACKENDS.iterdir():
         if (backend / "model.py").exists():
             _link(directory / backend.name, backend)
+
+
+def _lay_out_libraries(directory: Path, brought: Path) -> None:
+    """What a copy of the stub needs, by the names that the wheel gave them: CUDA's of the wheel, libpython of this machine."""
+    directory.mkdir(exist_ok=True)
+    for library in brought.glob("libcudart-*"):
+        _link(directory / library.name, library)
+    if own := libpython_directory():
+        minor = sys.version_info.minor
+        for library in brought.glob(f"libpython3-*.{minor}.so.1.0"):
+            _link(directory / library.name, Path(own) / f"libpython3.{minor}.so.1.0")
 
 
 def _link(link: Path, target: Path) -> None:
@@ -226,12 +242,12 @@ def _wheel() -> Path:
     return Path(spec.origin).parent / "tritonserver"
 
 
-def _environment(additions: Mapping[str, str]) -> dict[str, str]:
+def _environment(stub_libraries: Path, additions: Mapping[str, str]) -> dict[str, str]:
     environment = dict(os.environ)
     environment.pop("MY_API_KEY", None)  # no business of Triton's
     # The stub embeds Python: it takes the packages of the first python3 in PATH, and looks for libpython by itself.
     environment["PATH"] = f"{Path(sys.prefix) / 'bin'}:{environment.get('PATH', os.defpath)}"
-    libraries = [libpython_directory(), environment.get("LD_LIBRARY_PATH")]
+    libraries = [str(stub_libraries), libpython_directory(), environment.get("LD_LIBRARY_PATH")]
     environment["LD_LIBRARY_PATH"] = ":".join(filter(None, libraries))
     return environment | dict(additions)
 

@@ -20,6 +20,7 @@ CACHE = ROOT / ".run" / "tests"  # exports are kept between runs; the exporter i
 DEMO = "smollm2-135m-instruct-q4_1"
 TINY = "tiny-gpt2"
 CHARACTERS = "tiny-characters"
+SHARED: list[TritonServer] = []  # what `triton` has started
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +79,21 @@ def triton(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """All models, many slots. Tests that kill or fill a Triton start their own with ``start_triton``."""
     with TritonServer(model_repository, tmp_path_factory.mktemp("triton"), ["*"], {"TIDEGATE_SLOTS": "16"}) as server:
         server.wait_ready(120)
+        SHARED.append(server)
         yield server
+        SHARED.remove(server)
+
+
+@pytest.fixture(autouse=True)
+def shared_triton_lives() -> Iterator[None]:
+    """Where it has died, the test that saw it fails, and not all that come after."""
+    yield
+    for server in SHARED:
+        if not server.running:
+            told = server.log_end()
+            server.start()
+            server.wait_ready(120)
+            pytest.fail(f"the Triton that tests share has died, and was started again:\n{told}")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 MOST_SLOTS = 32  # of an automatic choice
+CGROUP = Path("/sys/fs/cgroup")  # of a container: its own
 
 
 def choose_slots(asked: str, slot_bytes: int) -> int:
@@ -36,28 +37,38 @@ def usable_cores() -> int:
     in the middle of a step."""
     cores = len(os.sched_getaffinity(0))
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = (CGROUP / "cpu.max").read_text().split()
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
 def free_memory() -> int:
-    """Bytes that can still be allocated: MemAvailable, bounded by what is left of the cgroup's limit."""
+    """Bytes that can still be allocated: MemAvailable, bounded by what is left of the cgroup's limit. Files that were read are
+    no loss there either, the model's own among them: the kernel drops them when memory is asked for."""
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
     limit, used = _cgroup("memory.max"), _cgroup("memory.current")
     if limit is not None and used is not None:
-        free = min(free, limit - used)
+        free = min(free, limit - used + _cached_files())
     return max(free, 0)
 
 
 def _cgroup(name: str) -> int | None:
     try:
-        text = Path("/sys/fs/cgroup", name).read_text().strip()
+        text = (CGROUP / name).read_text().strip()
     except OSError:
         return None
     return int(text) if text.isdecimal() else None  # "max" is no limit
+
+
+def _cached_files() -> int:
+    """Bytes of the cgroup's page cache that were not used lately: what kubelet and `docker stats` take off too."""
+    try:
+        fields = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+    except OSError:
+        return 0
+    return int(fields.get("inactive_file", 0))
 
 
 def _gib(size: int) -> str:

@@ -75,6 +75,11 @@ def test_a_second_gateway_costs_the_weights_a_second_time_and_a_third_nothing() 
     assert [each - paces[0] for each in paces] == pytest.approx([fixed - one for fixed in (one, two, three)])
 
 
+def test_few_streams_have_no_more_gateways_than_they_are() -> None:
+    assert pace(STEP, GATEWAY, WORK, 1, senders=2) == pace(STEP, GATEWAY, WORK, 1)
+    assert pace(STEP, GATEWAY, WORK, 2, senders=3) == pace(STEP, GATEWAY, WORK, 2, senders=2)
+
+
 def test_gateways_are_counted_by_core_and_by_connection_and_are_two_at_least() -> None:
     assert capacity.gateways(GATEWAY, WORK, tritons=1, answers=0.1, streams=10, step_rate=10) == 2
     assert capacity.gateways(GATEWAY, WORK, tritons=1, answers=0.1, streams=3 * 2048, step_rate=10) == 3
@@ -118,10 +123,18 @@ def test_a_simulated_crowd_gets_what_the_formulas_say(tritons: int, senders: int
     assert told.triton_busy > 0.9
 
 
+@pytest.mark.parametrize("rows", [1, 16, 128])
+def test_the_gateways_work_counts_where_it_takes_longer_than_a_pass_as_on_a_gpu(rows: int) -> None:
+    fast, work = StepCost(0.002, 2e-5, 1e-9, 0.001, 2e-6), Workload(prompt=100, answer=200)
+    told = simulate(fast, GATEWAY, Crowd(rows, work, gateways=2, slots=128, seconds=20))
+    assert told.pace == pytest.approx(pace(fast, GATEWAY, work, rows, 2), rel=0.15)
+    assert told.streams == pytest.approx(rows, rel=0.15)
+
+
 def test_a_simulated_crowd_that_is_small_waits_for_nothing() -> None:
     few = max(1, int(people(STEP, GATEWAY, WORK, SLOTS) * 0.3))
     told = simulate(STEP, GATEWAY, Crowd(few, WORK, slots=SLOTS, seconds=300))
-    assert told.refused_share == 0 and told.first_p95 < 2 and told.rows < SLOTS / 2
+    assert told.refused_share == 0 and told.first_p95 < 2 and told.streams < SLOTS / 2
 
 
 def test_a_simulated_crowd_that_is_too_large_is_refused_in_part_and_the_rest_is_served_at_the_full_rate() -> None:

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.own_mounts import in_own_mounts
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 GPU_FILES = ("docker-compose.yml",)
 CPU_FILES = ("docker-compose.yml", "docker-compose.cpu.yml")
@@ -61,9 +63,7 @@ class Engine:
         command += [f"--{option}={self._directory / name}" for option, name in options.items()]
         command += ["--iptables=false", "--ip6tables=false", "--ip-forward=false"]  # it changes nothing of this machine
         if not any(Path("/sys").iterdir()):  # a chroot
-            (self._directory / "root").mkdir()
-            own_mounts = Path(__file__).with_name("own_mounts.py")
-            command = [sys.executable, str(own_mounts), str(self._directory / "root"), *command]
+            command = in_own_mounts(self._directory / "root", *command)
         environment = self.environment | {"PATH": f"{self._gpu_hook()}:{self.environment['PATH']}"}
         with (self._directory / "dockerd.log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)

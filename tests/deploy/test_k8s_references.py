@@ -1,7 +1,10 @@
 """What the manifests say of each other and of the code is true: names, ports, selectors, settings, images, times."""
 
 import re
+import shutil
+import subprocess
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,9 +16,11 @@ from serve.settings import Settings as ServeSettings
 from tests.conftest import ROOT
 from tests.deploy.manifests import (
     BUILDS,
+    K8S,
     container,
     containers,
     environment,
+    kubectl,
     named,
     of_kind,
     pod_labels,
@@ -30,6 +35,8 @@ GUIDE = ROOT / "docs" / "deploy-kubernetes.md"
 BY_HAND = {"tidegate-keys", "gateway-tls", "models-bucket"}  # Secrets that people make, as the guide tells
 GATEWAY_SETTINGS = {field.name.upper() for field in fields(Settings)} | {"MY_API_KEY_FILE"}
 COMPOSE = ROOT / "docker-compose.yml"
+BESIDE = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "triton"}}}
+BESIDE_TRITON = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [BESIDE]}}
 TARGET = "${EXPORT_TARGET:-export${MODEL_CHECKPOINT:+-torch}}"
 
 every_build = pytest.mark.parametrize("build", BUILDS)
@@ -106,8 +113,51 @@ def test_every_variable_is_a_setting_and_its_value_is_taken(build: str) -> None:
     assert ours and all(f'environ.get("{name}")' in backend for name in ours)
     for job in of_kind(build, "Job"):
         given = environment(build, containers(job)[0])
-        assert {name.lower() for name in given} <= {field.name for field in fields(ServeSettings)} | {"model_checkpoint"}
-        ServeSettings.from_environment({"PRECISION": given["PRECISION"]})
+        known = {field.name for field in fields(ServeSettings)} | {"model_checkpoint", "model_name"}
+        assert {name.lower() for name in given} <= known
+        ServeSettings.from_environment({name: given[name] for name in ("PRECISION", "MODEL_NAME")})
+
+
+@every_build
+def test_the_exported_model_is_the_gateways_default_and_any_other_where_nothing_is_exported(build: str) -> None:
+    default = _gateway_settings(build).model_name
+    exported = [environment(build, containers(job)[0])["MODEL_NAME"] for job in of_kind(build, "Job")]
+    assert exported == ([default] if default else [])
+
+
+@every_build
+def test_pods_that_share_a_volume_of_one_node_are_on_that_node(build: str) -> None:
+    """Nothing else keeps them there: such a pod on another node waits for ever, and so does a roll-out that waits for it."""
+    pods = {one["metadata"]["name"]: pod_spec(one) for one in workloads(build) if one["metadata"]["name"] != "gateway"}
+    claims = [one for one in of_kind(build, "PersistentVolumeClaim") if one["metadata"]["name"] == "models"]
+    of_one_node = [claim["spec"]["accessModes"] for claim in claims] == [["ReadWriteOnce"]]
+    for name, spec in pods.items():
+        assert (spec.get("affinity") == BESIDE_TRITON) == of_one_node, name
+        assert spec.get("tolerations") == pods["triton"].get("tolerations"), name
+    assert named(build, "Deployment", "triton")["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
+
+
+def test_the_pod_that_takes_a_checkpoint_in_is_beside_triton_wherever_that_is() -> None:
+    """Its volume comes into being there, and not in a zone that the export cannot reach with the other volume."""
+    loader = yaml.safe_load((K8S / "components" / "own-checkpoint" / "loader.yaml").read_text())
+    assert loader["spec"]["affinity"] == BESIDE_TRITON
+    assert loader["spec"]["tolerations"] == pod_spec(named("gpu", "Deployment", "triton"))["tolerations"]
+
+
+@pytest.mark.parametrize("registry", ["", "registry.example/"])
+def test_a_checkpoint_of_ones_own_is_exported_by_the_image_with_torch(tmp_path: Path, registry: str) -> None:
+    """Whatever registry the overlay below names, and in the one that the overlay itself names."""
+    shutil.copytree(K8S, tmp_path / "k8s")
+    below = tmp_path / "k8s" / "overlays" / "cpu" / "kustomization.yaml"
+    below.write_text(below.read_text().replace("newTag: 0.1.0\n", "newTag: 0.1.0\n    newName: elsewhere.example/export\n"))
+    mine = {"resources": ["../k8s/overlays/cpu"], "components": ["../k8s/components/own-checkpoint"], "images": []}
+    if registry:
+        mine["images"] = [{"name": "tidegate-export-torch", "newName": f"{registry}tidegate-export-torch"}]  # type: ignore[list-item]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "kustomization.yaml").write_text(yaml.safe_dump(mine))
+    done = subprocess.run([kubectl(), "kustomize", tmp_path / "mine"], capture_output=True, text=True, timeout=60, check=True)
+    (job,) = [one for one in yaml.safe_load_all(done.stdout) if one["kind"] == "Job"]
+    assert [one["image"] for one in containers(job)] == [f"{registry}tidegate-export-torch:0.1.0"]
 
 
 @every_build

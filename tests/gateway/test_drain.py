@@ -108,7 +108,7 @@ def test_during_the_delay_readyz_says_no_while_new_requests_are_answered(gateway
 
 @with_settings(GRACE_PERIOD="1")
 def test_past_the_grace_texts_end_with_an_error_and_the_process_ends(gateway: OwnGateway, api_key: str) -> None:
-    streamed, whole = begin(gateway, api_key, ENDLESS | {"stream": True}, ENDLESS | {"n": 8})  # all of them have a slot
+    streamed, whole = begin(gateway, api_key, ENDLESS | {"stream": True}, ENDLESS | {"n": 7})  # each has a slot
     began = time.monotonic()
     gateway.process.send_signal(signal.SIGTERM)
     assert whole.result().status_code == 503

@@ -22,9 +22,9 @@ HEARTBEAT = 0.1  # seconds
 SILENCE = 0.6  # seconds: Triton itself ends when its model process stands still for more than one
 LONG = {"model": "latest_checkpoint.pt", "temperature": 0, "ignore_eos": True, "stream": True}
 ROUTES: dict[str, dict[str, Any]] = {
-    "/generate": {"prompt": "The king", "max_length": 120, "temperature": 0, "ignore_eos": True, "stream": True},
-    "/v1/completions": LONG | {"prompt": "The king", "max_tokens": 120},
-    "/v1/responses": LONG | {"input": "The king", "max_output_tokens": 120},
+    "/generate": {"prompt": "The king", "max_length": 500, "temperature": 0, "ignore_eos": True, "stream": True},
+    "/v1/completions": LONG | {"prompt": "The king", "max_tokens": 500},
+    "/v1/responses": LONG | {"input": "The king", "max_output_tokens": 500},
 }
 
 

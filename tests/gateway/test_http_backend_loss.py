@@ -10,7 +10,7 @@ import httpx
 
 from serve.triton_server import TritonServer, free_port
 from tests.conftest import DEMO, ROOT, gateway_process
-from tests.gateway.http_client import CHAT, client, events
+from tests.gateway.http_client import CHAT, client, events, until
 
 StartTriton = Callable[..., AbstractContextManager[TritonServer]]
 
@@ -46,6 +46,7 @@ def test_without_triton_a_stream_ends_with_an_error_and_requests_get_503(
 
         triton.start()
         triton.wait_ready(60)
+        assert any(http.get("/readyz").status_code == 200 for _ in until(30))
         assert http.post("/generate", json={"prompt": "Hello", "max_length": 1}).status_code == 200
         assert http.get("/health").status_code == 200
 

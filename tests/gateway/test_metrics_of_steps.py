@@ -1,6 +1,7 @@
 """What the gateway and the backend count of the same steps agrees, and texts that lose their cache are counted."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from gateway.generation import Delta
+from gateway.metrics import GenerationMetrics, Metrics
+from gateway.record import RequestRecord
 from tests.conftest import TINY, gateway_process
 from tests.gateway.http_client import CHAT, client, load, until
 from tests.gateway.test_http_disconnect import raw_request
@@ -114,6 +118,48 @@ def test_a_restart_of_triton_is_a_recovery_and_not_a_failure(model_repository: P
         text = httpx.get(f"{url}/metrics").text
     assert value(text, "recoveries_total", model=TINY) == 1 and value(text, "step_failures_total", model=TINY) >= 1
     assert value(text, "requests_failed_total") == 0 and value(text, "num_tritons", state="answering") == 1
+
+
+def test_a_triton_that_dies_while_nobody_asks_is_counted_out_and_in_again(model_repository: Path, tmp_path: Path) -> None:
+    """A health check finds it out; no request has to."""
+
+    def answering() -> float:
+        return value(httpx.get(f"{url}/metrics").text, "num_tritons", model=TINY, state="answering")
+
+    with watched(model_repository, tmp_path) as (triton, url):
+        assert answering() == 1
+        os.kill(triton.pid, signal.SIGKILL)
+        for _ in until(10):
+            if httpx.get(f"{url}/readyz").status_code == 503 and answering() == 0:
+                break
+        assert answering() == 0
+        triton.stop()
+        triton.start()
+        for _ in until(60):
+            if answering() == 1:
+                break
+        assert answering() == 1
+
+
+def test_a_prompt_that_nothing_came_of_is_not_among_those_that_were_computed() -> None:
+    metrics, record = Metrics(list), RequestRecord("id", "POST")
+    for deltas in ([], [Delta("text", 2, "stop")]):
+        record.begin_generation(TINY, prompt_tokens=5000)
+        measured = GenerationMetrics(metrics, TINY, record)
+        for delta in deltas:
+            measured.note(delta)
+        measured.end(finished=bool(deltas))
+        text = metrics.exposition("")[0].decode()
+        assert value(text, "prompt_tokens_total") == 5000 * len(deltas)
+        assert value(text, "request_prompt_tokens_count") == len(deltas)
+
+
+def test_the_alerts_denominator_grows_from_the_first_request_on() -> None:
+    text = Metrics(list).exposition("")[0].decode()
+    routes = re.compile(r"/generate|/v1/(chat/completions|completions|responses)")  # of monitoring/alerts.yml
+    samples = [sample for family in parse(text) for sample in family.samples if sample.name == "tidegate_http_requests_total"]
+    assert samples and all(routes.fullmatch(sample.labels["route"]) and sample.value == 0 for sample in samples)
+    assert {sample.labels["status"] for sample in samples} >= {"200", "429", "500", "503"}
 
 
 def test_every_reason_is_there_before_it_happens_and_none_comes_from_a_client(

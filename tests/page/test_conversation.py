@@ -159,7 +159,9 @@ def test_time_speed_tokens_and_cache_are_told_and_plotted(visit: Visit) -> None:
     visitor = visit()
     visitor.set(max_tokens=60, ignore_eos=True)
     for _ in range(2):
-        visitor.send("The king of the hill has gone to see the sea and came back with a fish")
+        visitor.send(
+            "The king of the hill has gone to see the sea and came back with a fish. " * 3
+        )  # short ones are not copied
     told = {name: visitor.page.inner_text(f"[data-figure={name}] dd") for name in ("firstToken", "speed", "used", "cache")}
     assert told["firstToken"].split()[1] in ("ms", "s") and told["speed"].endswith("/s")
     assert told["used"] == "60"

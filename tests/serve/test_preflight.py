@@ -15,6 +15,7 @@ import pytest
 from serve import preflight
 from serve.preflight import PreflightError
 from serve.triton_server import free_port
+from tests.own_mounts import in_own_mounts, require_mounts
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -98,14 +99,6 @@ def test_a_good_directory_is_made_and_left_empty(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "new") == []
 
 
-def mounting_is_possible() -> bool:
-    command = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    try:
-        return subprocess.run(command, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        return False
-
-
 REPOSITORY, SHARED = shlex.quote(str(ROOT / "model_repository")), "/dev/shm"
 CHECKOUT = shlex.quote(str(ROOT))
 READ_ONLY = "mount --bind {0} {0} && mount -o remount,bind,ro {0}"
@@ -120,14 +113,13 @@ MACHINES = {
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_a_bare_machine_is_told_what_to_do_in_one_sentence(machine: str) -> None:
+def test_a_bare_machine_is_told_what_to_do_in_one_sentence(machine: str, tmp_path: Path) -> None:
     """`python -m serve` where the machine really is like that, in a mount namespace of its own."""
-    if not mounting_is_possible():
-        pytest.skip("NOT TESTED: nothing can be mounted here (no CAP_SYS_ADMIN, or no unshare)")
+    require_mounts(tmp_path)
     mount, said = MACHINES[machine]
     script = f"{mount} && cd {CHECKOUT} && exec {shlex.quote(sys.executable)} -m serve"
     environment = os.environ | {"PORT": str(free_port())}
-    command = ["unshare", "--mount", "sh", "-c", script]
+    command = in_own_mounts(tmp_path / "root", "sh", "-c", script)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert re.search(f"^tidegate: .*{said}", done.stderr) and len(done.stderr.splitlines()) == 1, done.stderr

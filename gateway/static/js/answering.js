@@ -19,7 +19,7 @@ export async function run(version, onPiece) {
   figures.begin();
   let finish = "broken";
   try {
-    while (!(await attempt(version, onPiece, signal)));
+    while (open(version).length && !(await attempt(version, onPiece, signal)));
   } catch (error) {
     if (error.name !== "AbortError") throw error;
     finish = "stopped";
@@ -36,9 +36,9 @@ export async function run(version, onPiece) {
 
 const open = (version) => version.samples.filter((sample) => sample.finish === null);
 
-// True when the stream ended as it should; false when it has to be tried again, which is waited for here.
+// True when the stream ended as it should; false when what is still open has to be tried again, which is waited for here.
 async function attempt(version, onPiece, signal) {
-  const silence = watchSilence();
+  const silence = watchSilence(signal);
   try {
     await stream(version, onPiece, signal, silence);
     return true;
@@ -46,7 +46,7 @@ async function attempt(version, onPiece, signal) {
     if (!(error instanceof Problem && error.waits)) throw error;
     silence.end();
     await waitOut(error, signal);
-    return open(version).length === 0;
+    return false;
   } finally {
     silence.end();
   }
@@ -79,6 +79,6 @@ function take(sample, { text, tokens, finish }) {
 }
 
 function reset(sample) {
-  sample.text = "";
+  Object.assign(sample, { text: "", spent: 0 });
   sample.segments.clear();
 }

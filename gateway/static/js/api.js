@@ -6,6 +6,8 @@ import { apiKey } from "./storage.js";
 // A header takes no characters beyond 255; the gateway reads the bytes as UTF-8.
 const bytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
 
+const HEALTH_WITHIN = 10_000; // ms
+
 // `waits`: the page tries again by itself, after `seconds` at least. `act`: "key", "models" or "field" (the one of the name
 // `param`): where something has to be changed.
 export class Problem extends Error {
@@ -40,7 +42,7 @@ function refusal(response, answer, body) {
   const { status, headers } = response;
   const error = answer?.error ?? {};
   const message = error.message ?? `${status} ${response.statusText}`;
-  const seconds = Number(headers.get("Retry-After") ?? 2);
+  const seconds = Math.max(1, Number(headers.get("Retry-After") ?? 2) || 2); // a proxy may name a date, or 0
   if (status === 401) return new Problem(t("errorKey"), { act: "key" });
   if (status === 403) return new Problem(t("errorModel", { model: body?.model ?? "" }), { act: "models" });
   if (status === 404) return new Problem(t("errorGone"), { act: "models" });
@@ -84,9 +86,10 @@ export async function* events(response) {
   }
 }
 
-// What /health says: null where nobody answers, else whether all is well and how many texts wait.
-export async function health() {
-  const response = await fetch("/health", { cache: "no-store" }).catch(() => null);
+// What /health says: null where nobody answers in time, else whether all is well and how many texts wait.
+export async function health(signal) {
+  const patience = AbortSignal.any([signal, AbortSignal.timeout(HEALTH_WITHIN)]);
+  const response = await fetch("/health", { cache: "no-store", signal: patience }).catch(() => null);
   if (!response) return null;
   const answer = await response.json().catch(() => ({}));
   const waiting = Object.values(answer.data?.models ?? {}).reduce((sum, model) => sum + model.waiting, 0);

@@ -6,10 +6,12 @@ import { copy, element, make } from "./dom.js";
 import { t } from "./i18n.js";
 import { close, moveByKeys, tokenNode } from "./tokens.js";
 
+const DRAW_EVERY = 40; // ms: each drawing lays the whole answer out again, so not each token has one
 const NEAR_THE_END = 80; // px: whoever scrolled up further stays there
 const ENDINGS = { length: "endLength", stop: "endStop", stopped: "endStopped", broken: "endBroken" };
 
 const drawn = new Map(); // sample → what updates its node
+const changed = new Set(); // samples with more than is shown
 let does = {}; // edit, regenerate, goOn, branch, example: what main.js does when they are asked for
 
 export function setUpChat(actions) {
@@ -18,26 +20,43 @@ export function setUpChat(actions) {
 
 const probabilities = () => element("probabilities").checked;
 
-export function showConversation() {
-  drawn.clear();
-  close();
+export function showConversation({ toEnd = false } = {}) {
   const list = exchanges();
-  element("conversation").replaceChildren(...(list.length ? list.map(exchangeNode) : [welcome()]));
-  element("legend").hidden = !probabilities() || !list.length;
-  toTheEnd(true);
+  scrolled(toEnd, () => {
+    drawn.clear();
+    changed.clear();
+    close();
+    element("conversation").replaceChildren(...(list.length ? list.map(exchangeNode) : [welcome()]));
+    element("legend").hidden = !probabilities() || !list.length;
+  });
 }
 
-// Something was added to the sample.
+// Something was added to the sample: it is shown soon.
 export function showMore(sample) {
-  const view = element("conversation");
-  const follow = view.scrollHeight - view.scrollTop - view.clientHeight < NEAR_THE_END;
-  drawn.get(sample)?.();
-  toTheEnd(follow);
+  if (!changed.size) setTimeout(showChanged, DRAW_EVERY);
+  changed.add(sample);
 }
 
-function toTheEnd(follow) {
+export function showChanged() {
+  if (changed.size) scrolled(false, () => changed.forEach((sample) => drawn.get(sample)?.()));
+  changed.clear();
+}
+
+function scrolled(toEnd, draw) {
   const view = element("conversation");
-  if (follow) view.scrollTop = view.scrollHeight;
+  const { scrollTop } = view;
+  const follow = toEnd || view.scrollHeight - scrollTop - view.clientHeight < NEAR_THE_END;
+  draw();
+  view.scrollTop = follow ? view.scrollHeight : scrollTop;
+}
+
+// Draws anew because of a button there: whoever came to it with the keyboard stays there, or beside it.
+function showAround(button) {
+  const buttons = () => [...element("conversation").querySelectorAll("button")];
+  const at = buttons().indexOf(button);
+  showConversation();
+  const again = buttons()[at];
+  (again?.disabled ? again.closest(".actions").querySelector("button:not(:disabled)") : again)?.focus();
 }
 
 function welcome() {
@@ -103,7 +122,7 @@ function editor(exchange) {
   };
   area.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing) send();
-    if (event.key === "Escape") showConversation();
+    if (event.key === "Escape") showAround(area.nextSibling.firstChild);
   });
   queueMicrotask(() => area.focus());
   return make(
@@ -113,7 +132,7 @@ function editor(exchange) {
     make(
       "div",
       { className: "actions" },
-      action("cancel", showConversation),
+      action("cancel", (event) => showAround(event.currentTarget)),
       make("button", { type: "button", onclick: send }, t("send")),
     ),
   );
@@ -183,9 +202,9 @@ function sampleActions(exchange, version, sample) {
   const several = version.samples.length > 1 && state.mode === "chat"; // only a chat goes on with one of them
   const whole = () => (state.mode === "complete" ? exchange.prompt : "") + sample.text;
   const chosen = version.samples[version.chosen] === sample;
-  const choose = () => {
+  const choose = ({ currentTarget }) => {
     version.chosen = version.samples.indexOf(sample);
-    showConversation();
+    showAround(currentTarget);
   };
   const first = sample === version.samples[0];
   return [
@@ -202,11 +221,13 @@ function sampleActions(exchange, version, sample) {
 }
 
 function versions(exchange) {
-  const turn = (step) => () => {
-    if (isRunning()) return;
-    exchange.current += step;
-    showConversation();
-  };
+  const turn =
+    (step) =>
+    ({ currentTarget }) => {
+      if (isRunning()) return;
+      exchange.current += step;
+      showAround(currentTarget);
+    };
   const {
     current,
     versions: { length },

@@ -26,11 +26,11 @@ function exportAs(extension, type, make) {
   element("export-dialog").close();
 }
 
-// `ready()`: false where a setting has to be put right first.
-export function listenForDialogs(ready) {
+// `settled()`: false where a setting has to be put right first.
+export function listenForDialogs(settled) {
   const onClick = (id, action) => element(id).addEventListener("click", action);
   onClick("code", () => {
-    if (!ready()) return;
+    if (!settled()) return;
     showCode();
     element("code-dialog").showModal();
   });

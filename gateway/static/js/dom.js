@@ -27,9 +27,11 @@ export async function copy(text) {
     }
   }
   // Browsers give a clipboard only to https and localhost; a page on a machine of the house needs this.
+  const focused = document.activeElement;
   const area = make("textarea", { value: text, className: "hidden" });
   (document.querySelector("dialog[open]") ?? document.body).append(area);
   area.select();
   document.execCommand("copy");
   area.remove();
+  focused.focus();
 }

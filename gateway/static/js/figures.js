@@ -7,6 +7,7 @@ const SHOWN = 24; // answers, at most
 const LEAST_SLOTS = 12; // so that the first few bars are bars and no walls
 const SPEED_WINDOW = 2000; // ms over which the speed of the moment is taken
 const REDRAW = 200; // ms
+const SPEEDS = 600; // the last two minutes of an answer: one may wait all night for its server
 const WIDTH = 100;
 const HEIGHT = 24;
 
@@ -53,7 +54,9 @@ function sample() {
   const now = performance.now();
   const recent = run.arrivals.filter(([at]) => at > now - SPEED_WINDOW);
   const span = Math.min(SPEED_WINDOW, now - run.began - (run.first ?? 0));
-  if (run.first !== null && span > 0) run.speeds.push((recent.reduce((sum, [, count]) => sum + count, 0) * 1000) / span);
+  if (run.first === null || span <= 0) return;
+  const speed = (recent.reduce((sum, [, count]) => sum + count, 0) * 1000) / span;
+  if (run.speeds.push(speed) > SPEEDS) run.speeds.shift();
 }
 
 // Tokens a second from the first token to the last; one token alone has no speed.

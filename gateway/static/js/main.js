@@ -2,18 +2,18 @@
 
 import { Problem } from "./api.js";
 import { isRunning, run, stop } from "./answering.js";
-import { setUpChat, showConversation, showMore } from "./chat.js";
+import { setUpChat, showChanged, showConversation, showMore } from "./chat.js";
 import { addExchange, addVersion, branched, clear, exchanges, forgetAfter, newSample, state } from "./conversation.js";
 import { listenForDialogs } from "./dialogs.js";
 import { announce, element } from "./dom.js";
 import { draw as drawFigures } from "./figures.js";
 import { language, localize, setLanguage, t } from "./i18n.js";
 import { hideNotice } from "./notice.js";
-import { listenForPanel, openPanel } from "./panel.js";
+import { closePanel, listenForPanel, openPanel } from "./panel.js";
 import { firstWrong, setUpParameters, showParameters } from "./parameters.js";
 import { showPresets } from "./presets.js";
 import { answersOf, sourceOf } from "./requests.js";
-import { connect, listenForModels, tell } from "./server.js";
+import { connect, isConnected, listenForModels, tell } from "./server.js";
 import { apiKey, remembersKey, setKey, store, stored } from "./storage.js";
 import { watchList } from "./tokens.js";
 
@@ -23,7 +23,8 @@ const ENTER = (event) => event.key === "Enter" && (event.ctrlKey || event.metaKe
 // --- answers
 
 async function write(exchange, version) {
-  showConversation();
+  closePanel();
+  showConversation({ toEnd: true });
   showRunning(true);
   announce(t("writing"));
   try {
@@ -32,21 +33,24 @@ async function write(exchange, version) {
     announce(finish === "stopped" ? t("stoppedAnnounced") : t("written", { text }));
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    await tell(error, () => retry(exchange, version));
+    await tell(error, () => retry(error, exchange, version));
   } finally {
-    showRunning(false);
-    showConversation();
+    showChanged();
+    showRunning(isRunning()); // another may have begun while a problem was told
   }
 }
 
 // With the settings of now where nothing was written yet, else where it ended.
-function retry(exchange, version) {
-  if (!ready()) return;
+function retry({ act }, exchange, version) {
+  if (!exchanges().includes(exchange) || !ready()) return; // it may have been cleared meanwhile
+  const at = exchange.versions.indexOf(version);
   if (version.samples.some((sample) => sample.text)) {
     for (const sample of version.samples) if (sample.finish === "broken") sample.finish = null;
+    if (act === "models") version.source = { ...version.source, model: state.model };
+    exchange.current = at;
     write(exchange, version);
   } else {
-    exchange.versions.splice(exchange.current, 1);
+    exchange.versions.splice(at, 1);
     start(exchange, sourceOf(exchange.prompt, exchange));
   }
 }
@@ -56,12 +60,14 @@ function start(exchange, source) {
   return write(exchange, addVersion(exchange, source, samples));
 }
 
-// False where something has to be put right first.
-function ready() {
+// False where a setting has to be put right first.
+function settled() {
   const wrong = firstWrong();
   if (wrong) openPanel(wrong);
-  return !isRunning() && !wrong;
+  return !wrong;
 }
+
+const ready = () => settled() && isConnected && !isRunning();
 
 function send() {
   const prompt = element("prompt").value;
@@ -119,7 +125,7 @@ function showMode() {
   element("prompt").setAttribute("aria-label", t(hint));
   element("system-group").hidden = state.mode !== "chat";
   showParameters();
-  showConversation();
+  showConversation({ toEnd: true });
 }
 
 function showEverything() {
@@ -186,12 +192,13 @@ for (const input of document.querySelectorAll("input[name=mode]")) {
 }
 listenForPanel();
 listenForModels();
-listenForDialogs(ready);
+listenForDialogs(settled);
 watchList();
 setUpParameters(showPresets);
 
 element("language").value = language;
 element("theme").value = stored("theme") ?? "auto";
+state.system = element("system").value; // what the browser has put back there
 element("key").value = apiKey();
 element("remember").checked = remembersKey();
 element("probabilities").checked = stored("probabilities") ?? false;

@@ -32,12 +32,13 @@ export async function waitOut(problem, signal) {
   const count = make("span", { "aria-hidden": "true" });
   showWaiting(problem.message);
   element("notice").append(count);
-  for (let left = problem.seconds; left > 0; left -= 1) {
+  const end = performance.now() + problem.seconds * 1000; // a page in the background counts seldom
+  for (let left; (left = Math.ceil((end - performance.now()) / 1000)) > 0; ) {
     count.textContent = t("waitSeconds", { seconds: left });
     await pause(LOOK_EVERY, signal);
   }
   count.textContent = "";
-  while (!(await health())?.well) await pause(LOOK_EVERY, signal);
+  while (!(await health(signal))?.well) await pause(LOOK_EVERY, signal);
   announce(t("back"));
   hideNotice();
 }
@@ -57,19 +58,24 @@ const pause = (milliseconds, signal) =>
   });
 
 // While an answer is awaited: says why nothing comes. Returns what has to be called at each event, and `end`.
-export function watchSilence() {
+export function watchSilence(signal) {
   const silence = 2000; // ms: longer than any step, so something is the matter
   let last = performance.now();
   let shown = false;
+  let begun = false;
+  let asking = false;
   const timer = setInterval(async () => {
-    if (performance.now() - last < silence) return;
-    const state = await health();
-    if (performance.now() - last < silence || !state || (state.well && !state.waiting)) return;
+    if (asking || performance.now() - last < silence) return;
+    asking = true;
+    const state = await health(signal);
+    asking = false;
+    if (performance.now() - last < silence || !state || (state.well && (begun || !state.waiting))) return;
     shown = true;
     showWaiting(t(state.well ? "waitQueued" : "waitStalled"));
   }, LOOK_EVERY);
   const heard = () => {
     last = performance.now();
+    begun = true;
     if (shown) hideNotice();
     shown = false;
   };

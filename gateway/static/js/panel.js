@@ -9,7 +9,9 @@ export function openPanel(focus = element("key")) {
 }
 
 export function closePanel() {
+  const left = element("panel").contains(document.activeElement);
   document.body.classList.remove("panel-open");
+  if (left) element("settings").focus(); // where the panel stays beside the conversation there is no such button
   element("settings").setAttribute("aria-expanded", "false");
 }
 

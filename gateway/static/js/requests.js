@@ -27,7 +27,7 @@ export function fresh({ mode, model, said, values, alternatives }) {
 export async function goingOn(source, samples, signal) {
   const { model, said, values, alternatives } = source;
   const left = Math.max(1, ...samples.map((sample) => budget(source) - sample.spent));
-  const { n, min_tokens = 0, response_format, ...rest } = values;
+  const { n, min_tokens = 0, ...rest } = values;
   const least = Math.min(left, Math.max(0, min_tokens - Math.min(...samples.map((sample) => sample.spent))));
   const prompt = said.messages
     ? await asTokens(model, said.messages, samples, signal)

@@ -32,8 +32,8 @@ const USUAL_ALTERNATIVES = 5;
 let schemas = null;
 let contextLength = Infinity;
 
-export async function loadSchema() {
-  schemas = (await ask("/openapi.json")).components.schemas;
+export async function loadSchema(signal) {
+  schemas = (await ask("/openapi.json", null, signal)).components.schemas;
 }
 
 export function setContextLength(length) {

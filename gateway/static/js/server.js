@@ -1,7 +1,8 @@
 // Reaching the server: what it can do, which models it has, and what to do where it says no.
 
+import { isRunning } from "./answering.js";
 import { ask, Problem } from "./api.js";
-import { state } from "./conversation.js";
+import { exchanges, state } from "./conversation.js";
 import { element } from "./dom.js";
 import { hideNotice, showProblem, waitOut } from "./notice.js";
 import { openPanel } from "./panel.js";
@@ -10,6 +11,7 @@ import { loadSchema, setContextLength } from "./schema.js";
 import { store, stored } from "./storage.js";
 
 let models = [];
+export let isConnected = false; // once: nothing can be asked before the server has described itself
 let connecting = null; // what ends the attempt to reach the server
 
 // At the start, and with another key: until the server answers.
@@ -27,11 +29,15 @@ export async function connect() {
 // False when the server was waited for; what somebody has to do something about is told.
 async function connected(signal) {
   try {
-    await loadSchema();
+    await loadSchema(signal);
     showParameters();
-    await loadModels();
+    await loadModels(signal);
+    isConnected = true;
+    element("code").disabled = false;
+    element("send").disabled = isRunning();
     hideNotice();
   } catch (error) {
+    signal.throwIfAborted(); // whatever an old key met
     if (!(error instanceof Problem)) throw error;
     if (error.waits) await waitOut(error, signal);
     else await tell(error, connect);
@@ -40,8 +46,8 @@ async function connected(signal) {
   return true;
 }
 
-async function loadModels() {
-  const [about, list] = await Promise.all([ask("/v1"), ask("/v1/models")]);
+async function loadModels(signal) {
+  const [about, list] = await Promise.all(["/v1", "/v1/models"].map((path) => ask(path, null, signal)));
   models = list.data;
   const wanted = [state.model, stored("model"), about.default_model, models[0]?.id].find((name) =>
     models.some(({ id }) => id === name),
@@ -58,8 +64,8 @@ function showModel() {
   state.model = name;
   setContextLength(model?.context_length ?? Infinity);
   showParameters();
-  // A model that was not made for conversations continues texts; whoever wants to chat with it still can.
-  if (another && model?.chat_template === false) document.querySelector("input[value=complete]").click();
+  // A model that was not made for conversations continues texts; whoever wants to chat with it, or does so already, still can.
+  if (another && model?.chat_template === false && !exchanges().length) document.querySelector("input[value=complete]").click();
 }
 
 export function listenForModels() {

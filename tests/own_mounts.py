@@ -1,12 +1,14 @@
-"""`own_mounts.py DIRECTORY COMMAND…`: runs the command as if the root of this chroot were a machine's own.
+"""`own_mounts.py DIRECTORY COMMAND…`: runs the command with mounts of its own; in a chroot, as if its root were a machine's.
 
-dockerd needs / to be the root of its mount namespace (`docker exec` enters a container by that root) and the control groups in
-/sys; a plain chroot has neither. All files stay at their paths, the mounts are seen by the command alone and end with it.
-DIRECTORY: an empty one. Each step is one system call, since a minimal Debian brings no programs for them.
+A plain chroot cannot make its mounts private, since its / is no mount point. dockerd needs / to be the root of its mount
+namespace besides (`docker exec` enters a container by that root), and the control groups in /sys. Files stay at their paths;
+what is mounted is seen by the command alone and ends with it. DIRECTORY: an empty one. Each step is one system call: a minimal
+Debian brings no programs for them.
 """
 
 import ctypes
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +19,24 @@ MNT_DETACH = 2
 SYS_PIVOT_ROOT = 155  # x86-64
 
 LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def in_own_mounts(directory: Path, *command: str) -> list[str]:
+    """The command line that runs ``command`` so. ``directory``: is made."""
+    directory.mkdir()
+    return [sys.executable, __file__, str(directory), *command]
+
+
+def require_mounts(directory: Path) -> None:
+    """Skips loudly where nothing can be mounted; with CI=true that is a failure. ``directory``: an existing one."""
+    import pytest  # what becomes dockerd needs nothing of it
+
+    command = in_own_mounts(directory / "tried", "mount", "-t", "tmpfs", "tmpfs", "/mnt")
+    tried = subprocess.run(command, capture_output=True, text=True)
+    if tried.returncode:
+        said = (tried.stderr.splitlines() or ["?"])[-1]
+        message = f"NOT TESTED: nothing can be mounted here, it takes root's rights and Debian's package mount ({said})"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
 
 
 def call(name: str, *arguments: int | bytes | None) -> None:
@@ -58,7 +78,10 @@ def mount_control_groups(root: str) -> None:
 
 
 if __name__ == "__main__":
+    working_directory = os.getcwd()
     own_root(sys.argv[1])
-    mount("sysfs", "/sys", "sysfs")
-    mount_control_groups("/sys/fs/cgroup")
+    if not os.listdir("/sys"):
+        mount("sysfs", "/sys", "sysfs")
+        mount_control_groups("/sys/fs/cgroup")
+    os.chdir(working_directory)
     os.execvp(sys.argv[2], sys.argv[2:])
