@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families as families
 
-from bench.http_throughput import KEY, gateways
+from bench.servers import KEY, gateways
 from bench.speculation_prompts import CHAT, COPIES, RANDOM_WORDS
 
 PROMPTS = {"copies": COPIES, "chat": CHAT, "random words": RANDOM_WORDS}

@@ -1,0 +1,136 @@
+"""Servers that are driven through HTTP: ours (a real Triton, a real gateway) and the peers'. All know `/v1/completions`."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bench.environments import ROOT, RUN, THREADS, TRANSFORMERS, PeerError
+from bench.lineup import LLAMA_BINARIES, huggingface, q8_0
+from serve.triton_server import TritonServer, free_port
+
+KEY = "benchmark"
+SLOTS = 32  # texts at once, for every server that has such a number
+CONTEXT = 2048  # tokens of each
+START_TIMEOUT = 180.0  # seconds
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server. ``extra`` are the fields that it needs besides OpenAI's, to be greedy and not to stop early."""
+
+    name: str
+    address: str
+    given: str
+    pid: int
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def body(self, prompt: str, tokens: int) -> dict[str, Any]:
+        return {"prompt": prompt, "max_tokens": tokens, "stream": True, "temperature": 0} | dict(self.extra)
+
+
+@contextmanager
+def gateways(model: Path, *settings: Mapping[str, str]) -> Iterator[list[str]]:
+    """A real Triton with one model, and before it a real gateway with each of the ``settings``; yields their addresses."""
+    with gateway_servers(model, *settings) as servers:
+        yield [server.address for server in servers]
+
+
+@contextmanager
+def gateway_servers(model: Path, *settings: Mapping[str, str]) -> Iterator[list[Server]]:
+    with ExitStack() as stack:
+        run_dir = stack.enter_context(tempfile.TemporaryDirectory())
+        slots = {"TIDEGATE_SLOTS": str(SLOTS)}
+        triton = stack.enter_context(TritonServer(model.parent, Path(run_dir), [model.name], slots))
+        triton.wait_ready(START_TIMEOUT)
+        yield [stack.enter_context(_gateway(model.name, triton.grpc_address, one)) for one in settings]
+
+
+@contextmanager
+def _gateway(model: str, triton: str, settings: Mapping[str, str]) -> Iterator[Server]:
+    command = [sys.executable, "-m", "uvicorn", "--factory", "gateway.app:create_app", "--no-access-log", "--log-level=warning"]
+    env = {"TRITON_URL": triton, "MY_API_KEY": KEY} | dict(settings)
+    told = ", ".join(f"{name}={value}" for name, value in settings.items()) or "defaults"
+    extra = {"model": model, "ignore_eos": True}
+    with _process("Tidegate", command, f"Triton and gateway, {SLOTS} slots, {told}", extra, env) as server:
+        yield server
+
+
+@contextmanager
+def _process(
+    name: str, command: Sequence[str | Path], given: str, extra: Mapping[str, Any], env: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """``command`` and `--port` with a free one; PeerError where it does not answer /health in time."""
+    port = free_port()
+    with (RUN / f"{name.split()[0]}-server.log").open("w") as log:
+        words = [str(word) for word in command]
+        words += (
+            [str(port)] if "flask_loop.py" in words[1] else [f"--port={port}"] if "uvicorn" in words else ["--port", str(port)]
+        )
+        process = subprocess.Popen(words, env=os.environ | dict(env or {}), stdout=log, stderr=log, cwd=ROOT)
+        try:
+            _wait_healthy(f"http://127.0.0.1:{port}", process, Path(log.name))
+            yield Server(name, f"http://127.0.0.1:{port}", given, process.pid, extra)
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_healthy(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(f"{address}/health", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    told = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-2:]
+    raise PeerError(f"its server did not become healthy: {' / '.join(told)[-400:]}")
+
+
+def llama_cpp() -> AbstractContextManager[Server]:
+    binary = LLAMA_BINARIES / "llama-server"
+    command: list[str | Path] = [
+        binary,
+        "--model",
+        q8_0(),
+        "-np",
+        str(SLOTS),
+        "-c",
+        str(SLOTS * CONTEXT // 2),
+        "-t",
+        str(THREADS),
+        "--no-ui",
+    ]
+    given = f"llama-server, Q8_0, {SLOTS} parallel slots, continuous batching, {THREADS} threads"
+    return _process("llama.cpp Q8_0", command, given, {"ignore_eos": True, "cache_prompt": False})
+
+
+def transformers_serve() -> AbstractContextManager[Server]:
+    model = huggingface()
+    program = TRANSFORMERS.directory / "bin" / "transformers"
+    command: list[str | Path] = [program, "serve", model, "--device", "cpu", "--dtype", "float32", "--continuous-batching"]
+    env = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(THREADS)}
+    config = json.dumps({"do_sample": False, "eos_token_id": -1})
+    given = f"transformers serve, float32, continuous batching, {THREADS} threads"
+    return _process("transformers serve", command, given, {"model": str(model), "generation_config": config}, env)
+
+
+def flask_loop() -> AbstractContextManager[Server]:
+    model = huggingface()
+    command: list[str | Path] = [TRANSFORMERS.python, "-m", "bench.engines.flask_loop", model, str(THREADS)]
+    return _process("Flask loop", command, f"Flask, torch float32, {THREADS} threads, no cache", {})
