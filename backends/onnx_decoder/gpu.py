@@ -133,6 +133,7 @@ class Device:
         size = int(np.prod(shape)) * dtype.itemsize
         address = _call(self._driver.cuMemAlloc(size))
         _call(self._driver.cuMemsetD8(address, 0, size))
+        _call(self._driver.cuCtxSynchronize())
         return Memory(self, int(address), shape, dtype)
 
     def copy_rows(self, source: int, target: int, *, rows: int, pitch: int, width: int) -> None:
