@@ -5,6 +5,7 @@
 #|   make chaos         break a real stack for about 13 minutes and check that nothing is lost: docs/reliability.md
 #|   make fuzz          12,000 changed steps for the backend and 12,000 changed checkpoints for the exporter
 #|   make bench         every engine and server side by side on this machine: bench/RESULTS.md, in under 40 minutes (QUICK=1: 6)
+#|   make gpu-check     check and measure the whole stack on this machine's NVIDIA GPU, without Docker: docs/gpu.md
 #|   make audit         hashes of all requirements, and known vulnerabilities of them (OFFLINE=1: the hashes alone)
 #|   make setup         install what serving needs into .venv, from requirements/serve.lock
 #|   make setup-torch   install torch too, which reads .pt files (serve and export do it when they need it)
@@ -38,7 +39,7 @@
 #|   PYTHON             the Python that makes .venv, 3.11 to 3.13 (default: python3, else one of them on PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve export test chaos fuzz bench audit setup setup-torch clean
+.PHONY: help serve export test chaos fuzz bench gpu-check audit setup setup-torch clean
 
 PYTHON_USED := $(or $(PYTHON),python3)
 # torch is installed only where a file of torch.save has to be read.
@@ -78,6 +79,9 @@ fuzz:
 bench:
 	@$(PYTHON_USED) -m scripts.bootstrap test
 	@.venv/bin/python -m bench $(if $(QUICK),--quick)
+
+gpu-check:
+	@PYTHON=$(PYTHON_USED) scripts/gpu-check
 
 audit:
 	@PYTHON=$(PYTHON_USED) scripts/audit $(if $(OFFLINE),--offline)

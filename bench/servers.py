@@ -78,7 +78,7 @@ def _process(
         )
         process = subprocess.Popen(words, env=os.environ | dict(env or {}), stdout=log, stderr=log, cwd=ROOT)
         try:
-            _wait_healthy(f"http://127.0.0.1:{port}", process, Path(log.name))
+            wait_healthy(f"http://127.0.0.1:{port}", process, Path(log.name))
             yield Server(name, f"http://127.0.0.1:{port}", given, process.pid, extra)
         finally:
             process.terminate()
@@ -89,7 +89,7 @@ def _process(
                 process.wait()
 
 
-def _wait_healthy(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def wait_healthy(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         try:

@@ -57,7 +57,7 @@ class Row:
 
 
 class ReckonedDecoder:
-    """Adds up what the passes of a step would take. ``copy`` never succeeds: every prompt here is another."""
+    """Adds up what the passes of a step would take. Nothing is copied: every prompt here is another."""
 
     def __init__(self, cost: StepCost) -> None:
         self._cost = cost
@@ -81,7 +81,7 @@ class SimulatedTriton:
 
     def __init__(self, cost: StepCost, slots: int) -> None:
         self._decoder = ReckonedDecoder(cost)
-        self.pool = KvPool(slots, CONTEXT, copy=lambda source, target, length: False, clock=asyncio.get_running_loop().time)
+        self.pool = KvPool(slots, CONTEXT, copy=lambda source, target, length: None, clock=asyncio.get_running_loop().time)
         self._stepper = Stepper(self.pool, self._decoder, Row)  # type: ignore[arg-type]
         self._waiting: asyncio.Queue[tuple[list[BackendRow], list[int], asyncio.Future[StepAnswer]]] = asyncio.Queue()
         self.busy = 0.0  # seconds

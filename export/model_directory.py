@@ -78,7 +78,7 @@ def config_pbtxt() -> str:
         ",\n".join(outputs),
         "]",
         "dynamic_batching { }",
-        "instance_group [ { kind: KIND_AUTO count: 1 } ]",
+        "instance_group [ { kind: KIND_CPU count: 1 } ]",  # of a GPU kind Triton would make one a GPU, each with its own cache
         f"version_policy {{ latest {{ num_versions: {VERSIONS} }} }}",
     ]
     return "\n".join(lines) + "\n"

@@ -248,6 +248,8 @@ class Load(TypedDict):
 
 class ModelLoad(Load):
     version: str  # that takes new texts
+    precision: str
+    devices: list[str]  # that its Tritons compute on: cpu, cuda
     older: dict[str, Load]  # versions that finish the texts they have begun
 
 

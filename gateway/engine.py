@@ -61,6 +61,11 @@ class Engine:
         """Of the Tritons that serve it."""
         return set(self._lanes)
 
+    @property
+    def devices(self) -> list[str]:
+        """What its Tritons compute on: "cpu", "cuda", or both."""
+        return sorted({lane.model.parameters["provider"] for lane in self._lanes.values()})
+
     def add_lane(self, address: str, backend: Backend, model: Model) -> None:
         """``model``: as that Triton describes it. The number of its slots may be another, its fingerprint may not."""
         self._lanes[address] = Lane(address, backend, model, self._settings, self._dispatch)

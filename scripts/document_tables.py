@@ -12,6 +12,7 @@ from pathlib import Path
 
 from scripts.api_parameters import format_table, parameter_table, unchanging_table
 from scripts.api_routes import endpoint_table, error_table, metric_table
+from scripts.gpu_memory import streams_table
 from scripts.settings_table import settings_table
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -29,6 +30,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "/tokenize": lambda: parameter_table("/tokenize"),
         "/detokenize": lambda: parameter_table("/detokenize"),
     },
+    "gpu.md": {"streams": streams_table},
     "operations.md": {"settings": settings_table},
 }
 PLACE = re.compile(r"(?<=<!-- table: )(?P<name>[^>]+?)( -->\n).*?(?=<!-- end -->)", re.DOTALL)

@@ -3,7 +3,7 @@
 The pool is one array a tensor, ``[slots, kv_heads, context_length + 8, head_dim]``. A run binds the contiguous range of slots
 from its first row to its last, as past and as present at the same address, so nothing is ever copied; slots in between that
 have no row in this run are idle. Dense layers see the packed tokens only (see docs/wire-contract.md), so idle slots cost no
-matrix work.
+matrix work. The pool lies on the device that computes; the small inputs and outputs lie here.
 
 A row's logits are the same to the last bit however it is computed: alone or among others, whole or in chunks, decoded, verified
 or sent again. Quantised activations would turn a difference of one bit into another text. The dense kernels and attention over
@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import onnxruntime
@@ -54,6 +55,55 @@ class Candidates:
     logits: np.ndarray | None = None  # float32 [positions, vocabulary]
 
 
+class Memory(Protocol):
+    """One tensor of the KV pool."""
+
+    address: int
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Copies the first ``length`` positions of a slot to another one."""
+        ...
+
+
+class Device(Protocol):
+    """What computes, as ONNX Runtime knows it, and has the KV pool."""
+
+    @property
+    def name(self) -> str:
+        """ "cpu", "cuda" """
+
+    @property
+    def providers(self) -> Sequence[str | tuple[str, dict[str, str]]]:
+        """The first is the one meant."""
+
+    @property
+    def copies_inputs(self) -> bool:
+        """Whether inputs go there from the CPU: that happens when they are bound, not when they are used."""
+
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> Memory:
+        """Zeros."""
+        ...
+
+
+class Cpu:
+    name = "cpu"
+    providers: ClassVar[Sequence[str]] = ("CPUExecutionProvider",)
+    copies_inputs = False
+
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> Memory:
+        return _CpuMemory(shape, dtype)
+
+
+class _CpuMemory:
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        # Written once now: untouched pages would be mapped during the first steps, which then take seconds.
+        self._array = np.full(shape, 0, dtype)
+        self.address = self._array.ctypes.data
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        self._array[target, :, :length] = self._array[source, :, :length]
+
+
 @dataclass(frozen=True)
 class _Binding:
     io: onnxruntime.IOBinding
@@ -62,7 +112,7 @@ class _Binding:
 
 
 class Decoder:
-    """One model's weights and its KV pool on one device ("cpu" or "cuda"). Not thread-safe: one run at a time."""
+    """One model's weights and its KV pool on one device. Not thread-safe: one run at a time."""
 
     def __init__(
         self,
@@ -70,12 +120,13 @@ class Decoder:
         *,
         slots: int | Callable[[int], int],
         context_length: int,
-        provider: str = "cpu",
+        device: Device | None = None,
         threads: int | None = None,
     ) -> None:
-        """``slots`` may be a function of the bytes that one slot takes, asked once they are known."""
-        self.context_length, self.device = context_length, provider
-        self._session = onnxruntime.InferenceSession(str(model_path), _session_options(threads), providers=_providers(provider))
+        """``slots`` may be a function of the bytes that one slot takes, asked once they are known, when the weights are loaded.
+        ``device``: by default the CPU. ValueError where ONNX Runtime does not compute there."""
+        self.context_length, self.device = context_length, device or Cpu()
+        self._session = _session(model_path, self.device, threads)
         inputs = {value.name: value for value in self._session.get_inputs()}
         self._outputs = {value.name: value for value in self._session.get_outputs()}
         self._has_query_seqlens = "query_seqlens" in inputs
@@ -90,7 +141,8 @@ class Decoder:
         self._slot_bytes = int(np.prod(self._slot_shape)) * self._cache_type.itemsize
         self.slots = slots if isinstance(slots, int) else slots(self._slot_bytes * len(self._cache_names))
         self._lengths = np.zeros(self.slots, np.int32)  # tokens in each slot's cache, as far as runs and copies tell
-        self._pool = {name: self._allocate() for name in self._cache_names}
+        shape = (self.slots, *self._slot_shape)
+        self._pool = {name: self.device.allocate(shape, self._cache_type) for name in self._cache_names}
         self._bindings: dict[tuple[int, ...], _Binding] = {}
 
     @property
@@ -116,14 +168,11 @@ class Decoder:
                 results[index] = candidates
         return [candidates for candidates in results if candidates is not None]
 
-    def copy_prefix(self, source: int, target: int, length: int) -> bool:
-        """Copies the first ``length`` positions of a slot's cache to another slot. False where the device cannot."""
-        if self.device != "cpu":
-            return False
-        for array in self._pool.values():
-            array[target, :, :length] = array[source, :, :length]
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Copies the first ``length`` positions of a slot's cache to another slot."""
+        for memory in self._pool.values():
+            memory.copy_prefix(source, target, length)
         self._lengths[target] = length
-        return True
 
     def _run_group(self, rows: list[Row]) -> list[Candidates]:
         """One forward pass over rows in ascending slots."""
@@ -134,6 +183,8 @@ class Decoder:
         wanted = [row.logit_count for row in rows]
         binding = self._binding(first, batch, longest, total, sum(wanted), any(row.full_logits for row in rows))
         self._fill(binding.inputs, rows, first, counts)
+        if self.device.copies_inputs:
+            _bind_inputs(binding)
         self._session.run_with_iobinding(binding.io)
         for row in rows:
             self._lengths[row.slot] = row.past + len(row.tokens)
@@ -205,24 +256,22 @@ class Decoder:
             outputs["logits"] = np.zeros((positions, self.vocabulary_size), np.float32)
 
         io = self._session.io_binding()
-        for name, array in inputs.items():
-            io.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         for name, array in outputs.items():
             io.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         shape = (batch, *self._slot_shape)
-        for name, pool in self._pool.items():
-            address = _address(pool) + first * self._slot_bytes
+        for name, memory in self._pool.items():
+            address = memory.address + first * self._slot_bytes
             present = name.replace("past_key_values", "present")
-            io.bind_input(name, self.device, 0, self._cache_type, shape, address)
-            io.bind_output(present, self.device, 0, self._cache_type, shape, address)
-        return _Binding(io, inputs, outputs)
+            io.bind_input(name, self.device.name, 0, self._cache_type, shape, address)
+            io.bind_output(present, self.device.name, 0, self._cache_type, shape, address)
+        binding = _Binding(io, inputs, outputs)
+        _bind_inputs(binding)
+        return binding
 
-    def _allocate(self) -> "np.ndarray | onnxruntime.OrtValue":
-        shape = (self.slots, *self._slot_shape)
-        if self.device == "cpu":
-            # Written once now: untouched pages would be mapped during the first steps, which then take seconds.
-            return np.full(shape, 0, self._cache_type)
-        return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, self._cache_type, self.device, 0)
+
+def _bind_inputs(binding: _Binding) -> None:
+    for name, array in binding.inputs.items():
+        binding.io.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
 
 def _split(outputs: dict[str, np.ndarray], rows: list[Row]) -> list[Candidates]:
@@ -236,8 +285,13 @@ def _split(outputs: dict[str, np.ndarray], rows: list[Row]) -> list[Candidates]:
     return results
 
 
-def _address(pool: "np.ndarray | onnxruntime.OrtValue") -> int:
-    return pool.ctypes.data if isinstance(pool, np.ndarray) else pool.data_ptr()
+def _session(model_path: Path, device: Device, threads: int | None) -> onnxruntime.InferenceSession:
+    providers: list[Any] = list(device.providers)
+    session = onnxruntime.InferenceSession(str(model_path), _session_options(threads), providers=providers)
+    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if session.get_providers()[0] != wanted:  # where one fails, ONNX Runtime takes the next, in silence
+        raise ValueError(f"ONNX Runtime could not start its {wanted}; what it says stands in Triton's log")
+    return session
 
 
 def _session_options(threads: int | None) -> onnxruntime.SessionOptions:
@@ -246,15 +300,3 @@ def _session_options(threads: int | None) -> onnxruntime.SessionOptions:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
     return options
-
-
-def cuda_available() -> bool:
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-
-
-def _providers(provider: str) -> list[str | tuple[str, dict[str, str]]]:
-    if provider == "cpu":
-        return ["CPUExecutionProvider"]
-    # TF32 would round fp32 weights to 10 bits; an arena that grows by powers of two takes up to twice what is needed.
-    options = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}
-    return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]

@@ -16,13 +16,13 @@ STALE_AFTER = 60.0  # seconds without a step after which an owned slot may be ev
 
 
 class KvPool:
-    """``copy(source, target, length) -> bool`` copies a prefix of the cache between slots, or says that it cannot."""
+    """``copy(source, target, length)`` copies a prefix of the cache between slots."""
 
     def __init__(
         self,
         slots: int,
         context_length: int,
-        copy: Callable[[int, int, int], bool],
+        copy: Callable[[int, int, int], None],
         clock: Callable[[], float] = time.monotonic,
         counts: defaultdict[Any, float] | None = None,
     ) -> None:
@@ -65,7 +65,8 @@ class KvPool:
                 self._counts["evictions", "ended" if self._owner[slot] is None else "stale"] += 1
             self._own(slot, sequence_id)
         held = int(common[slot])
-        if slot != source and length >= held + COPY_AT_LEAST and self._copy(source, slot, length):
+        if slot != source and length >= held + COPY_AT_LEAST:
+            self._copy(source, slot, length)
             self._tokens[slot, :length] = tokens[:length]
             held = length
         self._counts["prefix_cache_queries"] += reusable

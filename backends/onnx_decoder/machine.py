@@ -3,21 +3,24 @@
 import os
 from pathlib import Path
 
-MOST_SLOTS = 32  # of an automatic choice
+MOST_SLOTS = {"cpu": 32, "cuda": 256}  # of an automatic choice
+# Of the free memory, in an automatic choice. On a CPU others work too; on a GPU the rest is for what a step computes.
+SHARE = {"cpu": 1 / 2, "cuda": 3 / 4}
 CGROUP = Path("/sys/fs/cgroup")  # of a container: its own
 
 
-def choose_slots(asked: str, slot_bytes: int) -> int:
-    """The number of slots for ``asked``: a number, or "auto" for as many as half of the free memory holds, at most 32.
+def choose_slots(asked: str, slot_bytes: int, free: int, device: str = "cpu") -> int:
+    """The number of slots for ``asked``: a number, or "auto" for as many as a share of the ``free`` bytes holds, at most 32 on
+    the CPU and 256 on a GPU.
 
     Raises ValueError with a sentence where the asked slots, or a single one, do not fit.
     """
-    free = free_memory()
     if asked == "auto":
-        slots = min(MOST_SLOTS, free // 2 // slot_bytes)
+        usable = int(free * SHARE[device])
+        slots = min(MOST_SLOTS[device], usable // slot_bytes)
         if slots < 1:
             raise ValueError(
-                f"one slot takes {_gib(slot_bytes)} GiB, half of the free memory is {_gib(free // 2)} GiB: "
+                f"one slot takes {_gib(slot_bytes)} GiB, {SHARE[device]:.0%} of the free memory is {_gib(usable)} GiB: "
                 "export with a smaller --context-length, or free some memory"
             )
         return slots

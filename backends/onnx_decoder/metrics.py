@@ -37,6 +37,7 @@ LABELLED = {
     ),
 }
 GAUGES = {"kv_slots": "Sequences that the cache can hold.", "kv_slots_used": "Those that running texts hold."}
+DEVICE_INFO = "Always 1; the label names what computes: cuda or cpu."
 
 
 class Metrics:
@@ -48,6 +49,7 @@ class Metrics:
         labels: dict[str, str],
         counts: "defaultdict[Any, float]",
         pool: "KvPool",
+        device: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._counts, self._pool, self._clock = counts, pool, clock
@@ -56,6 +58,7 @@ class Metrics:
         self._counters = dict(self._make_counters())
         self._slots_used, slots = (self._gauge(name, GAUGES[name]) for name in ("kv_slots_used", "kv_slots"))
         slots.set(len(pool.lengths))
+        self._make("device_info", DEVICE_INFO, family.GAUGE).Metric(labels=labels | {"device": device}).set(1)
         self._told: defaultdict[Any, float] = defaultdict(float)
         self._told_used = 0
         self._last = -INTERVAL  # when it was told

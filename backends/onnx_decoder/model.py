@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import gpu
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from decoder import Decoder, Row, cuda_available
+from decoder import Cpu, Decoder, Device, Row
 from dlpack import SharedArray
 from kv_pool import KvPool
-from machine import choose_slots, usable_cores
+from machine import choose_slots, free_memory, usable_cores
 from metrics import Metrics
 from step import Stepper, StepRow
 from wire import BadStep, Limits, Step, pack, parse
@@ -72,26 +73,27 @@ class TritonPythonModel:
         directory = Path(args["model_repository"]) / args["model_version"]
         parameters: dict[str, str] = json.loads((directory / "model_card.json").read_text("utf-8"))["parameters"]
         context_length = int(parameters["context_length"])
+        device = _device(parameters["precision"])
         decoder = Decoder(
             directory / "model.onnx",
-            slots=_slots(parameters),
+            slots=_slots(parameters, device),
             context_length=context_length,
-            provider=_device(args["model_instance_kind"], parameters["precision"]),
+            device=device,
             threads=usable_cores(),
         )
         self._counts: defaultdict[Any, float] = defaultdict(float)
         pool = KvPool(decoder.slots, context_length, decoder.copy_prefix, counts=self._counts)
         self._stepper = Stepper(pool, decoder, Row, self._counts)
         labels = {"model": args["model_name"], "version": args["model_version"]}
-        self._metrics = Metrics(pb_utils.MetricFamily, labels, self._counts, pool)
+        self._metrics = Metrics(pb_utils.MetricFamily, labels, self._counts, pool, device.name)
         self._candidate_count = decoder.candidate_count
         self._sent: list[SharedArray] = []
         self._limits = Limits(context_length, decoder.vocabulary_size)
         self._fingerprint = int(parameters["fingerprint"][:16], 16)
-        parameters |= {"slots": str(decoder.slots), "provider": decoder.device}
+        parameters |= {"slots": str(decoder.slots), "provider": device.name}
         self._parameters = _json({"parameters": parameters})
         self._description = _json({"parameters": parameters, **_texts(directory)})
-        pb_utils.Logger.log_info(f"{args['model_name']}: {decoder.slots} slots of {context_length} tokens on {decoder.device}")
+        pb_utils.Logger.log_info(f"{args['model_name']}: {decoder.slots} slots of {context_length} tokens on {device.name}")
 
     def _response(self, outputs: dict[str, np.ndarray]) -> Any:
         shared = {name: SharedArray(array) for name, array in outputs.items()}
@@ -99,24 +101,27 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(name, array) for name, array in shared.items()])
 
 
-def _device(instance_kind: str, precision: str) -> str:
-    """ "cuda" or "cpu". KIND_AUTO means a GPU wherever there is one; where it cannot be used, the log says why."""
-    if instance_kind != "GPU":
-        return "cpu"
-    if precision != "fp16":
-        pb_utils.Logger.log_warn(f"on the CPU although there is a GPU: that takes an fp16 export, and this one is {precision}")
-        return "cpu"
-    if not cuda_available():
-        pb_utils.Logger.log_warn(
-            "on the CPU although there is a GPU: this onnxruntime has no CUDA provider, onnxruntime-gpu has"
-        )
-        return "cpu"
-    return "cuda"
+def _device(precision: str) -> Device:
+    """TIDEGATE_DEVICE: "cuda" or "cpu", or "auto" for a GPU wherever one can be used; where not, the log says why."""
+    asked = os.environ.get("TIDEGATE_DEVICE") or "auto"
+    if asked not in ("auto", "cuda", "cpu"):
+        raise ValueError(f"TIDEGATE_DEVICE is {asked!r}, must be auto, cuda or cpu")
+    if asked == "cpu" or (asked == "auto" and not gpu.present()):
+        return Cpu()
+    if reason := gpu.why_not(precision):
+        if asked == "cuda":
+            raise ValueError(f"it was asked to run on a GPU, and cannot: {reason}")
+        pb_utils.Logger.log_warn(f"on the CPU although there is a GPU: {reason}")
+        return Cpu()
+    device = gpu.Device()
+    pb_utils.Logger.log_info(f"on a GPU: {device.describe()}")
+    return device
 
 
-def _slots(parameters: dict[str, str]) -> Callable[[int], int]:
+def _slots(parameters: dict[str, str], device: Device) -> Callable[[int], int]:
     asked = os.environ.get("TIDEGATE_SLOTS") or parameters["slots"]
-    return lambda slot_bytes: choose_slots(asked, slot_bytes)
+    free = device.free_memory if isinstance(device, gpu.Device) else free_memory
+    return lambda slot_bytes: choose_slots(asked, slot_bytes, free(), device.name)
 
 
 def _texts(directory: Path) -> dict[str, str | None]:

@@ -54,7 +54,9 @@ async def health(request: Request) -> dict[str, Any]:
 
 
 def _load(engine: Engine) -> dict[str, Any]:
-    return {"version": engine.model.version, "running": engine.running, "waiting": engine.waiting}
+    model = engine.model
+    what = {"version": model.version, "precision": model.parameters["precision"], "devices": engine.devices}
+    return what | {"running": engine.running, "waiting": engine.waiting}
 
 
 async def _probe_all(registry: Registry) -> None:

@@ -65,7 +65,7 @@ def row(sequence_id: int, past: int, tokens: np.ndarray, limit: int = 4096) -> S
 
 
 async def test_every_metric_is_there_from_the_start_for_each_model(watched: Watched) -> None:
-    names = {*GAUGES, *(f"{name}_total" for name in COUNTERS)}
+    names = {"device_info:cpu", *GAUGES, *(f"{name}_total" for name in COUNTERS)}
     names |= {f"{name}_total:{value}" for name, (_, _, values) in LABELLED.items() for value in values}
     assert watched.told().keys() == watched.told(CHARACTERS).keys() == names
     assert watched.told()["kv_slots"] == watched.told(CHARACTERS)["kv_slots"] == 2

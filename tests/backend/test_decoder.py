@@ -66,7 +66,7 @@ def test_idle_slots_keep_what_they_hold(decoder: Decoder) -> None:
 
 def test_copied_prefix_gives_the_bits_of_a_computed_one(decoder: Decoder) -> None:
     whole = logits(decoder, (0, 0, TOKENS))
-    assert decoder.copy_prefix(0, 5, 17)
+    decoder.copy_prefix(0, 5, 17)
     assert_same(logits(decoder, (5, 17, TOKENS[17:])), whole[17:])
 
 

@@ -29,7 +29,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def pool(copies: list[tuple[int, int, int]], clock: Clock) -> KvPool:
-    return KvPool(slots=3, context_length=128, copy=lambda *copy: copies.append(copy) or True, clock=clock)
+    return KvPool(slots=3, context_length=128, copy=lambda *copy: copies.append(copy), clock=clock)
 
 
 def begin(pool: KvPool, sequence_id: int, tokens: np.ndarray) -> tuple[int, int]:

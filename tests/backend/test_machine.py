@@ -31,10 +31,10 @@ def test_files_that_were_read_leave_their_memory_to_slots(cgroup: Path) -> None:
     assert machine.free_memory() == 5 * MIB
     (cgroup / "memory.stat").write_text(f"anon {5 * MIB}\nfile {90 * MIB}\ninactive_file {80 * MIB}\nactive_file {10 * MIB}\n")
     assert machine.free_memory() == 85 * MIB
-    assert machine.choose_slots("auto", 10 * MIB) == 4  # half of it
-    assert machine.choose_slots("8", 10 * MIB) == 8
+    assert machine.choose_slots("auto", 10 * MIB, machine.free_memory()) == 4  # half of it
+    assert machine.choose_slots("8", 10 * MIB, machine.free_memory()) == 8
     with pytest.raises(ValueError, match="9 slots take .* ask for at most 8 slots"):
-        machine.choose_slots("9", 10 * MIB)
+        machine.choose_slots("9", 10 * MIB, machine.free_memory())
 
 
 def test_a_container_that_is_over_its_limit_has_nothing_free(cgroup: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_container_that_is_over_its_limit_has_nothing_free(cgroup: Path) -> No
     (cgroup / "memory.current").write_text("2000")
     assert machine.free_memory() == 0
     with pytest.raises(ValueError, match="one slot takes"):
-        machine.choose_slots("auto", MIB)
+        machine.choose_slots("auto", MIB, machine.free_memory())
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,11 @@ def test_a_container_that_is_over_its_limit_has_nothing_free(cgroup: Path) -> No
 def test_no_more_cores_than_the_container_gets_time_of(cgroup: Path, text: str, cores: int | None) -> None:
     (cgroup / "cpu.max").write_text(text)
     assert machine.usable_cores() == (len(os.sched_getaffinity(0)) if cores is None else cores)
+
+
+def test_a_gpu_gives_three_quarters_of_its_own_memory_to_at_most_256_slots() -> None:
+    assert machine.choose_slots("auto", 45 * MIB, 8192 * MIB, "cuda") == 8192 * 3 // 4 // 45
+    assert machine.choose_slots("auto", 45 * MIB, 80 * 1024 * MIB, "cuda") == 256
+    assert machine.choose_slots("1000", 45 * MIB, 80 * 1024 * MIB, "cuda") == 1000
+    with pytest.raises(ValueError, match="one slot takes 1.0 GiB, 75% of the free memory is 0.8 GiB"):
+        machine.choose_slots("auto", 1024 * MIB, 1024 * MIB, "cuda")

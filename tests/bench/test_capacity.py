@@ -13,6 +13,7 @@ from bench.capacity_simulation import Crowd, simulate
 from bench.simulated_stack import MERGED
 from gateway.http_protocol import MAXIMUM_CONNECTIONS
 from gateway.settings import Settings
+from scripts import gpu_memory
 from tests.conftest import ROOT, TINY, version_directory
 
 STEP = StepCost(fixed=0.010, per_row=0.002, per_row_past=4e-6, prefill_fixed=0.002, prefill_per_token=0.002)
@@ -47,8 +48,14 @@ def test_the_memory_of_a_slot_is_what_the_decoder_allocates(model_repository: Pa
         return 1
 
     decoder = Decoder(version / "model.onnx", slots=one_slot, context_length=1024)
-    _, kv_heads, _, head_dim = next(iter(decoder._pool.values())).shape
+    kv_heads, _, head_dim = decoder._slot_shape
     assert asked == [capacity.slot_bytes(len(decoder._pool) // 2, kv_heads, head_dim, 1024, element=4)]
+
+
+def test_the_table_for_gpus_reckons_with_the_same_memory() -> None:
+    for model in gpu_memory.MODELS.values():
+        expected = capacity.slot_bytes(model.layers, model.kv_heads, model.head_dim, model.context_length, element=2)
+        assert model.slot_bytes == expected
 
 
 def test_littles_law_holds_for_slots_and_for_people() -> None:

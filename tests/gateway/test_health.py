@@ -71,7 +71,7 @@ def test_health_tells_the_version_of_every_model(gateway_url: str) -> None:
     body = httpx.get(f"{gateway_url}/health", timeout=10).json()
     assert body["status"] == "success" and DEMO in body["data"]["models"]
     for model in body["data"]["models"].values():
-        assert model.keys() == {"version", "running", "waiting", "older"}
+        assert model.keys() == {"version", "precision", "devices", "running", "waiting", "older"}
         assert model["version"].isdecimal()
 
 

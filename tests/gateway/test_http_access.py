@@ -188,7 +188,7 @@ def test_health_tells_the_load_and_nothing_secret(gateway_url: str, api_key: str
     body = httpx.get(f"{gateway_url}/health", timeout=10).json()
     assert body["status"] == "success"
     for load in body["data"]["models"].values():
-        assert load.keys() == {"version", "running", "waiting", "older"}
+        assert load.keys() == {"version", "precision", "devices", "running", "waiting", "older"}
     assert api_key not in str(body)
 
 

@@ -1,0 +1,1 @@
+"""`make gpu-check`: the whole stack on the GPU of this machine, checked and measured beside what people use now."""
