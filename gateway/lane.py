@@ -16,6 +16,7 @@ from gateway.sequence import Sequence
 from gateway.settings import Settings
 from gateway.speculation import Speculation
 from gateway.step import NO_SLOT, Backend, StepAnswer, StepRow
+from gateway.step_costs import StepCosts
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ class Lane:
         self.texts: list[Sequence] = []  # that run here
         self.failing_since: float | None = None  # the beginning of the first step of those that have failed in a row
         self._backend, self._changed = backend, changed
-        self._prefill_chunk = settings.prefill_chunk
-        self._speculation = Speculation(model.slots)
+        self._costs = StepCosts(model.slots, settings.prefill_chunk)
+        self._speculation = Speculation(self._costs)
         self._release: list[int] = []  # ended sequences that Triton does not know of yet
         self._wake = asyncio.Event()
         self._step_began: float | None = None  # of the step that Triton works on
@@ -103,7 +104,7 @@ class Lane:
 
     async def _run(self) -> None:
         while True:
-            batch = rows_of(self.texts, self._prefill_chunk, self._speculation.plan)
+            batch = rows_of(self.texts, self._speculation.plan, self._costs.prefill_budget)
             if not batch and not self._release and self.failing_since is None:
                 self._wake.clear()
                 await self._wake.wait()
@@ -115,7 +116,8 @@ class Lane:
                     answer = await self._backend.step(self.model, [row for _, row in batch], release)
                     self._note_answer()
                     await self._deliver(batch, answer)
-                    self._speculation.note_step(batch, answer, time.monotonic() - began)
+                    self._speculation.note_step(batch)
+                    self._costs.note_step([row for _, row in batch], answer, time.monotonic() - began)
                 else:  # its texts run elsewhere: is it back?
                     await self._probe_step()
                     self._note_answer()

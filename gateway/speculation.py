@@ -9,69 +9,27 @@ probably make any text's credit less than a small part of its tokens: so no stre
 import numpy as np
 
 from gateway.sequence import Sequence
-from gateway.step import StepAnswer, StepRow
+from gateway.step import StepRow
+from gateway.step_costs import JOINED_TOKENS, StepCosts
 
-MOST_DRAFTS = 7  # of a row: with the token before them as many as Triton computes together with other rows
+MOST_DRAFTS = JOINED_TOKENS - 1  # of a row, behind its token
 LEAST_CHANCE = 0.1  # a draft that is less probable is not worth the thought
 LEAST_GAIN = 1.03  # tokens a second, against none drafted: what is estimated has errors
 LOSS_AT_FIRST, LOSS_A_TOKEN = 0.5, 0.02  # tokens by which a text may fall behind
 MOST_CREDIT = 8.0  # tokens: what was gained long ago is no reason to be slow now
 
-DRIFT = 0.2  # how much of a step's deviation is taken for the machine's: its load, the length of the texts
-LEAST_LEARNING = 0.05  # how much of the rest for that of the step's size
-DEVIATION = 2.0  # a step that took longer than this many times what was expected was disturbed
-
-
-class StepCosts:
-    """Seconds of a step that only decodes, by the number of its tokens: measured, interpolated between, never falling."""
-
-    def __init__(self, most_tokens: int) -> None:
-        self._seconds = np.zeros(most_tokens + 1)
-        self._visits = np.zeros(most_tokens + 1, np.int64)
-
-    def note(self, tokens: int, seconds: float) -> None:
-        """A step's deviation from what was expected is partly the machine's own, and scales all sizes: so sizes that were
-        measured at different times can be compared."""
-        if not self._visits.any():
-            self._seconds[tokens] = seconds
-        else:
-            expected = float(self.of(np.array([tokens]))[0])
-            deviation = float(np.clip(seconds / expected, 1 / DEVIATION, DEVIATION))
-            if not self._visits[tokens]:
-                self._seconds[tokens] = expected
-            self._seconds *= deviation**DRIFT
-            self._seconds[tokens] *= deviation ** max(LEAST_LEARNING, 0.5 / (self._visits[tokens] + 1))
-        self._visits[tokens] += 1
-
-    def of(self, tokens: np.ndarray) -> np.ndarray:
-        """Of steps of so many ``tokens``. None may be asked before one was noted."""
-        known = np.flatnonzero(self._visits)
-        seconds = np.maximum.accumulate(self._seconds[known])
-        first, last = known[0], known[-1]
-        # Beyond the largest, on as from the smallest to it; where there is but one, a guess that the first try corrects.
-        slope = (seconds[-1] - seconds[0]) / (last - first) if last > first else seconds[-1] / (4 * last)
-        return np.asarray(np.interp(tokens, known, seconds) + np.maximum(tokens - last, 0) * slope)
-
-    @property
-    def known(self) -> bool:
-        return bool(self._visits.any())
-
 
 class Speculation:
-    """Of one lane: what its steps cost, and which drafts go into the next one."""
+    """Of one lane: which drafts go into its next step, by what its steps cost."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, costs: StepCosts) -> None:
         self._price = 1.0  # how many times longer the drafts make the step that was planned last
-        self.costs = StepCosts(slots * (1 + MOST_DRAFTS))
+        self._costs = costs
 
-    def note_step(self, batch: list[tuple[Sequence, StepRow]], answer: StepAnswer, seconds: float) -> None:
-        """What the step took that was planned last, with all that the gateway did for it; books on every text's credit what it
-        took longer for drafts. Of steps with prefills, whole logits or grammars the time tells nothing here."""
+    def note_step(self, batch: list[tuple[Sequence, StepRow]]) -> None:
+        """Books on every text's credit what the step that was planned last took longer for drafts."""
         for sequence, _ in batch if self._price > 1 else ():
             sequence.credit = min(MOST_CREDIT, sequence.credit) - (self._price - 1)
-        tokens = sum(len(row.tokens) for _, row in batch)
-        if batch and tokens == len(answer.candidate_id) and (answer.cached_length > 0).all() and not answer.logits.size:
-            self.costs.note(tokens, seconds)
 
     def plan(self, decoding: list[Sequence]) -> dict[Sequence, int]:
         """How many tokens each text drafts in the next step, in which all of ``decoding`` take part; texts that draft none are
@@ -83,7 +41,7 @@ class Speculation:
             for chance in sequence.draft_chances(MOST_DRAFTS)
             if chance >= LEAST_CHANCE
         ]
-        if not offers or not self.costs.known:
+        if not offers or not self._costs.known:
             return {}
         offers.sort(reverse=True)  # so each text's first guess comes before its second
         prices = self._prices(len(decoding), len(offers))
@@ -96,7 +54,7 @@ class Speculation:
 
     def _prices(self, rows: int, most: int) -> list[float]:
         """How much longer a step of so many rows takes with 0, 1, 2 … drafts in it."""
-        seconds = self.costs.of(np.arange(rows, rows + most + 1))
+        seconds = self._costs.of(np.arange(rows, rows + most + 1))
         return (seconds / seconds[0]).tolist()
 
 

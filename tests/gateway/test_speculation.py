@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from gateway.speculation import LEAST_GAIN, LOSS_A_TOKEN, LOSS_AT_FIRST, MOST_DRAFTS, Speculation, StepCosts
-from gateway.step import StepAnswer, StepRow
+from gateway.speculation import LEAST_GAIN, LOSS_A_TOKEN, LOSS_AT_FIRST, MOST_DRAFTS, Speculation
+from gateway.step import StepRow
+from gateway.step_costs import StepCosts
 
 FLAT = [0.01] * 300  # a device that computes a token or hundreds in the same time
 TWO_CORES = [0.006 + 0.0026 * tokens for tokens in range(300)]  # int8, AVX2: each token costs
@@ -22,22 +23,25 @@ class Text:
 
 def plan(seconds: list[float], *texts: Text) -> list[int]:
     """How many tokens each text drafts on a machine whose steps take these seconds, by their tokens."""
-    speculation = Speculation(32)
-    for tokens in range(1, 32 * (1 + MOST_DRAFTS) + 1):
-        speculation.costs.note(tokens, seconds[tokens])
-    return step(speculation, seconds, *texts)
+    return step(Speculation(costs(seconds, 32)), *texts)
 
 
-def step(speculation: Speculation, seconds: list[float], *texts: Text) -> list[int]:
+def costs(seconds: list[float], rows: int) -> StepCosts:
+    """As learned from a step of every number of tokens that so many rows may have."""
+    learned = StepCosts(rows, 256)
+    for tokens in range(1, rows * (1 + MOST_DRAFTS) + 1):
+        learned.note(tokens, seconds[tokens])
+    return learned
+
+
+def step(speculation: Speculation, *texts: Text) -> list[int]:
     """Plans a step and takes it: how many tokens each text drafts."""
     drafts = speculation.plan(list(texts))  # type: ignore[arg-type]
     counts = [drafts.get(text, 0) for text in texts]  # type: ignore[call-overload]
     rows = [
         (text, StepRow(1, 9, np.zeros(1 + count, np.int32), 8, 1 + count)) for text, count in zip(texts, counts, strict=True)
     ]
-    cached, positions = np.full(len(texts), 10), np.zeros((len(texts) + sum(counts), 1))
-    answer = StepAnswer(cached, cached, positions, positions, positions, np.zeros((0, 0)))
-    speculation.note_step(rows, answer, seconds[len(positions)])  # type: ignore[arg-type]
+    speculation.note_step(rows)  # type: ignore[arg-type]
     return counts
 
 
@@ -80,14 +84,12 @@ def test_a_text_whose_drafts_failed_waits_until_it_has_tokens_to_lose() -> None:
 
 def test_no_text_loses_more_than_its_part_whatever_the_guesses_are_worth() -> None:
     """Chances that are promised and never kept: the worst that can be drafted."""
-    speculation = Speculation(8)
-    for tokens in range(1, 9):
-        speculation.costs.note(tokens, TWO_CORES[tokens])
+    speculation = Speculation(costs(TWO_CORES, 1))
     text = Text(falling(0.6), generated_tokens=0)
     lost, tried = 0.0, 0
     for _ in range(1000):
         before = text.credit
-        tried += step(speculation, TWO_CORES, text)[0] > 0
+        tried += step(speculation, text)[0] > 0
         lost += before - text.credit
         text.generated_tokens += 1
         # In a step it may lose what it hoped to win, once; then only what its length allows.
@@ -102,53 +104,13 @@ def test_credit_is_charged_what_the_step_takes_longer() -> None:
 
 
 def test_a_step_that_fails_costs_no_credit_however_often_it_is_planned() -> None:
-    speculation, text = Speculation(1), Text(falling(0.95))
-    for tokens in range(1, 9):
-        speculation.costs.note(tokens, TWO_CORES[tokens])
+    speculation, text = Speculation(costs(TWO_CORES, 1)), Text(falling(0.95))
     for _ in range(300):
         assert speculation.plan([text])  # type: ignore[list-item]
     assert text.credit == 0
 
 
 def test_nothing_is_drafted_before_a_step_was_measured_or_for_a_gain_that_errors_may_hide() -> None:
-    assert not Speculation(8).plan([Text(falling(0.99))])  # type: ignore[list-item]
+    assert not Speculation(StepCosts(8, 256)).plan([Text(falling(0.99))])  # type: ignore[list-item]
     assert plan([0.1] + [1.0] + [1.2] * 300, Text([1.2 * LEAST_GAIN - 1.1])) == [0]
     assert plan([0.1] + [1.0] + [1.2] * 300, Text([1.2 * LEAST_GAIN - 0.85])) == [1]
-
-
-def test_costs_between_and_beyond_what_was_measured() -> None:
-    costs = StepCosts(64)
-    costs.note(1, 0.010)
-    assert costs.of(np.array([1, 9])).tolist() == pytest.approx([0.010, 0.030])  # a guess, until there are two
-    for _ in range(100):
-        costs.note(9, 0.050)
-        costs.note(1, 0.010)
-    assert costs.of(np.array([1, 5, 9, 17])).tolist() == pytest.approx([0.010, 0.030, 0.050, 0.090], rel=0.1)
-
-
-def test_a_slower_machine_slows_all_sizes_so_that_they_can_be_compared() -> None:
-    costs = StepCosts(8)
-    for _ in range(50):
-        for tokens in (1, 4):
-            costs.note(tokens, 0.01 * tokens)
-    for _ in range(50):
-        costs.note(1, 0.02)
-    one, four = costs.of(np.array([1, 4]))
-    assert one == pytest.approx(0.02, rel=0.05) and 2.5 < four / one <= 4.1
-
-
-def test_a_disturbed_step_changes_little() -> None:
-    costs = StepCosts(8)
-    for _ in range(50):
-        for tokens in (1, 2):
-            costs.note(tokens, 0.01)
-    costs.note(2, 3.0)
-    one, two = costs.of(np.array([1, 2]))
-    assert two / one < 1.05
-
-
-def test_a_larger_step_never_counts_as_cheaper() -> None:
-    costs = StepCosts(8)
-    costs.note(1, 0.02)
-    costs.note(4, 0.01)
-    assert (np.diff(costs.of(np.arange(1, 9))) >= 0).all()

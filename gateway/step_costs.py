@@ -1,0 +1,96 @@
+"""What steps take on this machine, learned from every one: what is planned into the next one goes by it."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from gateway.step import StepAnswer, StepRow
+
+DRIFT = 0.2  # how much of a step's deviation is taken for the machine's: its load, the length of the texts
+LEAST_LEARNING = 0.05  # how much of the rest for that of the step's size
+DEVIATION = 2.0  # a step that took longer than this many times what was expected was disturbed
+
+JOINED_TOKENS = 8  # of a row: so many Triton computes together with other rows, longer ones in a pass of their own
+FIRST_BUDGET = 16  # tokens of prompts in a step while nothing is known
+SETTLED_TOKENS = 64  # of prefills: after as many, what was known of their time counts half
+LEAST_BUDGET = 4  # tokens of prompts in a step: prefills always advance; fewer of them tell nothing of their time
+LEAST_TOKEN = 1e-6  # seconds
+
+
+class StepCosts:
+    """Seconds of a step that only decodes, by the number of its tokens: measured, interpolated between, never falling. And the
+    seconds that each token of a prefill adds to it."""
+
+    def __init__(self, most_rows: int, prefill_chunk: int) -> None:
+        most_tokens = most_rows * JOINED_TOKENS
+        self._prefill_chunk = prefill_chunk
+        self._seconds = np.zeros(most_tokens + 1)
+        self._visits = np.zeros(most_tokens + 1, np.int64)
+        self._prefill_token: float | None = None  # seconds; None: none was measured
+
+    def note_step(self, rows: Iterable[StepRow], answer: StepAnswer, seconds: float) -> None:
+        """Of steps with whole logits, grammars or rows that Triton could not compute, the time tells nothing here."""
+        if answer.logits.size or not len(answer.cached_length) or (answer.cached_length <= 0).any():
+            return
+        computed = (answer.cached_length - answer.reused_length).tolist()
+        prefills = [count for row, count in zip(rows, computed, strict=True) if len(row.tokens) > 1 + row.drafts]
+        decoded = sum(computed) - sum(prefills)
+        if prefills:
+            self._note_prefills(decoded, prefills, seconds)
+        else:
+            self.note(decoded, seconds)
+
+    def prefill_budget(self, decoded: int) -> int:
+        """How many tokens of prompts a step may compute beside ``decoded`` others: a whole chunk where it decodes nothing; else
+        as many as take about the time of the others, so that no text waits for longer than two decode steps."""
+        if not decoded:
+            return self._prefill_chunk
+        if self._prefill_token is None or not self.known:
+            return min(self._prefill_chunk, FIRST_BUDGET)
+        alone, step = self.of(np.array([1, decoded])).tolist()
+        joined = min(JOINED_TOKENS, step / self._prefill_token)
+        # A pass of its own takes as long as one token before its first; where that is much, half as much again is little.
+        separate = max(step - alone, alone / 2) / self._prefill_token
+        return min(self._prefill_chunk, max(LEAST_BUDGET, int(max(joined, separate))))
+
+    def _note_prefills(self, decoded: int, prefills: list[int], seconds: float) -> None:
+        """The more tokens, the better they tell what one takes."""
+        passes = sum(count > JOINED_TOKENS for count in prefills)
+        if self.known:
+            alone, step = self.of(np.array([1, max(decoded, 1)])).tolist()
+            seconds -= passes * alone + (step if decoded else 0)
+        tokens = sum(prefills)
+        if tokens < LEAST_BUDGET:
+            return
+        measured = max(seconds / tokens, LEAST_TOKEN)
+        if self._prefill_token is None:
+            self._prefill_token = measured
+        share = tokens / (tokens + SETTLED_TOKENS)
+        self._prefill_token *= float(np.clip(measured / self._prefill_token, 1 / DEVIATION, DEVIATION)) ** share
+
+    def note(self, tokens: int, seconds: float) -> None:
+        """A step's deviation from what was expected is partly the machine's own, and scales all sizes: so sizes that were
+        measured at different times can be compared."""
+        if not self._visits.any():
+            self._seconds[tokens] = seconds
+        else:
+            expected = float(self.of(np.array([tokens]))[0])
+            deviation = float(np.clip(seconds / expected, 1 / DEVIATION, DEVIATION))
+            if not self._visits[tokens]:
+                self._seconds[tokens] = expected
+            self._seconds *= deviation**DRIFT
+            self._seconds[tokens] *= deviation ** max(LEAST_LEARNING, 0.5 / (self._visits[tokens] + 1))
+        self._visits[tokens] += 1
+
+    def of(self, tokens: np.ndarray) -> np.ndarray:
+        """Of steps of so many ``tokens``. None may be asked before one was noted."""
+        known = np.flatnonzero(self._visits)
+        seconds = np.maximum.accumulate(self._seconds[known])
+        first, last = known[0], known[-1]
+        # Beyond the largest, on as from the smallest to it; where there is but one, a guess that the first try corrects.
+        slope = (seconds[-1] - seconds[0]) / (last - first) if last > first else seconds[-1] / (4 * last)
+        return np.asarray(np.interp(tokens, known, seconds) + np.maximum(tokens - last, 0) * slope)
+
+    @property
+    def known(self) -> bool:
+        return bool(self._visits.any())
