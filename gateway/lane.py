@@ -152,6 +152,10 @@ class Lane:
         for position, token in accepted(ready, tokens):
             if position.sequence in self.texts:
                 self._append(position, token, answer)
+        # gRPC sends the next step in the event loop's next turn. Readers hear of this one in the turn after: what they do for
+        # their clients then overlaps Triton's work.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, _tell_readers, {position.sequence for position in ready})
 
     def _append(self, position: Position, token: int, answer: StepAnswer) -> None:
         sequence = position.sequence
@@ -202,3 +206,8 @@ class Lane:
         for sequence in list(self.texts):
             sequence.fail(error)
             self.remove(sequence)
+
+
+def _tell_readers(sequences: set[Sequence]) -> None:
+    for sequence in sequences:
+        sequence.tell_reader()

@@ -139,7 +139,8 @@ class Sequence:
         return token if self._grammar is None else self._grammar.advance(token, len(self._tokens) - self.length)
 
     def append(self, token: int, logprob: TokenLogprob | None = None, *, drafted: bool = False) -> None:
-        """Takes the sampled token; ends the text at an end token, a stop string, the asked length or the context's end.
+        """Takes the sampled token; ends the text at an end token, a stop string, the asked length or the context's end. Its reader
+        hears of it from `tell_reader`.
 
         ``drafted``: it was, so Triton holds it already.
         """
@@ -163,7 +164,10 @@ class Sequence:
             self._finish("stop")
         elif self.length == len(self._tokens):
             self._finish("length")
-        elif self._pending_text:
+
+    def tell_reader(self) -> None:
+        """Where there is a piece for it."""
+        if self._pending_text or self._finish_reason is not None:
             self._ready.set()
 
     def finish_without_text(self) -> None:
@@ -202,7 +206,6 @@ class Sequence:
     def _finish(self, reason: FinishReason) -> None:
         self._pending_text += self._text.finish()
         self._finish_reason = "stop" if self._text.stopped else reason
-        self._ready.set()
 
 
 class _WithText:
