@@ -299,4 +299,6 @@ def _session_options(threads: int | None) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
+    # Threads spin between the parts of a run, where a wake-up would take longer, but not behind it: there the gateway works.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
