@@ -29,7 +29,7 @@
 #|   LOG_FORMAT         text or json (default: text)
 #|   MAX_WAITING        requests that may queue before the answer is 429 (default: 256)
 #|   QUEUE_TIMEOUT      seconds that one may queue before the answer is 429 (default: 60)
-#|   PREFILL_CHUNK      prompt tokens that one step may compute (default: 256)
+#|   PREFILL_CHUNK      prompt tokens that one step may compute; while texts are written, fewer (default: 256)
 #|   SPECULATION        on or off: guess tokens from the text so far, check several in a step; same texts, sooner (default: on)
 #|   RECOVERY_TIMEOUT   seconds that a text waits for a Triton that does not answer (default: 30)
 #|   DRAIN_DELAY        seconds that a stopping gateway still accepts, for load balancers to see /readyz say 503 (default: 0)

@@ -149,13 +149,13 @@ class Lane:
             tokens = await self._choosing  # grammars take their time: others are served meanwhile
         else:
             tokens = choose(ready, answer)
-        for position, token in accepted(ready, tokens):
-            if position.sequence in self.texts:
-                self._append(position, token, answer)
         # gRPC sends the next step in the event loop's next turn. Readers hear of this one in the turn after: what they do for
         # their clients then overlaps Triton's work.
         loop = asyncio.get_running_loop()
         loop.call_soon(loop.call_soon, _tell_readers, {position.sequence for position in ready})
+        for position, token in accepted(ready, tokens):
+            if position.sequence in self.texts:
+                self._append(position, token, answer)
 
     def _append(self, position: Position, token: int, answer: StepAnswer) -> None:
         sequence = position.sequence

@@ -6,7 +6,8 @@ from gateway.sequence import Sequence
 from gateway.step import StepRow
 
 Plan = Callable[[list[Sequence]], Mapping[Sequence, int]]  # of the texts that decode: how many tokens each drafts
-Budget = Callable[[int], int]  # of the tokens that a step decodes, drafts too: how many tokens of prompts it may compute
+# Of the tokens that a step decodes, drafts too, and of the prompts that wait: how many tokens of these it may compute.
+Budget = Callable[[int, int], int]
 
 
 def rows_of(running: list[Sequence], plan: Plan, budget: Budget) -> list[tuple[Sequence, StepRow]]:
@@ -18,7 +19,7 @@ def rows_of(running: list[Sequence], plan: Plan, budget: Budget) -> list[tuple[S
     decoding = [sequence for sequence in running if _decodes(sequence)]
     drafts = plan(decoding)
     prefills = _prefills(running)
-    limits = _shares(prefills, budget(len(decoding) + sum(drafts.values()))) if prefills else {}
+    limits = _shares(prefills, budget(len(decoding) + sum(drafts.values()), len(prefills))) if prefills else {}
     rows = []
     for sequence in running:
         if _decodes(sequence):

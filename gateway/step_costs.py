@@ -40,17 +40,19 @@ class StepCosts:
         else:
             self.note(decoded, seconds)
 
-    def prefill_budget(self, decoded: int) -> int:
-        """How many tokens of prompts a step may compute beside ``decoded`` others: a whole chunk where it decodes nothing; else
-        as many as take about the time of the others, so that no text waits for longer than two decode steps."""
+    def prefill_budget(self, decoded: int, waiting: int) -> int:
+        """How many tokens of prompts a step may compute beside ``decoded`` others, where so many prompts wait: a whole chunk
+        where it decodes nothing; else as many as let it take about as long as two decode steps of all these texts. So one
+        text that decodes does not hold up a crowd, and none waits for much longer than it will when the crowd decodes too."""
         if not decoded:
             return self._prefill_chunk
         if self._prefill_token is None or not self.known:
             return min(self._prefill_chunk, FIRST_BUDGET)
-        alone, step = self.of(np.array([1, decoded])).tolist()
-        joined = min(JOINED_TOKENS, step / self._prefill_token)
+        alone, step, all_of_them = self.of(np.array([1, decoded, decoded + waiting])).tolist()
+        seconds = 2 * all_of_them - step
+        joined = min(JOINED_TOKENS, seconds / self._prefill_token)
         # A pass of its own takes as long as one token before its first; where that is much, half as much again is little.
-        separate = max(step - alone, alone / 2) / self._prefill_token
+        separate = max(seconds - alone, alone / 2) / self._prefill_token
         return min(self._prefill_chunk, max(LEAST_BUDGET, int(max(joined, separate))))
 
     def _note_prefills(self, decoded: int, prefills: list[int], seconds: float) -> None:

@@ -30,7 +30,7 @@ class Text:
 
 def limits(budget: int, *texts: Text) -> list[int | None]:
     """Each text's limit in the next step; None: it takes no part."""
-    rows: dict[Any, Any] = dict(rows_of(list(texts), lambda _: {}, lambda _: budget))  # type: ignore[arg-type]
+    rows: dict[Any, Any] = dict(rows_of(list(texts), lambda _: {}, lambda *_: budget))  # type: ignore[arg-type]
     return [rows.get(text) for text in texts]
 
 
@@ -69,13 +69,13 @@ def test_choices_of_one_request_wait_for_their_first() -> None:
     assert limits(8, Text(1, cached=399, prompt=prompt), Text(400, prompt=prompt), Text(400, prompt=prompt)) == [1, 4, 7]
 
 
-def test_the_budget_goes_by_what_decodes_with_its_drafts() -> None:
-    asked: list[int] = []
+def test_the_budget_goes_by_what_decodes_with_its_drafts_and_by_the_prompts_that_wait() -> None:
+    asked: list[tuple[int, int]] = []
 
-    def budget(decoded: int) -> int:
-        asked.append(decoded)
+    def budget(decoded: int, waiting: int) -> int:
+        asked.append((decoded, waiting))
         return 4
 
     one, two = Text(1, cached=9), Text(1, cached=9)
     rows_of([one, two, Text(50)], lambda _: {one: 3}, budget)  # type: ignore[list-item, dict-item]
-    assert asked == [5]
+    assert asked == [(5, 1)]
