@@ -139,8 +139,8 @@ class Sequence:
         return token if self._grammar is None else self._grammar.advance(token, len(self._tokens) - self.length)
 
     def append(self, token: int, logprob: TokenLogprob | None = None, *, drafted: bool = False) -> None:
-        """Takes the sampled token; ends the text at an end token, a stop string, the asked length or the context's end. `tell_reader`
-        tells of it.
+        """Takes the sampled token; ends the text at an end token, a stop string, the asked length or the context's end.
+        The reader hears of it from `tell_reader`.
 
         ``drafted``: it was, so Triton holds it already.
         """
