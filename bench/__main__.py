@@ -3,8 +3,8 @@
     make bench            all of it, in under 40 minutes, installations included
     make bench QUICK=1    the same in under 6: one round, half as long texts
 
-Not in a quick run: int8-row, the plain loop as an engine, all but one kind of weights of most peers; other numbers of clients
-than 1, 8 and 32; Flask in the sweep; the load tool at llama.cpp's server; drafts and context at more than 8 streams.
+Not in a quick run: int8-row and int4, the plain loop as an engine, all but one kind of weights of most peers; other numbers of
+clients than 1, 8 and 32; Flask in the sweep; the load tool at llama.cpp's server; drafts and context at more than 8 streams.
 A quick run installs only peers that come as wheels and need no conversion (OpenVINO GenAI, transformers); the others take part
 in it where a full run has installed them.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench import compare_engines, compare_servers, load_tool, machine, own_figures, plots, results
 from bench.environments import ALL, OPENVINO_GENAI, ROOT, RUN, THREADS, TRANSFORMERS, PeerError
-from bench.lineup import OURS, SETTINGS, our_model
+from bench.lineup import OURS, QUICK_OURS, SETTINGS, our_model
 from bench.report import Report
 
 TARGET = ROOT / "bench" / "RESULTS.md"
@@ -54,9 +54,8 @@ def main() -> None:
     with report.step("Installing the peers"):
         there = install(report)
     with report.step("Exporting our models"):
-        for precision in OURS:
-            if not (options.quick and precision == "int8-row"):
-                our_model(precision)
+        for precision in QUICK_OURS if options.quick else OURS:
+            our_model(precision)
     if "engines" in options.only:
         with report.step("Engines"):
             chosen = [one for one in SETTINGS if one.is_ours or (one.environment and one.environment.name in there)]

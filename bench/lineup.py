@@ -26,7 +26,8 @@ from export.demonstration import demonstration_checkpoint
 WEIGHTS = RUN / "weights"
 MODELS = RUN / "models"
 LLAMA_BINARIES = LLAMA_CPP.directory / "build" / "bin"
-OURS = ("int8", "int8-row", "fp32")
+OURS = ("int8", "int8-row", "int4", "fp32")
+QUICK_OURS = ("int8", "fp32")
 
 
 def our_model(precision: str) -> Path:
@@ -45,7 +46,7 @@ def _ours(precision: str) -> Setting:
     def command() -> Sequence[str | Path]:
         return [sys.executable, "-m", "bench.engines.tidegate", newest_version(our_model(precision)) / "model.onnx"]
 
-    return Setting(f"Tidegate {precision}", None, command, quick=precision != "int8-row")
+    return Setting(f"Tidegate {precision}", None, command, quick=precision in QUICK_OURS)
 
 
 def _script(environment: Environment, script: str, *arguments: str | Path) -> list[str | Path]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from bench import driver, servers, speculation
+from bench import driver, obstacles, servers, speculation
 from bench.compare_engines import sample_tokens
 from bench.compare_servers import prompt, start
 from bench.driver import ask, together
@@ -64,8 +64,9 @@ def through_http(report: Report, engine: Engine, server: Server) -> None:
         found.append(ratio(http, loop))
         rows.append((str(streams), f"{statistics.median(loop):.0f}", f"{statistics.median(http):.0f}", f"{found[-1]:.2f}"))
     what = "through HTTP against the plain ONNX Runtime loop of the same graph, 1 / 8 / 32 streams"
-    report.aims.append(Aim(what, (0.85, 0.92, 0.92), tuple(found)))
-    report.aims.append(Aim("gateway CPU a generated token at 32 streams, µs", (80,), (spent * 1e6,), at_most=True))
+    report.aims.append(Aim(what, (0.85, 0.92, 0.92), tuple(found), in_the_way=obstacles.WAY_OF_A_STEP))
+    what = "gateway CPU a generated token at 32 streams, µs"
+    report.aims.append(Aim(what, (80,), (spent * 1e6,), at_most=True, in_the_way=obstacles.GATEWAY))
     header = ("streams", "plain loop, tokens/s", "HTTP and Triton, tokens/s", "ratio")
     report.tables.append(
         Table("Through HTTP against the plain loop", header, tuple(rows), f"{tokens} tokens a stream, drafts off.")
@@ -94,7 +95,8 @@ def flask_loop(report: Report, ours: Server) -> None:
                 rows.append((str(clients), f"{slow:.2f}", f"{fast:.0f}", f"{found[-1]:.0f}"))
     if found:
         what = "against the Flask loop that recomputes the sequence, 1 / 32 clients, 256 new tokens"
-        report.aims.append(Aim(what, (25, 100), tuple(found), remark=f"ours: {tokens} new tokens; the loop at its mean length"))
+        remark = f"ours: {tokens} new tokens; the loop at its mean length"
+        report.aims.append(Aim(what, (25, 100), tuple(found), remark=remark, in_the_way=obstacles.CROWD))
         header = ("clients", "Flask loop, tokens/s", "Tidegate, tokens/s", "ratio")
         report.tables.append(Table("Against the plain loop behind Flask", header, tuple(rows)))
 
@@ -117,7 +119,13 @@ def floor(report: Report, engine: Engine) -> None:
     report.floor = bandwidth / read
     remark = f"{read / 1e6:.0f} MB of weights a token, read at {bandwidth / 1e9:.1f} GB/s: {report.floor:.0f} tokens/s at most"
     report.aims.append(
-        Aim("8-bit single stream against the memory floor", (0.75,), (statistics.median(shares),), remark=remark)
+        Aim(
+            "8-bit single stream against the memory floor",
+            (0.75,),
+            (statistics.median(shares),),
+            remark=remark,
+            in_the_way=obstacles.FLOOR,
+        )
     )
 
 
@@ -201,5 +209,11 @@ def drafts(report: Report) -> None:
     told = [cell.strip() for cell in row.strip("| ").split("|")]
     remark = f"{told[4]} against {told[3]} tokens/s; same texts: {told[8]}"
     report.aims.append(
-        Aim("copy-heavy prompts with speculation against without, 1 stream", (1.8,), (float(told[5]),), remark=remark)
+        Aim(
+            "copy-heavy prompts with speculation against without, 1 stream",
+            (1.8,),
+            (float(told[5]),),
+            remark=remark,
+            in_the_way=obstacles.DRAFTS,
+        )
     )

@@ -117,16 +117,17 @@ def test_an_aim_is_met_only_where_all_its_figures_are() -> None:
     assert not Aim("", (2.5,), (2.6,), at_most=True).met
 
 
-def test_the_best_peer_of_equal_quality_is_the_one_compared_with() -> None:
+def test_the_best_peer_of_equal_quality_is_compared_with_the_best_of_ours_of_that_quality() -> None:
     report = Report(quick=True)
     report.foreign["engines"] = [0.0] * 4
-    rates = {"Tidegate int8": 20.0, "good": 10.0, "fast and coarse": 40.0}
+    rates = {"Tidegate int8": 15.0, "Tidegate fp32": 20.0, "Tidegate coarse": 50.0, "good": 10.0, "fast and coarse": 40.0}
     report.decode = {name: {streams: [rate, rate] for streams in compare_engines.STREAMS} for name, rate in rates.items()}
     report.prefill = {name: [rate] for name, rate in rates.items()}
-    report.likeness = {"Tidegate int8": 0.8, "good": 0.8, "fast and coarse": 0.3}
+    coarse = {"Tidegate coarse": 0.3, "fast and coarse": 0.3}
+    report.likeness = {"Tidegate int8": 0.8, "Tidegate fp32": 1.0, "good": 0.8} | coarse
     compare_engines.tables(report)
     decode, prefill = report.aims
-    assert decode.reached == (2.0, 2.0, 2.0) and decode.met and "good" in decode.remark
+    assert decode.reached == (2.0, 2.0, 2.0) and decode.met and "fp32 : good" in decode.remark
     assert prefill.reached == (2.0,)
 
 
@@ -139,7 +140,10 @@ def test_a_step_that_fails_is_named_and_the_bench_goes_on() -> None:
 
 def test_the_results_name_aims_failures_and_figures(tmp_path: Path) -> None:
     report = Report(quick=True)
-    report.aims = [Aim("a thing", (1.2, 1.6), (1.5, 1.4), remark="why"), Aim("a time", (80,), (60.4,), at_most=True)]
+    report.aims = [
+        Aim("a thing", (1.2, 1.6), (1.5, 1.4), remark="why", in_the_way="a wall"),
+        Aim("a time", (80,), (60.4,), at_most=True, in_the_way="nothing"),
+    ]
     report.tables = [Table("Engines", ("engine", "tokens/s"), (("ours", "12"),), "A note.")]
     report.failures, report.given = {"peer": "line\nand | line"}, {"ours": "2 threads"}
     report.seconds = {"Engines": 61.0}
@@ -149,6 +153,7 @@ def test_the_results_name_aims_failures_and_figures(tmp_path: Path) -> None:
     text = (tmp_path / "RESULTS.md").read_text()
     assert "| a thing | 1.2 / 1.6 | 1.5 / 1.4 | no | why |" in text
     assert "| a time | ≤ 80 | 60 | yes |  |" in text
+    assert "- **a thing**: a wall" in text and "**a time**" not in text
     assert "- peer: line and \\| line" in text and "| ours | 12 |" in text and "`make bench QUICK=1`" in text
     for link in re.findall(r"\]\((.+?)\)", text):
         assert (tmp_path / link).read_bytes().startswith(b"\x89PNG")
