@@ -104,6 +104,7 @@ class Lane:
 
     async def _run(self) -> None:
         while True:
+            planned = time.monotonic()
             batch = rows_of(self.texts, self._speculation.plan, self._costs.prefill_budget)
             if not batch and not self._release and self.failing_since is None:
                 self._wake.clear()
@@ -116,8 +117,7 @@ class Lane:
                     answer = await self._backend.step(self.model, [row for _, row in batch], release)
                     self._note_answer()
                     await self._deliver(batch, answer)
-                    self._speculation.note_step(batch)
-                    self._costs.note_step([row for _, row in batch], answer, time.monotonic() - began)
+                    self._learn(batch, answer, time.monotonic() - planned)
                 else:  # its texts run elsewhere: is it back?
                     await self._probe_step()
                     self._note_answer()
@@ -127,6 +127,12 @@ class Lane:
             else:
                 if batch and (answer.cached_length == NO_SLOT).all():
                     await asyncio.sleep(RETRY_PAUSE)
+
+    def _learn(self, batch: list[tuple[Sequence, StepRow]], answer: StepAnswer, seconds: float) -> None:
+        """What the step took, with all that the gateway did for it; a grammar's time is its own."""
+        self._speculation.note_step(batch, answer)
+        if not self._costs.known or not any(sequence.has_grammar for sequence, _ in batch):
+            self._costs.note_step([row for _, row in batch], answer, seconds)
 
     async def _deliver(self, batch: list[tuple[Sequence, StepRow]], answer: StepAnswer) -> None:
         """Notes what is cached and appends a token to every sequence whose last token was computed."""

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from gateway.sequence import Sequence
 from gateway.step import StepRow
 
+MOST_SCORED = 8  # prompts a step: with 32 positions each the other half of what MORE_POSITIONS of wire.py allows
+
 Plan = Callable[[list[Sequence]], Mapping[Sequence, int]]  # of the texts that decode: how many tokens each drafts
 # Of the tokens that a step decodes, drafts too, and of the prompts that wait: how many tokens of these it may compute.
 Budget = Callable[[int, int], int]
@@ -36,13 +38,17 @@ def _decodes(sequence: Sequence) -> bool:
 def _prefills(running: list[Sequence]) -> dict[Sequence, int]:
     """Those that may be computed, and how many tokens that takes, as far as is known here. Of sequences with the same prompt
     (the choices of one request) the first is computed alone: the others then find it cached."""
-    prefills = {}
+    prefills, scored = {}, 0
     first: dict[int, Sequence] = {}  # by prompt
     for sequence in running:
         leader = first.setdefault(id(sequence.request.prompt_tokens), sequence)
         follows = leader is not sequence and sequence.cached == 0
+        scored += sequence.scoring
+        if sequence.scoring and scored > MOST_SCORED:
+            continue
         if not _decodes(sequence) and not (follows and leader.cached < leader.length - 1):
-            prefills[sequence] = 1 if follows else sequence.missing
+            found = follows and not sequence.scoring  # but for what it has written itself, where its cache was lost
+            prefills[sequence] = 1 + sequence.generated_tokens if found else sequence.missing
     return prefills
 
 

@@ -9,10 +9,11 @@ probably make any text's credit less than a small part of its tokens: so no stre
 import numpy as np
 
 from gateway.sequence import Sequence
-from gateway.step import StepRow
+from gateway.step import StepAnswer, StepRow
 from gateway.step_costs import JOINED_TOKENS, StepCosts
 
 MOST_DRAFTS = JOINED_TOKENS - 1  # of a row, behind its token
+MOST_DRAFTS_A_STEP = 256  # half of the positions that Triton gives beyond one a row: MORE_POSITIONS of wire.py
 LEAST_CHANCE = 0.1  # a draft that is less probable is not worth the thought
 LEAST_GAIN = 1.03  # tokens a second, against none drafted: what is estimated has errors
 LOSS_AT_FIRST, LOSS_A_TOKEN = 0.5, 0.02  # tokens by which a text may fall behind
@@ -26,10 +27,11 @@ class Speculation:
         self._price = 1.0  # how many times longer the drafts make the step that was planned last
         self._costs = costs
 
-    def note_step(self, batch: list[tuple[Sequence, StepRow]]) -> None:
-        """Books on every text's credit what the step that was planned last took longer for drafts."""
-        for sequence, _ in batch if self._price > 1 else ():
-            sequence.credit = min(MOST_CREDIT, sequence.credit) - (self._price - 1)
+    def note_step(self, batch: list[tuple[Sequence, StepRow]], answer: StepAnswer) -> None:
+        """Books on the credit of every text that got a token what the step that was planned last took longer for drafts."""
+        for (sequence, row), cached in zip(batch, answer.cached_length.tolist(), strict=True) if self._price > 1 else ():
+            if row.decodes and cached > 0:
+                sequence.credit = min(MOST_CREDIT, sequence.credit) - (self._price - 1)
 
     def plan(self, decoding: list[Sequence]) -> dict[Sequence, int]:
         """How many tokens each text drafts in the next step, in which all of ``decoding`` take part; texts that draft none are
@@ -44,6 +46,7 @@ class Speculation:
         if not offers or not self._costs.known:
             return {}
         offers.sort(reverse=True)  # so each text's first guess comes before its second
+        del offers[MOST_DRAFTS_A_STEP:]
         prices = self._prices(len(decoding), len(offers))
         drafts: dict[Sequence, int] = {}
         count = _best_count(offers, prices, [_slack(sequence) for sequence in decoding])

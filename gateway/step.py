@@ -27,6 +27,11 @@ class StepRow:
     drafts: int = 0  # not sent: how many of the last tokens are guesses
     trace: "RequestTrace | None" = None  # not sent: the trace of its request, where that is traced
 
+    @property
+    def decodes(self) -> bool:
+        """Whether it computes one token, and its drafts; else it is a prefill."""
+        return len(self.tokens) == 1 + self.drafts
+
 
 @dataclass(frozen=True)
 class StepAnswer:

@@ -29,15 +29,18 @@ class StepCosts:
         self._prefill_token: float | None = None  # seconds; None: none was measured
 
     def note_step(self, rows: Iterable[StepRow], answer: StepAnswer, seconds: float) -> None:
-        """Of steps with whole logits, grammars or rows that Triton could not compute, the time tells nothing here."""
-        if answer.logits.size or not len(answer.cached_length) or (answer.cached_length <= 0).any():
-            return
-        computed = (answer.cached_length - answer.reused_length).tolist()
-        prefills = [count for row, count in zip(rows, computed, strict=True) if len(row.tokens) > 1 + row.drafts]
-        decoded = sum(computed) - sum(prefills)
+        """What a step took. Rows that Triton could not compute took nothing; a step that scores a prompt tells little."""
+        decoded, prefills = 0, []
+        for row, cached, reused in zip(rows, answer.cached_length.tolist(), answer.reused_length.tolist(), strict=True):
+            if row.full_logits and row.logit_count > 1:
+                return
+            if cached > 0 and row.decodes:
+                decoded += cached - reused
+            elif cached > 0:
+                prefills.append(cached - reused)
         if prefills:
             self._note_prefills(decoded, prefills, seconds)
-        else:
+        elif decoded:
             self.note(decoded, seconds)
 
     def prefill_budget(self, decoded: int, waiting: int) -> int:
@@ -56,19 +59,23 @@ class StepCosts:
         return min(self._prefill_chunk, max(LEAST_BUDGET, int(max(joined, separate))))
 
     def _note_prefills(self, decoded: int, prefills: list[int], seconds: float) -> None:
-        """The more tokens, the better they tell what one takes."""
-        passes = sum(count > JOINED_TOKENS for count in prefills)
+        """As in `note`, a part of a deviation is taken for the machine's; the rest is learned by the prompts' token, the faster
+        the more of the step's time they should have taken. Else a slower machine would seem to be dear prompts."""
+        tokens, fixed = sum(prefills), 0.0
         if self.known:
             alone, step = self.of(np.array([1, max(decoded, 1)])).tolist()
-            seconds -= passes * alone + (step if decoded else 0)
-        tokens = sum(prefills)
+            fixed = sum(count > JOINED_TOKENS for count in prefills) * alone + (step if decoded else 0.0)
         if tokens < LEAST_BUDGET:
             return
-        measured = max(seconds / tokens, LEAST_TOKEN)
         if self._prefill_token is None:
-            self._prefill_token = measured
-        share = tokens / (tokens + SETTLED_TOKENS)
-        self._prefill_token *= float(np.clip(measured / self._prefill_token, 1 / DEVIATION, DEVIATION)) ** share
+            self._prefill_token = max((seconds - fixed) / tokens, LEAST_TOKEN)
+            return
+        expected = fixed + tokens * self._prefill_token
+        drift = float(np.clip(seconds / expected, 1 / DEVIATION, DEVIATION)) ** DRIFT
+        self._seconds *= drift
+        deviation = max(seconds - fixed * drift, LEAST_TOKEN * tokens) / (tokens * self._prefill_token * drift)
+        share = tokens / (tokens + SETTLED_TOKENS) * (1 - fixed / expected)
+        self._prefill_token *= drift * float(np.clip(deviation, 1 / DEVIATION, DEVIATION)) ** share
 
     def note(self, tokens: int, seconds: float) -> None:
         """A step's deviation from what was expected is partly the machine's own, and scales all sizes: so sizes that were

@@ -1,8 +1,9 @@
 """What an engine tells besides text: log-probabilities, cached tokens, several choices; and when a text may end."""
 
+import asyncio
 import json
-from collections.abc import Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import replace
 
 import numpy as np
@@ -88,6 +89,20 @@ async def test_prompt_can_be_scored_without_generating(triton: TritonServer) -> 
         expected = await log_softmax(engine, asked.prompt_tokens)
     assert (piece.text, piece.tokens, piece.finish_reason) == ("", 0, "length")
     assert_told_truly(piece.prompt_logprobs[1:], expected[:-1], 0)
+
+
+async def test_many_choices_of_a_scored_prompt_share_steps(
+    start_triton: Callable[..., AbstractContextManager[TritonServer]],
+) -> None:
+    """Each asks for the logits of many positions, of which a step has a bounded number."""
+    with start_triton("tiny-gpt2", slots=24) as triton:
+        async with engine_on(triton, prefill_chunk=2000) as engine:
+            for _ in range(4):  # what steps take is known then, and that many tokens of prompts may take part
+                await asyncio.gather(*(text_of(engine, request(engine, f"{n} {LONG_PROMPT}", tokens=20)) for n in range(2)))
+            asked = request(engine, LONG_PROMPT, tokens=4, prompt_logprobs=True)
+            answers = await asyncio.gather(*(pieces_of(engine, asked) for _ in range(24)))
+    assert len(asked.prompt_tokens) > 32
+    assert {len(pieces[0].prompt_logprobs) for pieces in answers} == {len(asked.prompt_tokens)}
 
 
 async def test_prompt_that_fills_the_context_can_be_scored(triton: TritonServer) -> None:

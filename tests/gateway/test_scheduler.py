@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from backends.onnx_decoder.wire import MORE_POSITIONS
 from gateway.scheduler import rows_of
+from gateway.sequence import SCORED_AT_ONCE
 
 
 @dataclass(eq=False)
@@ -15,6 +17,7 @@ class Text:
     cached: int = 0
     prompt: list[int] = field(default_factory=list)
     scoring: bool = False
+    generated_tokens: int = 0
 
     @property
     def request(self) -> Any:
@@ -67,6 +70,21 @@ def test_choices_of_one_request_wait_for_their_first() -> None:
     prompt = [1, 2, 3]
     assert limits(8, Text(400, prompt=prompt), Text(400, prompt=prompt)) == [8, None]
     assert limits(8, Text(1, cached=399, prompt=prompt), Text(400, prompt=prompt), Text(400, prompt=prompt)) == [1, 4, 7]
+
+
+def test_scored_prompts_of_one_request_ask_for_no_more_positions_than_triton_gives() -> None:
+    prompt = [1, 2, 3]
+    leader = Text(1, cached=99, prompt=prompt)
+    followers = [Text(100, prompt=prompt, scoring=True) for _ in range(31)]
+    asked = [limit for limit in limits(1000, leader, *followers)[1:] if limit]
+    assert 0 < sum(min(SCORED_AT_ONCE, limit) for limit in asked) <= MORE_POSITIONS // 2
+    assert len([limit for limit in limits(60, leader, *followers)[1:] if limit]) <= 2
+
+
+def test_a_choice_that_has_lost_its_cache_counts_with_what_it_has_written() -> None:
+    prompt = [1, 2, 3]
+    written = [Text(400, prompt=prompt, generated_tokens=300) for _ in range(8)]
+    assert len([limit for limit in limits(60, Text(1, cached=99, prompt=prompt), *written)[1:] if limit]) == 2
 
 
 def test_the_budget_goes_by_what_decodes_with_its_drafts_and_by_the_prompts_that_wait() -> None:

@@ -3,8 +3,16 @@
 import numpy as np
 import pytest
 
-from gateway.speculation import LEAST_GAIN, LOSS_A_TOKEN, LOSS_AT_FIRST, MOST_DRAFTS, Speculation
-from gateway.step import StepRow
+from backends.onnx_decoder.wire import MORE_POSITIONS
+from gateway.speculation import (
+    LEAST_GAIN,
+    LOSS_A_TOKEN,
+    LOSS_AT_FIRST,
+    MOST_DRAFTS,
+    MOST_DRAFTS_A_STEP,
+    Speculation,
+)
+from gateway.step import StepAnswer, StepRow
 from gateway.step_costs import StepCosts
 
 FLAT = [0.01] * 300  # a device that computes a token or hundreds in the same time
@@ -23,7 +31,7 @@ class Text:
 
 def plan(seconds: list[float], *texts: Text) -> list[int]:
     """How many tokens each text drafts on a machine whose steps take these seconds, by their tokens."""
-    return step(Speculation(costs(seconds, 32)), *texts)
+    return step(Speculation(costs(seconds, max(32, len(texts)))), *texts)
 
 
 def costs(seconds: list[float], rows: int) -> StepCosts:
@@ -39,9 +47,12 @@ def step(speculation: Speculation, *texts: Text) -> list[int]:
     drafts = speculation.plan(list(texts))  # type: ignore[arg-type]
     counts = [drafts.get(text, 0) for text in texts]  # type: ignore[call-overload]
     rows = [
-        (text, StepRow(1, 9, np.zeros(1 + count, np.int32), 8, 1 + count)) for text, count in zip(texts, counts, strict=True)
+        (text, StepRow(1, 9, np.zeros(1 + count, np.int32), 8, 1 + count, drafts=count))
+        for text, count in zip(texts, counts, strict=True)
     ]
-    speculation.note_step(rows)  # type: ignore[arg-type]
+    positions = np.zeros((len(texts) + sum(counts), 1))
+    answer = StepAnswer(np.full(len(texts), 10), np.full(len(texts), 9), positions, positions, positions, np.zeros((0, 0)))
+    speculation.note_step(rows, answer)  # type: ignore[arg-type]
     return counts
 
 
@@ -114,3 +125,16 @@ def test_nothing_is_drafted_before_a_step_was_measured_or_for_a_gain_that_errors
     assert not Speculation(StepCosts(8, 256)).plan([Text(falling(0.99))])  # type: ignore[list-item]
     assert plan([0.1] + [1.0] + [1.2] * 300, Text([1.2 * LEAST_GAIN - 1.1])) == [0]
     assert plan([0.1] + [1.0] + [1.2] * 300, Text([1.2 * LEAST_GAIN - 0.85])) == [1]
+
+
+def test_a_prompt_in_slices_does_not_pay_for_its_neighbours_drafts() -> None:
+    speculation, text, prompt = Speculation(costs(TWO_CORES, 2)), Text(falling(0.99)), Text([])
+    assert speculation.plan([text])  # type: ignore[list-item]
+    rows = [(text, StepRow(1, 9, np.zeros(8, np.int32), 8, 8, drafts=7)), (prompt, StepRow(2, 9, np.zeros(500, np.int32), 4))]
+    nothing = np.zeros((8, 1))
+    speculation.note_step(rows, StepAnswer(np.array([17, 13]), np.array([9, 9]), nothing, nothing, nothing, nothing))  # type: ignore[arg-type]
+    assert text.credit < 0 == prompt.credit
+
+
+def test_however_many_texts_repeat_themselves_triton_is_asked_for_no_more_than_it_gives() -> None:
+    assert sum(plan(FLAT * 8, *[Text(falling(0.99)) for _ in range(200)])) <= MOST_DRAFTS_A_STEP <= MORE_POSITIONS // 2

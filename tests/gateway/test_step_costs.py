@@ -101,12 +101,38 @@ def test_prefills_always_advance_and_no_more_than_a_chunk() -> None:
     assert StepCosts(32, 3).prefill_budget(1, 1) == 3
 
 
-def test_steps_of_which_the_time_tells_nothing_are_left_out() -> None:
-    costs = StepCosts(1, CHUNK)
-    row, one, none = StepRow(1, 9, np.zeros(1, np.int32), 1), np.zeros((1, 1)), np.zeros((0, 0))
-    costs.note_step([row], StepAnswer(np.array([-1]), np.array([0]), none, none, none, none), 1.0)
-    costs.note_step([row], StepAnswer(np.array([10]), np.array([9]), one, one, one, one), 1.0)
+@pytest.mark.parametrize("machine", [AVX2, GPU])
+@pytest.mark.parametrize("load", [1.3, 2.0, 0.5])
+def test_a_busier_machine_does_not_make_prompts_wait_longer(machine: tuple[float, float], load: float) -> None:
+    """Though only steps with prompts are seen from then on."""
+    here = Machine(*machine)
+    here.step(0, CHUNK)
+    for _ in range(30):
+        here.step(1)
+        here.step(8)
+    for _ in range(60):
+        here.step(8, here.costs.prefill_budget(8, 1))
+    before = here.costs.prefill_budget(8, 1)
+    for _ in range(200):
+        here.step(8, here.costs.prefill_budget(8, 1), noise=load)
+    assert before / 2 <= here.costs.prefill_budget(8, 1) <= 3 * before + 8
+
+
+def test_rows_that_were_not_computed_do_not_keep_the_others_from_telling() -> None:
+    costs = StepCosts(2, CHUNK)
+    rows = [StepRow(n, 9, np.zeros(1, np.int32), 1) for n in range(2)]
+    one = np.zeros((1, 1))
+    costs.note_step(rows, StepAnswer(np.array([-1, -1]), np.zeros(2, np.int32), one, one, one, one), 1.0)
     assert not costs.known
+    costs.note_step(rows, StepAnswer(np.array([10, -2]), np.array([9, 0]), one, one, one, one), 0.5)
+    assert costs.of(np.array([1])) == 0.5
+
+
+def test_a_step_that_scores_a_prompt_tells_nothing() -> None:
+    costs = StepCosts(1, CHUNK)
+    row, one = StepRow(1, 0, np.zeros(32, np.int32), 32, 32, full_logits=True), np.zeros((32, 1))
+    costs.note_step([row], StepAnswer(np.array([32]), np.array([0]), one, one, one, one), 1.0)
+    assert not costs.known and costs.prefill_budget(1, 1) == FIRST_BUDGET
 
 
 def test_costs_between_and_beyond_what_was_measured() -> None:
