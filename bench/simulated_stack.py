@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers.models import WordLevel
 
 from backends.onnx_decoder.kv_pool import KvPool
-from backends.onnx_decoder.step import Stepper
+from backends.onnx_decoder.step import Stepper, StepResult
 from backends.onnx_decoder.step import StepRow as BackendRow
 from bench.capacity import GatewayCost, StepCost
 from gateway.engine import Engine
@@ -117,14 +117,14 @@ class SimulatedTriton:
                     result.cached_length == row.past_length + len(row.tokens) for row, result in zip(asked, mine, strict=True)
                 )
                 if not answer.cancelled():
-                    answer.set_result(_answer([one.cached_length for one in mine], positions))
+                    answer.set_result(_answer(mine, positions))
 
 
-def _answer(cached: list[int], positions: int) -> StepAnswer:
+def _answer(results: Sequence[StepResult], positions: int) -> StepAnswer:
     ids = np.broadcast_to(np.arange(2, dtype=np.int32), (positions, 2))
     return StepAnswer(
-        cached_length=np.array(cached, np.int32),
-        reused_length=np.zeros(len(cached), np.int32),
+        cached_length=np.array([one.cached_length for one in results], np.int32),
+        reused_length=np.array([one.reused_length for one in results], np.int32),
         candidate_id=ids,
         candidate_logit=-ids.astype(np.float32),
         log_normalizer=np.zeros(positions, np.float32),

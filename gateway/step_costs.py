@@ -35,7 +35,7 @@ class StepCosts:
             if row.full_logits and row.logit_count > 1:
                 return
             if cached > 0 and row.decodes:
-                decoded += cached - reused
+                decoded += len(row.tokens)
             elif cached > 0:
                 prefills.append(cached - reused)
         if prefills:
