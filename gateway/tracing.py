@@ -98,7 +98,7 @@ class _Answer:
 
 def step_spans(rows: Sequence[StepRow]) -> AbstractContextManager[Metadata | None]:
     """Around a step: a span for every traced request whose prompt it computes, and what Triton is to be told of it."""
-    traced = [row for row in rows if row.trace is not None and (row.past_length == 0 or len(row.tokens) > 1)]
+    traced = [row for row in rows if row.trace is not None and (row.past_length == 0 or not row.decodes)]
     return _step_spans([row.trace for row in traced if row.trace is not None], rows) if traced else NOT_TRACED
 
 
