@@ -17,6 +17,7 @@ MOST_DRAFTS_A_STEP = 256  # half of the positions that Triton gives beyond one a
 LEAST_CHANCE = 0.1  # a draft that is less probable is not worth the thought
 LEAST_GAIN = 1.03  # tokens a second, against none drafted: what is estimated has errors
 LOSS_AT_FIRST, LOSS_A_TOKEN = 0.5, 0.02  # tokens by which a text may fall behind
+RETRY_AFTER, RETRY_CHANCE = 32, 0.5  # steps that passed over a draft as probable as this: then one is tried
 MOST_CREDIT = 8.0  # tokens: what was gained long ago is no reason to be slow now
 
 
@@ -25,6 +26,7 @@ class Speculation:
 
     def __init__(self, costs: StepCosts) -> None:
         self._price = 1.0  # how many times longer the drafts make the step that was planned last
+        self._passed_over = 0  # steps, since the last with drafts in it, that a probable one was too dear for
         self._costs = costs
 
     def note_step(self, batch: list[tuple[Sequence, StepRow]], answer: StepAnswer) -> None:
@@ -49,11 +51,18 @@ class Speculation:
         del offers[MOST_DRAFTS_A_STEP:]
         prices = self._prices(len(decoding), len(offers))
         drafts: dict[Sequence, int] = {}
-        count = _best_count(offers, prices, [_slack(sequence) for sequence in decoding])
+        slack = [_slack(sequence) for sequence in decoding]
+        count = _best_count(offers, prices, slack.copy()) or self._retry(offers[0][0], prices[1], min(slack))
+        self._passed_over = 0 if count else self._passed_over + (offers[0][0] >= RETRY_CHANCE)
         for _, row in offers[:count]:
             drafts[decoding[row]] = drafts.get(decoding[row], 0) + 1
         self._price = prices[count]
         return drafts
+
+    def _retry(self, chance: float, price: float, slack: float) -> int:
+        """One draft now and then, where none seems to pay off: else a price that was disturbed when it was learned would stay,
+        for only steps with drafts in them correct it."""
+        return int(self._passed_over >= RETRY_AFTER and chance >= RETRY_CHANCE and slack >= price - 1)
 
     def _prices(self, rows: int, most: int) -> list[float]:
         """How much longer a step of so many rows takes with 0, 1, 2 … drafts in it."""

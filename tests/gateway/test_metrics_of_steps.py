@@ -63,7 +63,7 @@ def test_drafted_and_accepted_tokens_are_counted_unless_speculation_is_off(
         assert value(text, "iteration_tokens_sum", model=TINY) == computed
         told[switch] = (drafted, accepted, [choice["message"]["content"] for choice in texts])
     drafted, accepted, texts = told["on"]
-    assert drafted >= accepted > 100 and told["off"] == (0, 0, texts)
+    assert drafted >= accepted > 20 and told["off"] == (0, 0, texts)
 
 
 def test_waiting_running_and_a_full_queue_are_told(model_repository: Path, tmp_path: Path, api_key: str) -> None:

@@ -127,6 +127,29 @@ def test_nothing_is_drafted_before_a_step_was_measured_or_for_a_gain_that_errors
     assert plan([0.1] + [1.0] + [1.2] * 300, Text([1.2 * LEAST_GAIN - 0.85])) == [1]
 
 
+def test_a_price_that_was_disturbed_when_it_was_learned_does_not_end_the_drafts() -> None:
+    """Two texts, whose first step with a draft took ten times as long as it does: so do a shape's first run, a busy machine."""
+    learned = StepCosts(2, 256)
+    for _ in range(20):
+        learned.note(2, TWO_CORES[2])
+    learned.note(3, 10 * TWO_CORES[3])
+    speculation, texts = Speculation(learned), [Text(falling(0.95)), Text(falling(0.9))]
+    assert step(speculation, *texts) == [0, 0]
+    drafts = []
+    for _ in range(400):
+        drafts.append(sum(step(speculation, *texts)))
+        learned.note(2 + drafts[-1], TWO_CORES[2 + drafts[-1]])
+        for text in texts:
+            text.generated_tokens, text.credit = text.generated_tokens + 1, text.credit + drafts[-1] / 2
+    assert min(drafts[-100:]) > 3
+
+
+def test_a_draft_that_never_pays_off_is_tried_seldom() -> None:
+    dear = [0.01 * tokens for tokens in range(300)]
+    speculation, text = Speculation(costs(dear, 1)), Text(falling(0.6))
+    assert 0 < sum(step(speculation, text)[0] for _ in range(660)) <= 20
+
+
 def test_a_prompt_in_slices_does_not_pay_for_its_neighbours_drafts() -> None:
     speculation, text, prompt = Speculation(costs(TWO_CORES, 2)), Text(falling(0.99)), Text([])
     assert speculation.plan([text])  # type: ignore[list-item]
