@@ -121,12 +121,15 @@ def test_a_request_has_the_attributes_of_the_genai_conventions(traced: Traced, a
 
 
 def test_tritons_own_spans_are_children_of_the_step(traced: Traced, api_key: str) -> None:
-    parent = Parent()
-    with client(traced.url, api_key) as http:
-        http.post("/v1/completions", json={"model": TINY, "prompt": "To be", "max_tokens": 20}, headers=parent.headers)
-    spans = traced.collector.trace(parent.trace_id, triton=3)
+    body = {"model": TINY, "prompt": "To be", "max_tokens": 20}
+    for _ in range(5):  # Triton's exporter loses the spans of some requests: docs/monitoring.md
+        parent = Parent()
+        with client(traced.url, api_key) as http:
+            http.post("/v1/completions", json=body, headers=parent.headers)
+        if of_triton := traced.collector.of_triton(parent.trace_id, seconds=5):
+            break
+    spans = traced.collector.trace(parent.trace_id)
     step = next(span for span in spans if span.name == "step")
-    of_triton = {span.name: span for span in spans if span.service == "triton-inference-server"}
     assert of_triton.keys() == {"InferRequest", TINY, "compute"} and len(spans) == 8  # no token has spans
     assert of_triton["InferRequest"].parent_id == step.span_id
     assert of_triton["compute"].parent_id == of_triton[TINY].span_id
