@@ -1,18 +1,12 @@
-"""A process that renders one chat template, again and again: `python template_process.py`, spoken to over its pipes.
+"""Renders a chat template in a process with bounds: what gateway/chat_template.py asks of gateway/sandbox.py.
 
 A template is a program that came with a checkpoint. Jinja's sandbox keeps it from files and from Python's insides, but not from
-loops without end or texts that fill the memory: here it can do no harm with them. gateway/chat_template.py is the other side.
+loops without end or texts that fill the memory: there it can do no harm with them.
 
-Lines of JSON. First in: ``[template, seconds, bytes]``, the bounds of one rendering; then ``{"messages": …,
-"add_generation_prompt": …}`` for each. Out: ``{"text": …}``, ``{"refused": why}`` by the template, or ``{"failed": true}``.
-A rendering that takes more than its processor time ends the process: no Python code could stop one long operation.
+Asked ``{"messages": …, "add_generation_prompt": …}``, answers ``{"text": …}``, ``{"refused": why}`` by the template, or ``{}``.
 """
 
-import json
-import re
-import resource
-import signal
-import sys
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -21,26 +15,24 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 LONGEST_REASON = 500  # characters
 LONGEST_TEXT = 4 << 20  # characters: more than a body can hold
-FAILED = {"failed": True}
 
 
-def main() -> None:
-    template, seconds, memory = json.loads(sys.stdin.readline())
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_DATA, (_heap() + memory,) * 2)
+def prepare(source: str) -> Callable[[dict[str, Any]], dict[str, str]]:
+    """The template is compiled with the first question: that may fail, too."""
     compiled: jinja2.Template | None = None
-    answer: dict[str, Any]
-    for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_PROF, seconds)  # of processor time; without a handler its signal kills
+
+    def render(asked: dict[str, Any]) -> dict[str, str]:
+        nonlocal compiled
         try:
-            compiled = compiled or compile_template(template)
-            answer = {"text": compiled.render(**json.loads(line))}
+            compiled = compiled or compile_template(source)
+            text = compiled.render(**asked)
         except jinja2.TemplateError as exc:
-            answer = {"refused": str(exc)[:LONGEST_REASON]}
+            return {"refused": str(exc)[:LONGEST_REASON]}
         except Exception:  # also a MemoryError: the template may fail in any way
-            answer = FAILED
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        print(_written(answer), flush=True)
+            return {}
+        return {"text": text} if len(text) <= LONGEST_TEXT else {}
+
+    return render
 
 
 def compile_template(source: str) -> jinja2.Template:
@@ -57,21 +49,3 @@ def compile_template(source: str) -> jinja2.Template:
 
 def _raise(message: str) -> Any:
     raise jinja2.TemplateError(message)
-
-
-def _written(answer: dict[str, Any]) -> str:
-    """In ASCII: a message may hold half of a surrogate pair, which the tokenizer refuses by name."""
-    if len(answer.get("text", "")) > LONGEST_TEXT:
-        answer = FAILED
-    return json.dumps(answer)
-
-
-def _heap() -> int:
-    """Bytes of this process that RLIMIT_DATA counts."""
-    with open("/proc/self/status", encoding="utf-8") as status:
-        found = re.search(r"VmData:\s+(\d+) kB", status.read())
-    return int(found[1]) * 1024 if found else 0
-
-
-if __name__ == "__main__":
-    main()

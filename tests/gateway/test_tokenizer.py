@@ -1,7 +1,5 @@
 """Streamed text is whole: no half characters, no piece of a stop string, and the pieces joined are the text."""
 
-import os
-import signal
 import time
 
 import pytest
@@ -10,7 +8,6 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from gateway.chat_template import ChatTemplate
 from gateway.errors import InvalidRequest
 from gateway.tokenizer import Tokenizer
 
@@ -139,18 +136,3 @@ def test_template_without_bounds_harms_nobody_and_the_next_conversation_is_rende
     assert time.monotonic() - began < 30  # seconds: twice two of processor time, on a busy machine
     if template != "{{ broken":
         assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}]) == TOKENIZER.encode("fine")
-
-
-def test_process_of_a_template_ends_with_it_and_one_that_was_killed_is_started_again() -> None:
-    template = ChatTemplate("{{ messages[0].content }}")
-    message = [{"role": "user", "content": "half \ud800 of a pair\u2028"}]
-    assert template.render(message) == message[0]["content"]
-    first = template._process
-    assert first is not None
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    assert template.render(message) == message[0]["content"]
-    second = template._process
-    assert second is not None and second.poll() is None
-    del template
-    assert second.poll() is not None
