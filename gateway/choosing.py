@@ -1,13 +1,12 @@
-"""From a step's answer to one token a sequence: most rows at once from their candidates, the others from their full logits."""
+"""From a step's answer to one token a sequence: most rows at once from their candidates, the others from their whole logits."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from gateway.errors import TidegateError
 from gateway.generation import TokenLogprob
-from gateway.sampling import Rules, candidates_of, sample, uniforms
+from gateway.sampling import Rules, changed_logits, sample, sample_whole, uniforms
 from gateway.sequence import Sequence
 from gateway.step import StepAnswer, StepRow
 from gateway.tokenizer import Tokenizer
@@ -23,40 +22,42 @@ class Position(NamedTuple):
     draft: int | None = None  # what was guessed to stand here, where more was guessed behind it
 
 
-def positions_of(sequence: Sequence, row: StepRow, place: int, full: Iterator[np.ndarray]) -> list[Position]:
-    """Of a row that reached its end, from ``place`` on; ``full`` gives the rows of logits that were asked for."""
+def positions_of(sequence: Sequence, row: StepRow, place: int, logits: np.ndarray) -> list[Position]:
+    """Of a row that reached its end, from ``place`` on; ``logits`` [positions, vocabulary], where the row asked for them."""
     guesses = [*row.tokens[len(row.tokens) - row.drafts :].tolist(), None]
     first_ahead = len(guesses) - row.logit_count  # of a prompt that is scored, all but the last stand before its end
     return [
-        Position(sequence, place + step, next(full) if row.full_logits else None, max(0, ahead), guesses[max(0, ahead)])
+        Position(sequence, place + step, logits[step] if row.full_logits else None, max(0, ahead), guesses[max(0, ahead)])
         for step, ahead in enumerate(range(first_ahead, len(guesses)))
     ]
 
 
 def choose(positions: list[Position], answer: StepAnswer) -> list[int]:
-    """A token for each position, as if all drafts before it were right: `accepted` says which count. Each is drawn with its own
-    number of the seed's stream, which drafts do not change.
-
-    A sequence whose grammar fails ends with an error; what stands in its place means nothing.
+    """A token for each position from its candidates, as if all drafts before it were right: `accepted` says which count. Each
+    is drawn with its own number of the seed's stream, which drafts do not change.
     """
     if not positions:
         return []
     sequences = [position.sequence for position in positions]
     rules = Rules.of([sequence.sampling for sequence in sequences])
-    seeds = np.array([sequence.seed for sequence in sequences], np.uint64)
-    uniform = uniforms(seeds, np.array([position.sequence.length + position.ahead for position in positions]))
     places = [position.place for position in positions]
-    tokens = sample(answer.candidate_id[places], answer.candidate_logit[places], rules, uniform)
-    for index, (sequence, _, logits, *_) in enumerate(positions):
-        if logits is None:
-            continue
-        try:
-            ids, values = candidates_of(logits, sequence.sampling, sequence.generated, sequence.allowed())
-            token = sample(ids[None], values[None], rules.row(index), uniform[index : index + 1])[0]
-            tokens[index] = sequence.matched(int(token))
-        except TidegateError as error:
-            sequence.fail(error)
+    tokens = sample(answer.candidate_id[places], answer.candidate_logit[places], rules, _uniforms(positions))
     return tokens.tolist()
+
+
+def choose_from_whole(position: Position) -> int:
+    """A token for a position that has all its logits, by bias, penalties and the sequence's grammar too: for a thread, since
+    that may take its time. Called once for a token. Raises InvalidRequest where the grammar comes to no token.
+    """
+    sequence = position.sequence
+    assert position.logits is not None
+    logits = changed_logits(position.logits, sequence.sampling, sequence.generated, sequence.allowed())
+    return sequence.matched(int(sample_whole(logits, sequence.sampling, _uniforms([position]))[0]))
+
+
+def _uniforms(positions: list[Position]) -> np.ndarray:
+    seeds = np.array([position.sequence.seed for position in positions], np.uint64)
+    return uniforms(seeds, np.array([position.sequence.length + position.ahead for position in positions]))
 
 
 def accepted(positions: list[Position], tokens: list[int]) -> Iterator[tuple[Position, int]]:

@@ -45,7 +45,7 @@ class GenerationRequest:
 
     ``logprobs``: how many alternatives every generated token is told with; None: no log-probabilities at all.
     ``prompt_logprobs``: those of the prompt's tokens too. ``grammar``: what the text has to match. ``owner``: whose text it is,
-    the name of a key. ``trace``: of the request that it belongs to, where that is traced.
+    the name of a key. ``request_id``: of the request that it belongs to, for the log; ``trace``: its trace, where it is traced.
     """
 
     prompt_tokens: list[int]
@@ -60,6 +60,7 @@ class GenerationRequest:
     prompt_logprobs: bool = False
     grammar: Matcher | None = None
     owner: str = ""
+    request_id: str | None = None
     trace: "RequestTrace | None" = None
 
 

@@ -1,4 +1,4 @@
-"""The loop on one Triton: schedule, step, sample, deliver. Every text that runs there goes through its steps."""
+"""The loop on one Triton: schedule, step, deliver. Every text that runs there goes through its steps."""
 
 import asyncio
 import logging
@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gateway.choosing import Position, accepted, choose, first_of_prompt, logprob, positions_of
-from gateway.errors import BackendUnavailable, InternalError, TidegateError
+from gateway.delivery import STOPS, Batch, Delivery, isolated
+from gateway.errors import BackendUnavailable, InternalError
 from gateway.model import Model
 from gateway.scheduler import rows_of
 from gateway.sequence import Sequence
@@ -22,7 +22,11 @@ logger = logging.getLogger(__name__)
 
 RETRY_PAUSE = 0.1  # seconds between attempts while Triton does not answer, or while it has no slot
 PROBE_TIMEOUT = 1.0  # seconds
+LATE = 0.2  # seconds after which a timer's end says that our own loop was busy
+MOST_LATE_LOOKS = 3
 STALLED_AFTER = 10.0  # seconds that a step may take before its Triton counts as stuck
+PATIENCE = 0.5  # of a step's time: so long the next one waits for tokens that are chosen in threads
+MOST_FAILED_ALONE = 3  # steps of a sequence alone, in a row, that end a Triton which answered before: then it is to blame
 
 
 class Lane:
@@ -39,8 +43,9 @@ class Lane:
         self._wake = asyncio.Event()
         self._step_began: float | None = None  # of the step that Triton works on
         self._last_answer = -PROBE_TIMEOUT  # when Triton last answered a step
-        self._choosing: asyncio.Future[list[int]] | None = None  # in a thread
+        self._delivery = Delivery(model, self.texts.__contains__, self.remove)
         self._task = asyncio.create_task(self._run(), name=f"lane {model.name} {address}")
+        self._task.add_done_callback(_log_end)
 
     @property
     def free_slots(self) -> int:
@@ -53,14 +58,12 @@ class Lane:
 
     async def close(self) -> None:
         """Its texts stay in ``texts``, each with every token that was chosen for it."""
-        while self._choosing is not None and not self._choosing.done():  # a grammar that has taken a token cannot give it back
-            await asyncio.wait({self._choosing})
-            await asyncio.sleep(0)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
     def add(self, sequence: Sequence) -> None:
         sequence.started = sequence.started or time.monotonic()
+        sequence.wake = self._wake.set
         self.texts.append(sequence)
         self._wake.set()
 
@@ -85,15 +88,25 @@ class Lane:
         if busy or now - self._last_answer < PROBE_TIMEOUT:
             return
         try:
-            async with asyncio.timeout(PROBE_TIMEOUT):
-                await self._probe_step()
-        except TimeoutError as exc:
-            raise BackendUnavailable("The model server does not answer within a second.", retry_after=2) from exc
+            await self._answer_in_time()
         except BackendUnavailable as exc:
             self._note_failure(exc, now)
             raise
         finally:
             self._wake.set()
+
+    async def _answer_in_time(self) -> None:
+        """Where our own loop was too busy to look in time, Triton is asked again: that is no fault of its."""
+        for _ in range(MOST_LATE_LOOKS):
+            began = time.monotonic()
+            asked = asyncio.ensure_future(self._probe_step())
+            asked.add_done_callback(_look_at)
+            done, _ = await asyncio.wait({asked}, timeout=PROBE_TIMEOUT)
+            if done:
+                return await asked
+            if time.monotonic() - began < PROBE_TIMEOUT + LATE:
+                break
+        raise BackendUnavailable("The model server does not answer within a second.", retry_after=2)
 
     async def _probe_step(self) -> None:
         """A real step, of one token that nobody reads."""
@@ -105,7 +118,7 @@ class Lane:
     async def _run(self) -> None:
         while True:
             planned = time.monotonic()
-            batch = rows_of(self.texts, self._speculation.plan, self._costs.prefill_budget)
+            batch = self._plan()
             if not batch and not self._release and self.failing_since is None:
                 self._wake.clear()
                 await self._wake.wait()
@@ -116,74 +129,46 @@ class Lane:
                 if batch or release:
                     answer = await self._backend.step(self.model, [row for _, row in batch], release)
                     self._note_answer()
-                    await self._deliver(batch, answer)
-                    self._learn(batch, answer, time.monotonic() - planned)
-                else:  # its texts run elsewhere: is it back?
+                    later = self._delivery.deliver(batch, answer)
+                    seconds = time.monotonic() - planned
+                    self._learn(batch, answer, seconds)
+                    if later:
+                        await asyncio.wait(later, timeout=PATIENCE * seconds)
+                else:  # is it back?
                     await self._probe_step()
                     self._note_answer()
-            except Exception as exc:
+            except STOPS:
+                raise
+            except BaseException as exc:  # nothing ends this loop
                 self._release = release + self._release
-                await self._recover(exc, began)
+                await self._recover(exc, began, [sequence for sequence, _ in batch])
             else:
                 if batch and (answer.cached_length == NO_SLOT).all():
                     await asyncio.sleep(RETRY_PAUSE)
 
-    def _learn(self, batch: list[tuple[Sequence, StepRow]], answer: StepAnswer, seconds: float) -> None:
-        """What the step took, with all that the gateway did for it; a grammar's time is its own."""
+    def _plan(self) -> Batch:
+        """The rows of the next step. After a step that failed, and once Triton answers again, each sequence that took part in
+        it is computed alone, until it gets a token: so one that no Triton survives ends alone."""
+        running = [sequence for sequence in self.texts if sequence.runnable]
+        suspects = [sequence for sequence in running if sequence.suspect]
+        if suspects and self.failing_since is not None:
+            return []
+        try:
+            return rows_of(suspects[:1] or running, self._speculation.plan, self._costs.prefill_budget)
+        except STOPS:
+            raise
+        except BaseException:  # whose fault is it?
+            for sequence in running:
+                with isolated(sequence):
+                    rows_of([sequence], self._speculation.plan, self._costs.prefill_budget)
+                if sequence.ended:
+                    self.remove(sequence)
+            return []
+
+    def _learn(self, batch: Batch, answer: StepAnswer, seconds: float) -> None:
+        """What the step took, with all that the gateway did for it but for the tokens that are chosen in threads."""
         self._speculation.note_step(batch, answer)
-        if not self._costs.known or not any(sequence.has_grammar for sequence, _ in batch):
-            self._costs.note_step([row for _, row in batch], answer, seconds)
-
-    async def _deliver(self, batch: list[tuple[Sequence, StepRow]], answer: StepAnswer) -> None:
-        """Notes what is cached and appends a token to every sequence whose last token was computed."""
-        ready = []
-        place, full = 0, iter(answer.logits)
-        lengths = zip(answer.cached_length.tolist(), answer.reused_length.tolist(), strict=True)
-        for (sequence, row), (cached_length, reused_length) in zip(batch, lengths, strict=True):
-            reached_end = cached_length == row.past_length + len(row.tokens)
-            positions = positions_of(sequence, row, place, full) if reached_end else []
-            place += len(positions)
-            if sequence not in self.texts or sequence.cached != row.past_length:
-                continue  # its reader has left meanwhile, or it was moved to another Triton
-            sequence.note_cached(cached_length, reused_length)
-            if positions and sequence.scoring:
-                self._score(row, positions, answer)
-            if positions and sequence.missing == 0:
-                ready += positions[-1 - row.drafts :]
-        if any(position.sequence.has_grammar for position in ready):
-            self._choosing = asyncio.ensure_future(asyncio.to_thread(choose, ready, answer))
-            tokens = await self._choosing  # grammars take their time: others are served meanwhile
-        else:
-            tokens = choose(ready, answer)
-        # gRPC sends the next step in the event loop's next turn. Readers hear of this one in the turn after: what they do for
-        # their clients then overlaps Triton's work.
-        loop = asyncio.get_running_loop()
-        loop.call_soon(loop.call_soon, _tell_readers, {position.sequence for position in ready})
-        for position, token in accepted(ready, tokens):
-            if position.sequence in self.texts:
-                self._append(position, token, answer)
-
-    def _append(self, position: Position, token: int, answer: StepAnswer) -> None:
-        sequence = position.sequence
-        if sequence.request.max_tokens == 0:
-            sequence.finish_without_text()
-        elif not sequence.ended:  # its grammar may have failed
-            alternatives = sequence.request.logprobs
-            told = None if alternatives is None else logprob(self.model.tokenizer, position, token, answer, alternatives)
-            sequence.append(token, told, drafted=token == position.draft)
-        if sequence.ended:
-            self.remove(sequence)
-
-    def _score(self, row: StepRow, positions: list[Position], answer: StepAnswer) -> None:
-        """Notes the log-probabilities of the prompt's tokens: each stands in the logits of the position before it."""
-        sequence = positions[0].sequence
-        prompt = sequence.request.prompt_tokens
-        if row.past_length == 0:
-            sequence.note_prompt_logprob(0, first_of_prompt(self.model.tokenizer, prompt[0]))
-        for position, place in zip(positions, range(row.past_length + 1, len(prompt)), strict=False):
-            alternatives = sequence.request.logprobs or 0
-            told = logprob(self.model.tokenizer, position, prompt[place], answer, alternatives)
-            sequence.note_prompt_logprob(place, told)
+        self._costs.note_step([row for _, row in batch], answer, seconds)
 
     def _note_answer(self) -> None:
         since, self.failing_since = self.failing_since, None
@@ -192,28 +177,44 @@ class Lane:
             logger.info("Triton at %s answers again after %.1f s", self.address, time.monotonic() - since)
             self._changed()
 
-    async def _recover(self, exc: Exception, began: float) -> None:
+    async def _recover(self, exc: BaseException, began: float, sequences: list[Sequence]) -> None:
         """A failed step is tried again, since no token of it was taken; the engine may move the texts to another Triton."""
         self._step_began = None
+        if self.failing_since is None:  # Triton answered before this step
+            self._note_suspects(exc, [sequence for sequence in sequences if sequence in self.texts])
         if not isinstance(exc, BackendUnavailable):
-            logger.error("the step met an unexpected error", exc_info=exc)
-            self._fail_all(InternalError())
-        else:
+            logger.error("The step met an unexpected error", exc_info=exc)
+        if isinstance(exc, BackendUnavailable) or not sequences:
             self._note_failure(exc, began)
         self._changed()
         await asyncio.sleep(RETRY_PAUSE)
 
-    def _note_failure(self, exc: BackendUnavailable, began: float) -> None:
+    def _note_suspects(self, exc: BaseException, sequences: list[Sequence]) -> None:
+        """Of a step that failed. A sequence that was alone in it is to blame, where Triton refuses it, or dies of it again and
+        again."""
+        for sequence in sequences:
+            sequence.take_again()
+        if len(sequences) == 1:
+            (sequence,) = sequences
+            sequence.failed_alone += 1
+            if sequence.failed_alone == MOST_FAILED_ALONE or not isinstance(exc, BackendUnavailable):
+                with isolated(sequence):
+                    raise InternalError from exc
+                self.remove(sequence)
+
+    def _note_failure(self, exc: BaseException, began: float) -> None:
         if self.failing_since is None:
             self.failing_since = began
-            logger.warning("Triton at %s does not answer: %s", self.address, exc.detail)
-
-    def _fail_all(self, error: TidegateError) -> None:
-        for sequence in list(self.texts):
-            sequence.fail(error)
-            self.remove(sequence)
+            reason = exc.detail if isinstance(exc, BackendUnavailable) else type(exc).__name__
+            logger.warning("Triton at %s does not answer: %s", self.address, reason)
 
 
-def _tell_readers(sequences: set[Sequence]) -> None:
-    for sequence in sequences:
-        sequence.tell_reader()
+def _log_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        logger.critical("%s has ended: it never should", task.get_name(), exc_info=error)
+
+
+def _look_at(asked: asyncio.Future[None]) -> None:
+    """So that nobody misses the error of a probe that nobody waits for any more."""
+    if not asked.cancelled():
+        asked.exception()

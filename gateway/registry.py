@@ -100,6 +100,11 @@ class Registry:
         """Older versions that still finish their texts too; by name and version."""
         return [self._served[key].engine for key in sorted(self._served)]
 
+    @property
+    def alive(self) -> bool:
+        """Whether its loop runs: it always should."""
+        return self._task is None or not self._task.done()
+
     def _may_come(self, names: list[str]) -> bool:
         """Whether the default model is among those of these names, and not known to be none of ours."""
         refused = {name for _, (name, _) in self._refused}

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 
 import numpy as np
 
@@ -35,6 +36,11 @@ class Sequence:
         self.length = len(prompt)  # of the text so far, in tokens
         self._tokens = np.zeros(capacity, np.int32)
         self._tokens[: self.length] = prompt
+        self.choosing = False  # its next token, in a thread: it takes part in no step meanwhile
+        self.seconds_of_choice = 0.0  # of a processor, for the last token that was chosen there
+        self.wake: Callable[[], None] = lambda: None  # the loop that it runs in
+        self.suspect = False  # it took part in a step that failed: it is computed alone until it gets a token
+        self.failed_alone = 0  # steps of its own, since its last token
         self._always_full_logits = needs_full_logits(request.sampling, model.candidates)
         self._grammar = None if request.grammar is None else request.grammar.copy()
         sequential = self._always_full_logits or self._grammar is not None
@@ -56,6 +62,11 @@ class Sequence:
         return self._finish_reason is not None or self._error is not None
 
     @property
+    def runnable(self) -> bool:
+        """Whether it can take part in a step now."""
+        return not self.choosing and not self.ended
+
+    @property
     def begun(self) -> bool:
         """Whether a Triton has ever held some of it."""
         return self._found_cached is not None
@@ -72,10 +83,6 @@ class Sequence:
     @property
     def full_logits(self) -> bool:
         return self._always_full_logits or self._grammar is not None or self._held_open
-
-    @property
-    def has_grammar(self) -> bool:
-        return self._grammar is not None
 
     @property
     def scoring(self) -> bool:
@@ -115,11 +122,19 @@ class Sequence:
             self.cached = min(cached_length, self.length)
         elif cached_length == UNKNOWN:
             self.lose_cache()
+        else:
+            self.suspect = False  # the others go first: it would hold them up
 
     def lose_cache(self) -> None:
         """Its Triton has lost it, or is lost: all of it is computed again."""
         self._recoveries += 1 if self.cached else 0
         self.cached = 0
+
+    def take_again(self) -> None:
+        """A step that it took part in has failed, perhaps after its answer had come."""
+        self.suspect = True
+        if not self.choosing:
+            self.cached = min(self.cached, self.length - 1)
 
     def note_prompt_logprob(self, place: int, logprob: TokenLogprob) -> None:
         self._prompt_logprobs[place] = logprob
@@ -144,6 +159,7 @@ class Sequence:
 
         ``drafted``: it was, so Triton holds it already.
         """
+        self.suspect, self.failed_alone = False, 0
         self.generated[token] += 1
         self._pending_tokens += 1
         if drafted:

@@ -12,6 +12,7 @@ from gateway.errors import InvalidRequest
 from gateway.generation import Delta, GenerationRequest
 from gateway.grammar import PARAM, Grammar, Matcher
 from gateway.model import Model
+from gateway.record import RequestRecord
 from gateway.routes.models import engine_for
 from gateway.schemas import SamplingBody
 from gateway.several import generate_all, several
@@ -40,9 +41,10 @@ async def begin(request: Request, body: SamplingBody, tokenize: Tokenize) -> Tex
     if grammar := body.grammar():
         matcher = await request.app.state.compiling.run(owner, partial(_matcher, model, body, grammar))
     asked = await request.app.state.tokenizing.run(owner, partial(_requests, model, body, tokenize, matcher))
-    if (trace := request.state.record.trace) is not None:
+    record: RequestRecord = request.state.record
+    if (trace := record.trace) is not None:
         trace.generates(body.model, model, asked[0], len(asked) * body.copies, body.stream)
-    asked = [replace(one, owner=owner, trace=trace) for one in asked]
+    asked = [replace(one, owner=owner, request_id=record.request_id, trace=trace) for one in asked]
     texts = [text for one in asked for text in several(one, body.copies)]
     prompts = [one.prompt_tokens for one in asked]
     longest = sum(min(text.max_tokens, max(0, model.context_length - len(text.prompt_tokens))) for text in texts)

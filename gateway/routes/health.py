@@ -21,10 +21,8 @@ router = APIRouter()
 
 @router.api_route("/livez", methods=READ)
 async def livez(request: Request) -> dict[str, Any]:
-    """That it answers at all shows that the event loop runs. 503 where an engine's loop has ended: it never should."""
-    for engine in _registry(request).engines():
-        if not engine.alive:
-            raise BackendUnavailable(f"The loop of {engine.model.name} has ended.")
+    """That it answers at all shows that the event loop runs. 503 where a loop of ours has ended: none ever should."""
+    _require_loops(_registry(request))
     return {"status": "success", "data": {}}
 
 
@@ -60,9 +58,18 @@ def _load(engine: Engine) -> dict[str, Any]:
 
 
 async def _probe_all(registry: Registry) -> None:
-    """Raises BackendUnavailable unless every newest model answers a real step."""
+    """Raises BackendUnavailable unless our loops run and every newest model answers a real step."""
+    _require_loops(registry)
     for engine in registry.engines():
         await engine.probe()
+
+
+def _require_loops(registry: Registry) -> None:
+    if not registry.alive:
+        raise BackendUnavailable("The loop that looks for models has ended.")
+    for engine in registry.all_engines():
+        if not engine.alive:
+            raise BackendUnavailable(f"The loop of {engine.model.name} has ended.")
 
 
 def _registry(request: Request) -> Registry:

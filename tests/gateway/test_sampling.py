@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.generation import SamplingParameters
-from gateway.sampling import Rules, candidates_of, needs_full_logits, sample, uniforms
+from gateway.sampling import Rules, changed_logits, needs_full_logits, sample, sample_whole, uniforms
 
 VOCABULARY = 40
 
@@ -51,14 +51,12 @@ def draw(
     uniform: np.ndarray,
     allowed: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draws as the engine does: from the k candidates where they are enough, else from the full row."""
+    """Draws as the engine does: from the k candidates where they are enough, else from the whole row."""
     if allowed is not None or needs_full_logits(parameters, k):
-        ids, values = candidates_of(logits, parameters, generated, allowed)
-    else:
-        ids = np.argsort(-logits, kind="stable")[:k].astype(np.int32)
-        values = logits[ids]
+        return sample_whole(changed_logits(logits, parameters, generated, allowed), parameters, uniform)
+    ids = np.argsort(-logits, kind="stable")[:k].astype(np.int32)
     n = len(uniform)
-    return sample(np.tile(ids, (n, 1)), np.tile(values, (n, 1)), Rules.of([parameters] * n), uniform)
+    return sample(np.tile(ids, (n, 1)), np.tile(logits[ids], (n, 1)), Rules.of([parameters] * n), uniform)
 
 
 FILTERS: list[dict[str, Any]] = [
@@ -147,6 +145,24 @@ def test_rows_do_not_influence_each_other() -> None:
     together = sample(ids, logits, rules, uniform)
     alone = [sample(ids[i : i + 1], logits[i : i + 1], rules.row(i), uniform[i : i + 1])[0] for i in range(16)]
     assert together.tolist() == alone
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32), st.floats(0.05, 2), st.floats(0.1, 8), st.sampled_from([0.0, 0.3, 0.9, 1.0]), st.floats(0, 0.5))
+def test_a_whole_row_is_drawn_from_as_if_it_were_sorted(
+    seed: int, temperature: float, spread: float, top_p: float, min_p: float
+) -> None:
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(0, spread, 3_000)
+    logits[generator.integers(0, 3_000, 200)] = logits[0]  # equal ones
+    logits[generator.integers(0, 3_000, 500)] = -np.inf
+    for top_k in (0, 7, 700, 5_000):
+        parameters = SamplingParameters(temperature, top_k, top_p, min_p)
+        order = np.argsort(-logits, kind="stable").astype(np.int32)
+        for u in generator.random(5):
+            uniform = np.array([u])
+            expected = sample(order[None], logits[order][None], Rules.of([parameters]), uniform)
+            assert sample_whole(logits, parameters, uniform) == expected
 
 
 def test_uniforms_are_even_and_unrelated_between_neighbouring_seeds() -> None:

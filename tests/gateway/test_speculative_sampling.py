@@ -32,7 +32,7 @@ def sampled(engine: Engine, prompt: list[int], row: StepRow, answer: StepAnswer)
     """What texts of as many seeds get from that step: tokens of each up to the first that is not its draft."""
     generation = GenerationRequest(prompt, 100, HOT)  # without a seed
     texts = {Sequence(generation, engine.model): list[int]() for _ in range(TEXTS)}
-    positions = [position for text in texts for position in positions_of(text, row, 0, iter(()))]
+    positions = [position for text in texts for position in positions_of(text, row, 0, answer.logits)]
     for position, token in accepted(positions, choose(positions, answer)):
         texts[position.sequence].append(token)
     return list(texts.values())
@@ -101,7 +101,7 @@ async def test_draws_at_neighbouring_places_are_independent(triton: TritonServer
         row, answer = await verified(engine, prompt, drafts)
         generation = GenerationRequest(prompt, 100, HOT)
         texts = [Sequence(generation, engine.model) for _ in range(TEXTS)]
-        positions = [position for text in texts for position in positions_of(text, row, 0, iter(()))]
+        positions = [position for text in texts for position in positions_of(text, row, 0, answer.logits)]
         hits = np.array([token == drafts[0] for token in choose(positions, answer)]).reshape(TEXTS, 4)[:, 0]
         seconds = np.array(choose(positions, answer)).reshape(TEXTS, 4)[:, 1]
     for mask in (hits, ~hits):
