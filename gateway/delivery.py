@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 STOPS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)  # what is no error
 NO_TOKEN = -1  # of a sequence that has ended
 SLOW = 0.005  # seconds of processor time: a sequence whose last token took more chooses its next among its like
-NICE = 10  # of the threads that choose: Triton and the event loop go first
+NICE = 10  # of the thread that these are chosen in: all others go first
 
 Batch = list[tuple[Sequence, StepRow]]
 
@@ -58,7 +58,7 @@ def _lower_priority() -> None:
 
 
 # Where whole rows of logits are chosen from. Those that take long, by grammars of strangers, wait for each other alone.
-_QUICK = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "choosing", _lower_priority)
+_QUICK = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "choosing")
 _SLOW = ThreadPoolExecutor(1, "choosing slowly", _lower_priority)
 
 

@@ -1,0 +1,330 @@
+"""What one ordinary key can send to hurt others, beside a stream and a liveness probe: `python -m chaos.attacks`.
+
+Each line is the smallest form that once hurt. What is measured, from outside: the slowest answer to /livez, the stream's events
+a second against those beside harmless requests of the same size, what the gateway's processes grew by, the slowest answer.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from serve.processes import children
+from serve.triton_server import TritonServer, free_port
+
+ROOT = Path(__file__).resolve().parent.parent
+KEY = "an-ordinary-key"
+HEADERS = {"Content-Type": "application/json", "X-API-Key": KEY}
+SECONDS = 5.0  # that a line is watched for, at least
+PROBE_INTERVAL = 0.05  # seconds
+CHUNK = 65536  # bytes
+PATIENCE = 60.0  # seconds for an answer
+MODEL = "latest_checkpoint.pt"  # the default model
+STORY = [{"role": "user", "content": "Tell a long story."}]
+STREAM = {"model": MODEL, "messages": STORY, "max_tokens": 1900, "ignore_eos": True, "stream": True}
+
+Request = tuple[str, bytes]  # path and body
+
+
+@dataclass
+class Figures:
+    """Of one line. Seconds, MiB, and the stream's events a second."""
+
+    name: str
+    livez: float = 0.0
+    events: float = 0.0
+    harmless_events: float = 0.0
+    grown: float = 0.0
+    slowest: float = 0.0
+    statuses: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float:
+        return self.events / self.harmless_events
+
+    def row(self) -> str:
+        statuses = ", ".join(f"{count} × {status}" for status, count in sorted(self.statuses.items()))
+        answer = f"{self.slowest:.2f} s" if self.slowest else "–"
+        return f"| {self.name} | {self.livez * 1e3:.0f} ms | {self.ratio:.2f} | {self.grown:.0f} MiB | {answer} | {statuses} |"
+
+
+HEAD = (
+    "| sent at once | slowest `/livez` | the stream's pace | grown by | slowest answer | answers |\n"
+    "| --- | --- | --- | --- | --- | --- |"
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    name: str
+    requests: list[Request]
+    harmless: list[Request] = field(default_factory=list)  # what the stream's pace is compared with: [] is nothing beside it
+    unfinished: bool = False  # the last byte of each body never comes
+
+
+def lines() -> list[Line]:
+    return [
+        Line("`multipleOf` 4999999", [_schema({"type": "integer", "multipleOf": 4999999})]),
+        Line("`multipleOf` 1999993", [_schema({"type": "integer", "multipleOf": 1999993})]),
+        Line(
+            "`(?s:.){900}`, 24 texts",
+            [_chat(n=24, response_format={"type": "regex", "regex": "(?s:.){900}"}, **LONG)],
+            [_chat(n=24, **LONG)],
+        ),
+        Line("24 texts of `top_k` 0, `top_p` 1", [_chat(n=24, top_k=0, top_p=1, **LONG)], [_chat(n=24, **LONG)]),
+        Line("`/tokenize` 1,048,000 characters", [("/tokenize", _json(prompt="1" * 1_048_000))]),
+        Line("520,000 messages `0`", [_chat(messages=[0] * 520_000)]),
+        Line("300,000 messages `{}`", [_chat(messages=[{}] * 300_000)]),
+        Line("250,000 stop strings", [_chat(stop=[""] * 250_000)]),
+        Line("`/detokenize` 250,000 × −1", [("/detokenize", _json(tokens=[-1] * 250_000))]),
+        Line("33 of these", [_chat(messages=[0] * 520_000)] * 11 + [_chat(messages=[{}] * 300_000)] * 22),
+        Line("900 uploads without their end", [_chat(messages=[{"role": "user", "content": "a" * 1_000_000}])] * 900, [], True),
+        Line("100 grammars", [_schema(_large_schema(number)) for number in range(100)]),
+    ]
+
+
+LONG: dict[str, Any] = {"max_tokens": 900, "temperature": 1.5, "ignore_eos": True}
+
+
+def _json(**fields: Any) -> bytes:
+    return json.dumps(fields).encode()
+
+
+def _chat(**fields: Any) -> Request:
+    messages = [{"role": "user", "content": "Hello"}]
+    return "/v1/chat/completions", _json(**({"model": MODEL, "messages": messages, "max_tokens": 20} | fields))
+
+
+def _schema(schema: dict[str, Any]) -> Request:
+    form = {"type": "json_schema", "json_schema": {"name": "one", "schema": schema}}
+    return _chat(response_format=form, max_tokens=60)
+
+
+def _large_schema(number: int) -> dict[str, Any]:
+    """About 25,000 characters, another one for each number."""
+    fields = {f"field_{number}_{index}": {"type": "string", "pattern": f"^[a-z]{{1,{index + 1}}}$"} for index in range(400)}
+    return {"type": "object", "properties": fields}
+
+
+def measure(line: Line, url: str, pid: int, harmless_events: float) -> Figures:
+    """``harmless_events``: a second, of the stream beside ``line.harmless``."""
+    figures = Figures(line.name, harmless_events=harmless_events)
+    address = urlsplit(url).netloc
+    with watched(address, pid, figures):
+        began = time.monotonic()
+        send = _send_unfinished if line.unfinished else _send_all
+        send(address, line.requests, figures)
+        time.sleep(max(0.0, SECONDS - (time.monotonic() - began)))
+    return figures
+
+
+def pace(url: str, pid: int, requests: list[Request]) -> float:
+    """The stream's events a second beside these requests."""
+    return max(measure(Line("", requests), url, pid, 1.0).events, 0.1)
+
+
+@contextmanager
+def watched(address: str, pid: int, figures: Figures) -> Iterator[None]:
+    """Fills ``figures`` with what a stream, /livez and the processes' memory show meanwhile."""
+    over = threading.Event()
+    before = memory(pid)
+    counted = _Stream(address)
+    watchers = [
+        threading.Thread(target=_watch_livez, args=(address, over, figures)),
+        threading.Thread(target=_watch_memory, args=(pid, before, over, figures)),
+    ]
+    for watcher in watchers:
+        watcher.start()
+    began, first = time.monotonic(), counted.events
+    try:
+        yield
+    finally:
+        figures.events = (counted.events - first) / (time.monotonic() - began)
+        over.set()
+        counted.close()
+        for watcher in watchers:
+            watcher.join()
+
+
+class _Stream:
+    """A stream that is read as it comes, begun again where it ends."""
+
+    def __init__(self, address: str) -> None:
+        self.events = 0
+        self._address = address
+        self._closed = False
+        self._begun = threading.Event()
+        self._connection = http.client.HTTPConnection(address, timeout=PATIENCE)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        if not self._begun.wait(PATIENCE):
+            raise RuntimeError("the stream did not begin")
+
+    def _read(self) -> None:
+        with suppress(OSError, http.client.HTTPException, AttributeError, ValueError):
+            while not self._closed:
+                self._connection.request("POST", "/v1/chat/completions", _json(**STREAM), HEADERS)
+                answer = self._connection.getresponse()
+                assert answer.status == 200, answer.read()
+                while line := answer.readline():
+                    self.events += line.startswith(b"data: ")
+                    self._begun.set()
+
+    def close(self) -> None:
+        self._closed = True
+        with suppress(OSError, AttributeError):
+            self._connection.sock.shutdown(socket.SHUT_RDWR)
+        self._reader.join()
+        self._connection.close()
+
+
+def _watch_livez(address: str, over: threading.Event, figures: Figures) -> None:
+    connection = http.client.HTTPConnection(address, timeout=PATIENCE)
+    while not over.wait(PROBE_INTERVAL):
+        began = time.monotonic()
+        connection.request("GET", "/livez")
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 200
+        figures.livez = max(figures.livez, time.monotonic() - began)
+    connection.close()
+
+
+def _watch_memory(pid: int, before: float, over: threading.Event, figures: Figures) -> None:
+    while not over.wait(PROBE_INTERVAL):
+        figures.grown = max(figures.grown, memory(pid) - before)
+
+
+def memory(pid: int) -> float:
+    """MiB that a process and those that it has started hold, each page that they share counted once."""
+    return sum(_proportional(one) for one in [pid, *children(pid)])
+
+
+def _proportional(pid: int) -> float:
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
+    return 0.0  # it has ended
+
+
+def _send_all(address: str, requests: list[Request], figures: Figures) -> None:
+    """All at once; a text that is still being written after SECONDS is left."""
+
+    def send(request: Request) -> tuple[str, float]:
+        path, body = request
+        long = b'"ignore_eos": true' in body
+        connection = http.client.HTTPConnection(address, timeout=SECONDS if long else PATIENCE)
+        began = time.monotonic()
+        try:
+            connection.request("POST", path, body, HEADERS)
+            return str(connection.getresponse().status), time.monotonic() - began
+        except TimeoutError:
+            return "left", 0.0
+        except OSError as error:  # a refusal that did not wait for the whole body
+            return type(error).__name__, time.monotonic() - began
+        finally:
+            connection.close()
+
+    if not requests:
+        return
+    with ThreadPoolExecutor(len(requests)) as threads:
+        for status, seconds in threads.map(send, requests):
+            figures.statuses[status] = figures.statuses.get(status, 0) + 1
+            figures.slowest = max(figures.slowest, seconds)
+
+
+def _send_unfinished(address: str, requests: list[Request], figures: Figures) -> None:
+    """As much of every body as is taken, but its last byte; held for SECONDS."""
+    host, port = address.split(":")
+    left = {socket.create_connection((host, int(port)), timeout=PATIENCE): _message(address, *one)[:-1] for one in requests}
+    connections, deadline = list(left), time.monotonic() + SECONDS
+    for connection in connections:
+        connection.setblocking(False)
+    while time.monotonic() < deadline:
+        for connection, message in left.items():
+            with suppress(BlockingIOError):
+                try:
+                    left[connection] = message[connection.send(message[:CHUNK]) :] if message else message
+                except ConnectionError:  # refused
+                    left[connection] = memoryview(b"")
+        time.sleep(0.01)
+    figures.statuses["unfinished"] = len(connections)
+    for connection in connections:
+        connection.close()
+
+
+def _message(address: str, path: str, body: bytes) -> memoryview:
+    fields = HEADERS | {"Host": address, "Content-Length": str(len(body))}
+    head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return memoryview(head.encode() + b"\r\n" + body)
+
+
+def run(url: str, pid: int, say: Callable[[str], None]) -> list[Figures]:
+    """Every line, with the harmless ones that they are compared with measured before."""
+    paces: dict[int, float] = {}
+    figures = []
+    say(HEAD)
+    for line in lines():
+        size = len(line.harmless)
+        if size not in paces:
+            paces[size] = pace(url, pid, line.harmless)
+        figures.append(measure(line, url, pid, paces[size]))
+        say(figures[-1].row())
+    return figures
+
+
+@contextmanager
+def gateway(triton_address: str, log: Path) -> Iterator[tuple[str, int]]:
+    """Its address and process id."""
+    port = free_port()
+    environment = os.environ | {"TRITON_URL": triton_address, "PORT": str(port), "HOST": "127.0.0.1", "MY_API_KEY": KEY}
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-m", "gateway"], cwd=ROOT, env=environment, stdout=output, stderr=output)
+    try:
+        _wait(f"127.0.0.1:{port}", process)
+        yield f"http://127.0.0.1:{port}", process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
+    while process.poll() is None:
+        with suppress(OSError):
+            connection = http.client.HTTPConnection(address, timeout=5)
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return
+        time.sleep(0.1)
+    raise RuntimeError("the gateway has ended")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m chaos.attacks", description=__doc__)
+    parser.add_argument("--repository", type=Path, default=ROOT / "model_repository", help="(default: that of `make serve`)")
+    parser.add_argument("--model", default="smollm2-135m-instruct-q4_1")
+    arguments = parser.parse_args()
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidegate-attacks-")))
+        triton = stack.enter_context(TritonServer(arguments.repository, directory, [arguments.model]))
+        triton.wait_ready(120)
+        url, pid = stack.enter_context(gateway(triton.grpc_address, directory / "gateway.log"))
+        run(url, pid, print)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""What one key sends hurts no other request: every line of `python -m chaos.attacks`, with the bounds that we promise."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from chaos import attacks
+from chaos.attacks import Figures, Line
+from serve.triton_server import TritonServer
+
+SLOWEST_LIVEZ = 0.1  # seconds
+LEAST_PACE = 0.5  # of the stream's beside harmless requests of the same size
+MOST_GROWTH = 200  # MiB
+SLOWEST_ANSWER = 5.0  # seconds
+TRIES = 3  # a moment in which the machine was busy with something else is no fault of ours
+
+
+@pytest.fixture(scope="module")
+def gateway(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    log = tmp_path_factory.mktemp("attacks") / "log"
+    with attacks.gateway(triton.grpc_address, log) as (url, pid):
+        yield url, pid
+    print(log.read_text()[-5000:])  # shown where a test fails
+
+
+def faults(figures: Figures) -> list[str]:
+    bounds = [
+        (figures.livez > SLOWEST_LIVEZ, f"/livez took {figures.livez:.3f} s"),
+        (figures.ratio < LEAST_PACE, f"the stream's pace fell to {figures.ratio:.2f}"),
+        (figures.grown > MOST_GROWTH, f"the gateway grew by {figures.grown:.0f} MiB"),
+        (figures.slowest > SLOWEST_ANSWER, f"an answer took {figures.slowest:.1f} s"),
+        (bool(figures.statuses.keys() - {"200", "400", "413", "429", "left", "unfinished"}), f"answers: {figures.statuses}"),
+    ]
+    return [what for broken, what in bounds if broken]
+
+
+@pytest.mark.parametrize("line", attacks.lines(), ids=lambda line: line.name)
+def test_nobody_is_hurt_by(line: Line, gateway: tuple[str, int]) -> None:
+    found = []
+    for _ in range(TRIES):
+        figures = attacks.measure(line, *gateway, attacks.pace(*gateway, line.harmless))
+        found = faults(figures)
+        if not found:
+            return
+        print(figures.row())
+    raise AssertionError("; ".join(found))
