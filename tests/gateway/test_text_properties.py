@@ -13,7 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-from gateway.tokenizer import HALF_CHARACTER, Tokenizer
+from gateway.detokenizer import REPLACEMENT
+from gateway.tokenizer import Tokenizer
 from tests.conftest import CHARACTERS, DEMO, TINY
 from tests.export.samples import CHARACTERS as ALPHABET
 
@@ -68,7 +69,7 @@ def whole_text(tokenizer: Tokenizer, prompt: list[int], tokens: list[int]) -> st
     before = tokenizer.decode(prompt)
     after = tokenizer.decode(prompt + tokens)
     assume(after.startswith(before))  # a prompt may end within a character, which its continuation completes
-    return after[len(before) :].rstrip(HALF_CHARACTER)
+    return after[len(before) :].rstrip(REPLACEMENT)
 
 
 @st.composite
@@ -87,12 +88,12 @@ def any_tokens_of(draw: st.DrawFn, by_bytes: dict[bytes, int], text: str) -> lis
 
 @pytest.mark.parametrize("name", BYTE_LEVEL)
 @settings(max_examples=100, deadline=None)
-@given(data=st.data(), text=texts.filter(lambda text: HALF_CHARACTER not in text))
+@given(data=st.data(), text=texts.filter(lambda text: REPLACEMENT not in text))
 def test_a_text_cut_into_any_tokens_comes_whole_and_without_half_characters(served, name: str, data, text: str) -> None:
     tokenizer = served(name).tokenizer
     shown, stopped = shown_pieces(tokenizer, tokenizer.encode("The"), data.draw(any_tokens_of(served(name).by_bytes, text)))
     assert "".join(shown) == text and not stopped
-    assert not any(HALF_CHARACTER in piece for piece in shown)
+    assert not any(REPLACEMENT in piece for piece in shown)
 
 
 @settings(max_examples=100, deadline=None)
