@@ -1,8 +1,9 @@
 """Tokens → text, whole or one by one with the same outcome, as the decoder of a tokenizer.json has it.
 
-Byte-level BPE (GPT-2, Llama 3, Qwen) and SentencePiece with byte fallback (Llama 2, Mistral, Gemma) spell bytes. They
-are joined here, so that half a character differs from a real U+FFFD, and bytes that are no character change nothing before them,
-where the library replaces all byte tokens beside them too. For any other decoder the library is asked.
+The vocabularies of byte-level BPE (GPT-2, Llama 3, Qwen) and of SentencePiece with byte fallback (Llama 2, Mistral)
+spell bytes. These are joined here, so that half a character is not taken for a real U+FFFD, and invalid bytes change
+nothing before them: the library would replace the valid byte tokens beside them too. For any other decoder the library
+is asked.
 """
 
 import codecs
@@ -34,7 +35,7 @@ def guarded(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     except Exception:
         raise
     except BaseException as exc:
-        if type(exc).__module__ != "pyo3_runtime":
+        if type(exc).__module__ != "pyo3_runtime":  # its class cannot be imported
             raise
         raise LibraryPanic(f"the tokenizers library panicked: {exc}") from exc
 
@@ -166,7 +167,7 @@ class ByteDetokenizer:
         return self.spelling.bytes_of(self._entry(token))
 
     def _shown_bytes_of(self, token: int) -> bytes:
-        return b"" if self._entry(token) in self._special else self._bytes_of(token)
+        return b"" if self._entry(token) in self._special else self._all[token]
 
 
 class _ByteStream:

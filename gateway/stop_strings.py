@@ -12,33 +12,39 @@ class StopStrings:
     """``special_tokens``: the names by which the strings may hold them. ``found`` turns true when a string is found."""
 
     def __init__(self, strings: tuple[str, ...], special_tokens: dict[int, str]) -> None:
-        self._strings = strings
-        named = [token for token, name in special_tokens.items() if any(name in string for string in strings)]
-        self._marks = {token: chr(FIRST_MARK + index) for index, token in enumerate(named[: LAST_MARK - FIRST_MARK + 1])}
-        names = {special_tokens[token]: mark for token, mark in self._marks.items()}
-        marked = {_replaced(string, names) for string in strings} if names else set()
-        self._marked = tuple(marked - set(strings))
+        self._strings, self._special_tokens = strings, special_tokens
+        self._marks: dict[str, str] = {}  # of the special tokens that came so far, by name
+        self._marked: list[str] = []  # the strings that hold some of these, with marks in their place
         self._text = ""  # decoded and not shown, with marks
         self.held = 0  # characters of it
         self.found = False
 
-    def feed(self, text: str, token: int | None) -> str:
+    def feed(self, text: str, token: int | None = None) -> str:
         """Takes the next piece of the text, and the token that gave it; returns what can be shown."""
         text = self._text + text
-        if self._marks and token is not None:
-            text += self._marks.get(token, "")
-        visible = _visible(text) if self._marks else text
+        if token in self._special_tokens:
+            text += self._mark(self._special_tokens[token])
+        visible = _visible(text) if self._marked else text
         ends = [place for string in self._strings if (place := visible.find(string)) >= 0]
         ends += [len(_visible(text[:place])) for string in self._marked if (place := text.find(string)) >= 0]
         if ends:
             self.found, self._text, self.held = True, "", 0
             return visible[: min(ends)]
         begin = min(_begin(visible, string) for string in self._strings)
-        if self._marks:
-            begin = min([_with_marks(text, begin), *(_begin(text, string) for string in self._marked)])
+        if self._marked:
+            begin = min(_with_marks(text, begin), *(_begin(text, string) for string in self._marked))
         self._text = text[begin:]
-        self.held = len(_visible(self._text)) if self._marks else len(self._text)
+        self.held = len(_visible(self._text)) if self._marked else len(self._text)
         return visible[: len(visible) - self.held]
+
+    def _mark(self, name: str) -> str:
+        """Nothing where no string holds the token."""
+        if name not in self._marks:
+            if not any(name in string for string in self._strings):
+                return ""
+            self._marks[name] = chr(min(FIRST_MARK + len(self._marks), LAST_MARK))
+            self._marked = [_replaced(string, self._marks) for string in self._strings]
+        return self._marks[name]
 
     def finish(self) -> str:
         """What is held back, when no text follows: the beginning of a stop string is shown after all."""
