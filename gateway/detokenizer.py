@@ -12,14 +12,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import tokenizers
 
 REPLACEMENT = "\ufffd"  # what a decoder makes of bytes that are no character, half a character among them
 WORD_BEGIN = "▁"  # SentencePiece's space
-CONTEXT_TOKENS = 8  # for decoders that join words by what stands before them
-WINDOW = 2 * CONTEXT_TOKENS  # tokens that are decoded again with each one, at most
+CONTEXT_TOKENS = 8  # of the prompt, for decoders that join words by what stands before them
+WINDOW = 2  # tokens of the text that are kept as context at most
 LONGEST_HALF = 4  # tokens that may wait for the rest of a character: of four bytes at most
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -32,12 +32,14 @@ def guarded(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Calls the library. Raises LibraryPanic where it panics."""
     try:
         return call(*arguments, **options)
-    except Exception:
-        raise
     except BaseException as exc:
-        if type(exc).__module__ != "pyo3_runtime":  # its class cannot be imported
-            raise
-        raise LibraryPanic(f"the tokenizers library panicked: {exc}") from exc
+        raise_ordinary(exc)
+
+
+def raise_ordinary(exc: BaseException) -> NoReturn:
+    if isinstance(exc, Exception) or type(exc).__module__ != "pyo3_runtime":  # the panic's class cannot be imported
+        raise exc
+    raise LibraryPanic(f"the tokenizers library panicked: {exc}") from exc
 
 
 class TokenStream(Protocol):
@@ -205,7 +207,7 @@ class LibraryDetokenizer:
     """Whatever the decoder does. A text that it would change behind what is shown goes on as far as it can."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, decoder: dict[str, Any] | None) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         added = tokenizer.get_added_tokens_decoder()
         self._added = {token: added_token.content for token, added_token in added.items()}
         self.special = {token for token, added_token in added.items() if added_token.special}
@@ -217,10 +219,10 @@ class LibraryDetokenizer:
     def token_bytes(self, token: int) -> bytes:
         if token in self._added:
             return self._added[token].encode()
-        return self._spelling.bytes_of(self._tokenizer.id_to_token(token) or "")
+        return self._spelling.bytes_of(self.tokenizer.id_to_token(token) or "")
 
-    def decode(self, tokens: list[int], *, skip_special_tokens: bool = True) -> str:
-        text: str = guarded(self._tokenizer.decode, tokens, skip_special_tokens=skip_special_tokens)
+    def decode(self, tokens: list[int], *, skip_special_tokens: bool) -> str:
+        text: str = guarded(self.tokenizer.decode, tokens, skip_special_tokens)
         return text
 
     def stream(self, prompt: list[int]) -> TokenStream:
@@ -229,33 +231,40 @@ class LibraryDetokenizer:
 
 class _LibraryStream:
     def __init__(self, detokenizer: LibraryDetokenizer, prompt: list[int]) -> None:
-        self._detokenizer = detokenizer
-        ordinary = (token for token in reversed(prompt) if token not in detokenizer.special)
+        self._special, self._halves = detokenizer.special, detokenizer.halves
+        self._library_decode = detokenizer.tokenizer.decode  # leaves special tokens out
+        ordinary = (token for token in reversed(prompt) if token not in self._special)
         self._tokens = list(islice(ordinary, CONTEXT_TOKENS))[::-1]
-        self._before = detokenizer.decode(self._tokens)  # the text of them that is shown
+        self._before = self._text()  # the text of them that is shown
         self._waiting = 0  # tokens at the end that gave no text yet
-        if detokenizer.halves and self._before.endswith(REPLACEMENT):
+        if self._halves and self._before.endswith(REPLACEMENT):
             self._tokens, self._before = [], ""  # half a character at the prompt's end belongs to the prompt
 
     def push(self, token: int) -> str:
-        if token in self._detokenizer.special:
+        if token in self._special:
             return ""
         self._tokens.append(token)
-        text = self._detokenizer.decode(self._tokens)
-        if self._detokenizer.halves and text.endswith(REPLACEMENT) and self._waiting < LONGEST_HALF:
+        text = self._text()
+        if self._halves and text.endswith(REPLACEMENT) and self._waiting < LONGEST_HALF:
             self._waiting += 1
             return ""
         return self._show(text)
 
     def finish(self) -> str:
-        return self._show(self._detokenizer.decode(self._tokens).rstrip(REPLACEMENT)) if self._waiting else ""
+        return self._show(self._text().rstrip(REPLACEMENT)) if self._waiting else ""
+
+    def _text(self) -> str:
+        try:
+            return self._library_decode(self._tokens)
+        except BaseException as exc:
+            raise_ordinary(exc)
 
     def _show(self, text: str) -> str:
         same = len(self._before) if text.startswith(self._before) else _same(text, self._before)
         self._before, self._waiting = text, 0
         if len(self._tokens) > WINDOW:
-            self._tokens = self._tokens[-CONTEXT_TOKENS:]
-            self._before = self._detokenizer.decode(self._tokens)
+            self._tokens = self._tokens[-1:]
+            self._before = self._text()
         return text[same:]
 
 
