@@ -167,7 +167,7 @@ class Sequence:
             self.credit += 1
             self.cached += 1
         if token in self.model.end_tokens and (self._grammar is not None or not self.request.ignore_eos):
-            self._finish("stop")
+            self._finish("stop", token)
             return
         self._tokens[self.length] = token
         self.length += 1
@@ -219,8 +219,8 @@ class Sequence:
         self._recoveries = self._drafted = self._accepted = 0
         return delta
 
-    def _finish(self, reason: FinishReason) -> None:
-        self._pending_text += self._text.finish()
+    def _finish(self, reason: FinishReason, end_token: int | None = None) -> None:
+        self._pending_text += self._text.finish(end_token)
         self._finish_reason = "stop" if self._text.stopped else reason
 
 

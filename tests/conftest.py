@@ -39,9 +39,9 @@ def api_key() -> str:
     return "a_default_key_for_testing"
 
 
-def export(*arguments: str | Path) -> None:
+def export(*arguments: str | Path, repository: Path = CACHE / "model_repository") -> None:
     """Runs ``python -m export`` as a user would; fails with what it said."""
-    command = [sys.executable, "-m", "export", *map(str, arguments), "--repository", str(CACHE / "model_repository")]
+    command = [sys.executable, "-m", "export", *map(str, arguments), "--repository", str(repository)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
 

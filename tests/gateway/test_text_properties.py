@@ -1,6 +1,7 @@
 """Whatever tokens a model writes: the pieces sent are the whole text, no character is halved, no stop string is begun.
 
 Over the tokenizers that are served: the demonstration model's and GPT-2's byte-level BPE, and nanoGPT's characters.
+test_detokenizer.py has the others.
 """
 
 from collections.abc import Callable
@@ -13,9 +14,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-from gateway.tokenizer import HALF_CHARACTER, Tokenizer
+from gateway.tokenizer import Tokenizer
 from tests.conftest import CHARACTERS, DEMO, TINY
 from tests.export.samples import CHARACTERS as ALPHABET
+from tests.gateway.utf8 import shown
 
 BYTE_LEVEL = [DEMO, TINY]
 EVERY = [*BYTE_LEVEL, CHARACTERS]
@@ -28,15 +30,17 @@ texts = st.text(max_size=40) | st.text(alphabet=TRICKY, max_size=40)
 @dataclass(frozen=True)
 class Served:
     tokenizer: Tokenizer
+    library: HuggingFaceTokenizer
     size: int  # ids from 0 on that are tokens
     by_bytes: dict[bytes, int]  # of the tokens that are no special ones
 
     @classmethod
     def read(cls, path: Path) -> "Served":
         tokenizer = Tokenizer(path.read_text(), None)
-        size = max(HuggingFaceTokenizer.from_file(str(path)).get_vocab().values()) + 1
+        library = HuggingFaceTokenizer.from_file(str(path))
+        size = max(library.get_vocab().values()) + 1
         ordinary = [token for token in range(size) if token not in set(tokenizer.special_tokens)]
-        return cls(tokenizer, size, {tokenizer.token_bytes(token): token for token in ordinary})
+        return cls(tokenizer, library, size, {tokenizer.token_bytes(token): token for token in ordinary})
 
     @property
     def ids(self) -> st.SearchStrategy[int]:
@@ -54,21 +58,18 @@ def shown_pieces(
 ) -> tuple[list[str], bool]:
     """The pieces as the engine sends them, and whether a stop string ended them."""
     stream = tokenizer.decode_stream(prompt, stop)
-    shown = []
+    pieces = []
     for token in tokens:
-        shown.append(stream.push(token))
+        pieces.append(stream.push(token))
         if stream.stopped:
-            return shown, True
-    shown.append(stream.finish())
-    return shown, stream.stopped
+            return pieces, True
+    pieces.append(stream.finish())
+    return pieces, stream.stopped
 
 
-def whole_text(tokenizer: Tokenizer, prompt: list[int], tokens: list[int]) -> str:
-    """What the tokens add to the prompt's text, decoded at once, without a half character at its end."""
-    before = tokenizer.decode(prompt)
-    after = tokenizer.decode(prompt + tokens)
-    assume(after.startswith(before))  # a prompt may end within a character, which its continuation completes
-    return after[len(before) :].rstrip(HALF_CHARACTER)
+def whole_text(tokenizer: Tokenizer, tokens: list[int]) -> str:
+    """What they add to a text, whatever stands before them: half a character there stays one."""
+    return shown(b"".join(tokenizer.token_bytes(token) for token in tokens if token not in tokenizer.special_tokens))
 
 
 @st.composite
@@ -87,12 +88,11 @@ def any_tokens_of(draw: st.DrawFn, by_bytes: dict[bytes, int], text: str) -> lis
 
 @pytest.mark.parametrize("name", BYTE_LEVEL)
 @settings(max_examples=100, deadline=None)
-@given(data=st.data(), text=texts.filter(lambda text: HALF_CHARACTER not in text))
+@given(data=st.data(), text=texts)
 def test_a_text_cut_into_any_tokens_comes_whole_and_without_half_characters(served, name: str, data, text: str) -> None:
     tokenizer = served(name).tokenizer
-    shown, stopped = shown_pieces(tokenizer, tokenizer.encode("The"), data.draw(any_tokens_of(served(name).by_bytes, text)))
-    assert "".join(shown) == text and not stopped
-    assert not any(HALF_CHARACTER in piece for piece in shown)
+    pieces, stopped = shown_pieces(tokenizer, tokenizer.encode("The"), data.draw(any_tokens_of(served(name).by_bytes, text)))
+    assert "".join(pieces) == text and not stopped
 
 
 @settings(max_examples=100, deadline=None)
@@ -110,8 +110,7 @@ def test_any_tokens_after_any_prompt_give_what_decoding_at_once_gives(served, na
     tokenizer = served(name).tokenizer
     ids = st.lists(served(name).ids, max_size=30)
     prompt, tokens = data.draw(ids), data.draw(ids)
-    expected = whole_text(tokenizer, prompt, tokens)
-    assert "".join(shown_pieces(tokenizer, prompt, tokens)[0]) == expected
+    assert "".join(shown_pieces(tokenizer, prompt, tokens)[0]) == whole_text(tokenizer, tokens)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -121,12 +120,12 @@ def test_nothing_of_a_stop_string_nor_after_it_is_ever_sent(served, name: str, d
     tokenizer = served(name).tokenizer
     prompt = tokenizer.encode("The")
     tokens = data.draw(st.lists(served(name).ids, min_size=1, max_size=25))
-    whole = whole_text(tokenizer, prompt, tokens)
+    whole = whole_text(tokenizer, tokens)
     places = st.integers(0, max(len(whole) - 1, 0))
     inside = st.builds(lambda place, size: whole[place : place + size] or "x", places, st.integers(1, 12))
     stop = tuple(data.draw(st.lists(inside | st.text(min_size=1, max_size=3), min_size=1, max_size=4)))
-    shown, stopped = shown_pieces(tokenizer, prompt, tokens, stop)
-    sent = "".join(shown)
+    pieces, stopped = shown_pieces(tokenizer, prompt, tokens, stop)
+    sent = "".join(pieces)
     assert whole.startswith(sent) and not any(string in sent for string in stop)
     if stopped:  # which of two that overlap ends a text, the one that begins or ends first, is up to the tokens
         assert any(whole.startswith(string, len(sent)) for string in stop)
@@ -142,5 +141,5 @@ def test_the_bytes_of_tokens_joined_are_the_bytes_of_their_text(served, name: st
     ordinary = served(name).ids.filter(lambda token: token not in tokenizer.special_tokens)
     tokens = data.draw(st.lists(ordinary, max_size=30))
     joined = b"".join(map(tokenizer.token_bytes, tokens))
-    assert joined.decode(errors="replace") == tokenizer.decode(tokens)
+    assert joined.decode(errors="replace") == tokenizer.decode(tokens) == served(name).library.decode(tokens)
     assert all(tokenizer.token_text(token) == tokenizer.token_bytes(token).decode(errors="replace") for token in tokens)

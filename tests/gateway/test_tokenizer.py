@@ -10,6 +10,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from gateway.errors import InvalidRequest
 from gateway.tokenizer import Tokenizer
+from tests.gateway.utf8 import shown
 
 CORPUS = ["The quick brown fox 你好，世界，这是一个美好的日子 🙂🙂🏳️‍🌈 naïve café\n\n" * 3, "stop STOP sto st ###"]
 
@@ -34,30 +35,29 @@ SIZE = HuggingFaceTokenizer.from_str(TOKENIZER_JSON).get_vocab_size()
 
 def pieces(tokens: list[int], stop: tuple[str, ...] = (), prompt: str = "The") -> list[str]:
     stream = TOKENIZER.decode_stream(TOKENIZER.encode(prompt), stop)
-    shown = []
+    texts = []
     for token in tokens:
-        shown.append(stream.push(token))
+        texts.append(stream.push(token))
         if stream.stopped:
             break
-    return [*shown, stream.finish()]
+    return [*texts, stream.finish()]
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(max_size=60).filter(lambda text: not text.endswith("\ufffd")))
+@given(st.text(max_size=60))
 @example("这是一个🙂🏳️‍🌈")
-def test_pieces_joined_are_the_text_and_no_piece_is_half_a_character(text: str) -> None:
-    shown = pieces(TOKENIZER.encode(text))
-    assert "".join(shown) == text
-    if "\ufffd" not in text:
-        assert not any("\ufffd" in piece for piece in shown)
+@example("\ufffd a\ufffdb\ufffd\ufffd")
+def test_pieces_joined_are_the_text(text: str) -> None:
+    assert "".join(pieces(TOKENIZER.encode(text))) == text
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.integers(1, SIZE - 1), max_size=40))
 def test_any_tokens_give_the_text_that_decoding_them_at_once_gives(tokens: list[int]) -> None:
-    prompt = TOKENIZER.encode("The")
-    whole = HuggingFaceTokenizer.from_str(TOKENIZER_JSON).decode(prompt + tokens)
-    assert "The" + "".join(pieces(tokens)) == whole.rstrip("\ufffd")
+    data = b"".join(map(TOKENIZER.token_bytes, tokens))
+    assert "".join(pieces(tokens)) == shown(data)
+    whole = HuggingFaceTokenizer.from_str(TOKENIZER_JSON).decode(TOKENIZER.encode("The") + tokens)
+    assert whole == "The" + data.decode(errors="replace")
 
 
 def test_text_that_ends_within_a_character_ends_before_it() -> None:
@@ -72,11 +72,46 @@ def test_text_that_ends_within_a_character_ends_before_it() -> None:
 def test_text_ends_before_the_first_stop_string_and_never_shows_a_piece_of_it(text: str, stop: list[str]) -> None:
     places = [place for place in (text.find(string) for string in stop) if place >= 0]
     expected = text[: min(places)] if places else text
-    shown = ""
+    sent = ""
     for piece in pieces(TOKENIZER.encode(text), tuple(stop)):
-        shown += piece
-        assert expected.startswith(shown)
-    assert shown == expected
+        sent += piece
+        assert expected.startswith(sent)
+    assert sent == expected
+
+
+END = "<|endoftext|>"  # token 0, which the text leaves out
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from(["s", "t", "o", " ", END]), max_size=20),
+    st.lists(st.sampled_from([END, "t" + END, END + "o", END + END, "s" + END + "t", "st", "o"]), min_size=1, max_size=4),
+)
+@example(["s", END, "t"], ["st", END + END])
+def test_stop_string_may_hold_special_tokens_although_the_text_leaves_them_out(parts: list[str], stop: list[str]) -> None:
+    expected = "".join(parts).replace(END, "")
+    for count in range(1, len(parts) + 1):
+        named = "".join(parts[:count])
+        ends = [named.find(string) for string in stop if END in string and string in named]
+        places = [len(named[:end].replace(END, "")) for end in ends]
+        text = named.replace(END, "")
+        places += [text.find(string) for string in stop if END not in string and string in text]
+        if places:
+            expected = text[: min(places)]
+            break
+    tokens = [0 if part == END else TOKENIZER.encode(part)[0] for part in parts]
+    sent = ""
+    for piece in pieces(tokens, tuple(stop)):
+        sent += piece
+        assert expected.startswith(sent)
+    assert sent == expected
+
+
+def test_stop_string_may_hold_the_token_that_ends_the_text() -> None:
+    for stop, text, stopped in ((f"x{END}", "fo", True), ("x!", "fox", False), (f"fox{END}!", "fox", False)):
+        stream = TOKENIZER.decode_stream([], (stop,))
+        assert "".join([*map(stream.push, TOKENIZER.encode("fox")), stream.finish(0)]) == text
+        assert stream.stopped == stopped and stream.shown == stream.decoded == len(text)
 
 
 @pytest.mark.parametrize("prompt", ["the \ufffd", "\ufffd", ""])

@@ -1,0 +1,77 @@
+"""Finds stop strings in a text that comes in pieces, and holds back what may become one."""
+
+import re
+from itertools import islice
+
+# Stands for a special token, which the text leaves out: half of a surrogate pair, which no text holds.
+FIRST_MARK, LAST_MARK = 0xD800, 0xDFFF
+MARK = re.compile(f"[{chr(FIRST_MARK)}-{chr(LAST_MARK)}]")
+
+
+class StopStrings:
+    """``special_tokens``: the names by which the strings may hold them. ``found`` turns true when a string is found."""
+
+    def __init__(self, strings: tuple[str, ...], special_tokens: dict[int, str]) -> None:
+        self._strings, self._special_tokens = strings, special_tokens
+        self._marks: dict[str, str] = {}  # of the special tokens that came so far, by name
+        self._marked: list[str] = []  # the strings that hold some of these, with marks in their place
+        self._text = ""  # decoded and not shown, with marks
+        self.held = 0  # characters of it
+        self.found = False
+
+    def feed(self, text: str, token: int | None = None) -> str:
+        """Takes the next piece of the text, and the token that gave it; returns what can be shown."""
+        text = self._text + text
+        if token in self._special_tokens:
+            text += self._mark(self._special_tokens[token])
+        visible = _visible(text) if self._marked else text
+        ends = [place for string in self._strings if (place := visible.find(string)) >= 0]
+        ends += [len(_visible(text[:place])) for string in self._marked if (place := text.find(string)) >= 0]
+        if ends:
+            self.found, self._text, self.held = True, "", 0
+            return visible[: min(ends)]
+        begin = min(_begin(visible, string) for string in self._strings)
+        if self._marked:
+            begin = min(_with_marks(text, begin), *(_begin(text, string) for string in self._marked))
+        self._text = text[begin:]
+        self.held = len(_visible(self._text)) if self._marked else len(self._text)
+        return visible[: len(visible) - self.held]
+
+    def _mark(self, name: str) -> str:
+        """Nothing where no string holds the token."""
+        if name not in self._marks:
+            if not any(name in string for string in self._strings):
+                return ""
+            self._marks[name] = chr(min(FIRST_MARK + len(self._marks), LAST_MARK))
+            self._marked = [_replaced(string, self._marks) for string in self._strings]
+        return self._marks[name]
+
+    def finish(self) -> str:
+        """What is held back, when no text follows: the beginning of a stop string is shown after all."""
+        rest = _visible(self._text)
+        self._text, self.held = "", 0
+        return rest
+
+
+def _visible(text: str) -> str:
+    return MARK.sub("", text)
+
+
+def _replaced(string: str, names: dict[str, str]) -> str:
+    for name in sorted(names, key=len, reverse=True):
+        string = string.replace(name, names[name])
+    return string
+
+
+def _with_marks(text: str, visible: int) -> int:
+    """Where in ``text`` its visible character number ``visible`` stands."""
+    places = (place for place, character in enumerate(text) if not MARK.match(character))
+    return next(islice(places, visible, None), len(text))
+
+
+def _begin(text: str, stop: str) -> int:
+    """Where the longest end of ``text`` begins that is a beginning of ``stop``."""
+    place = text.find(stop[0], max(0, len(text) - len(stop) + 1))
+    while place >= 0 and not stop.startswith(text[place:]):
+        place = text.find(stop[0], place + 1)
+    return place if place >= 0 else len(text)
