@@ -40,7 +40,7 @@ def isolated(sequence: Sequence) -> Iterator[None]:
     except STOPS:
         raise
     except BaseException as error:
-        if not sequence.ended:
+        if not sequence.failed:  # once; also where it had come to its end: perhaps nobody heard of that
             sequence.fail(_as_ours(error, sequence))
 
 
@@ -80,7 +80,7 @@ class Delivery:
                 later.add(self._choose_in_thread(position, answer))
         for position, token in accepted(here, self._chosen(here, answer)):
             self._append(position, token, answer)
-        _tell_readers_soon([sequence for sequence, _ in batch])
+        self._tell_readers_soon([sequence for sequence, _ in batch])
         for sequence, _ in batch:
             self._remove_ended(sequence)
         return later
@@ -153,9 +153,21 @@ class Delivery:
         sequence.choosing = False
         with isolated(sequence):
             self._append(position, future.result(), answer)
-        _tell_readers_soon([sequence])
+        self._tell_readers_soon([sequence])
         self._remove_ended(sequence)
         sequence.wake()
+
+    def _tell_readers_soon(self, sequences: list[Sequence]) -> None:
+        """gRPC sends the next step in the event loop's next turn. Readers hear of this one in the turn after: what they do for
+        their clients then overlaps Triton's work."""
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._tell_readers, sequences)
+
+    def _tell_readers(self, sequences: list[Sequence]) -> None:
+        for sequence in sequences:
+            with isolated(sequence):
+                sequence.tell_reader()
+            self._remove_ended(sequence)
 
     def _remove_ended(self, sequence: Sequence) -> None:
         if sequence.ended and self._holds(sequence):
@@ -179,15 +191,3 @@ def _timed_choice(position: Position) -> int:
         return choose_from_whole(position)
     finally:
         position.sequence.seconds_of_choice = time.thread_time() - began
-
-
-def _tell_readers_soon(sequences: list[Sequence]) -> None:
-    """gRPC sends the next step in the event loop's next turn. Readers hear of this one in the turn after: what they do for
-    their clients then overlaps Triton's work."""
-    loop = asyncio.get_running_loop()
-    loop.call_soon(loop.call_soon, _tell_readers, sequences)
-
-
-def _tell_readers(sequences: list[Sequence]) -> None:
-    for sequence in sequences:
-        sequence.tell_reader()

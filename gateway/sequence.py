@@ -59,7 +59,11 @@ class Sequence:
 
     @property
     def ended(self) -> bool:
-        return self._finish_reason is not None or self._error is not None
+        return self._finish_reason is not None or self.failed
+
+    @property
+    def failed(self) -> bool:
+        return self._error is not None
 
     @property
     def runnable(self) -> bool:
