@@ -8,7 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from gateway import answers, errors
 from gateway.body import BODY_TIMEOUT, MAXIMUM_BODY, BodyTooLarge, RequestTimeout
-from gateway.http_protocol import MAXIMUM_HEAD, MAXIMUM_HEADERS, HeadTooLarge
+from gateway.http_reader import MAXIMUM_HEAD, MAXIMUM_HEADERS, HeadTooLarge
 from gateway.schemas import (
     Body,
     ChatBody,
