@@ -75,7 +75,9 @@ def _process(
         words = [str(word) for word in command]
         if words[-1] != "gateway":  # which takes it from PORT
             words += [str(port)] if "flask_loop.py" in words[1] else ["--port", str(port)]
-        process = subprocess.Popen(words, env=os.environ | {"PORT": str(port)} | dict(env or {}), stdout=log, stderr=log, cwd=ROOT)
+        process = subprocess.Popen(
+            words, env=os.environ | {"PORT": str(port)} | dict(env or {}), stdout=log, stderr=log, cwd=ROOT
+        )
         try:
             wait_healthy(f"http://127.0.0.1:{port}", process, Path(log.name))
             yield Server(name, f"http://127.0.0.1:{port}", given, process.pid, extra)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from gateway.errors import InvalidRequest
-from gateway.schemas.base import NOT_SUPPORTED, fields_of, nested_schema
+from gateway.schemas.base import NOT_SUPPORTED, WrongPart, fields_of, nested_schema
 from gateway.uploads import Uploads
 
 MAXIMUM_BODY = 1 << 20  # bytes
@@ -168,7 +168,9 @@ def _invalid_field(schema: type[BaseModel], detail: ErrorDetails) -> InvalidRequ
         return InvalidRequest(f"{path} is not supported here; the fields that are: {', '.join(fields_of(within))}.", param=path)
     if detail["type"] == "missing":
         return InvalidRequest(f"{path} is missing; it must be {allowed}.", param=path)
-    return InvalidRequest(f"{path} is {echo(detail['input'])}; it must be {allowed}.", param=path)
+    wrong = detail.get("ctx", {}).get("error")
+    why = f"; {path}{wrong}" if isinstance(wrong, WrongPart) else ""
+    return InvalidRequest(f"{path} is {echo(detail['input'])}; it must be {allowed}{why}.", param=path)
 
 
 def _shown(name: str) -> str:
