@@ -119,12 +119,13 @@ async def _read_all(request: Request) -> bytes:
     body = bytearray()
     if declared <= MAXIMUM_BODY:
         uploads: Uploads = request.app.state.uploads
-        with uploads.begin(request.state.caller) as hold:
+        with request.state.limits.upload(), uploads.begin(request.state.caller.name) as hold:
+            hold(declared)
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > MAXIMUM_BODY:
                     break
-                hold(len(body))
+                hold(max(declared, len(body)))
     if max(declared, len(body)) > MAXIMUM_BODY:
         raise BodyTooLarge(f"The body is larger than {MAXIMUM_BODY} bytes, the most that is accepted.")
     return bytes(body).removeprefix(BYTE_ORDER_MARK)

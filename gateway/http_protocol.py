@@ -197,6 +197,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._waits_since = time.monotonic()
+        if self._current is not None:
+            self._current.body.clear()  # what nobody has wanted to read
         if self.cycle.lingers:
             self._linger()
             return

@@ -314,6 +314,5 @@ def test_the_error_names_what_is_wrong_in_a_part(tiny_gateway_url: str, api_key:
     with client(tiny_gateway_url, api_key) as http:
         error = http.post("/v1/chat/completions", json=CHAT | {"messages": [message]}).json()["error"]
     assert error["param"] == "messages[0].content"
-    assert error["message"].startswith(
-        f"messages[0].content{named}; messages[0].content must be a string or a list of text parts"
-    )
+    assert "it must be a string or a list of text parts" in error["message"]
+    assert error["message"].endswith(f"; messages[0].content{named}.")
