@@ -14,7 +14,7 @@ import pytest
 from serve.triton_server import TritonServer
 from tests.conftest import TINY
 from tests.gateway.own_gateway import OwnGateway, own_gateway
-from tests.nginx import nginx_before
+from tests.nginx import FORWARDING, nginx_before
 
 INSIDE = b"GET /health HTTP/1.1\r\nHost: x\r\nX-Request-Id: smuggled\r\n\r\n"
 HEAD = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(INSIDE)
@@ -103,7 +103,7 @@ def test_behind_nginx_nobody_gets_another_ones_answer(gateway: OwnGateway, tmp_p
     """One upstream connection is shared by an attacker and a victim; each answer bears the id of the request it belongs to."""
     with (
         network_that_splits(gateway.address, piece) as way,
-        nginx_before(way, tmp_path / "nginx") as url,
+        nginx_before(way, tmp_path / "nginx", FORWARDING) as url,
         httpx.Client(base_url=url, headers={"X-API-Key": api_key}) as victim,
     ):
         host, port = url.removeprefix("http://").split(":")
