@@ -57,8 +57,8 @@ def gateway_servers(model: Path, *settings: Mapping[str, str]) -> Iterator[list[
 
 @contextmanager
 def _gateway(model: str, triton: str, settings: Mapping[str, str]) -> Iterator[Server]:
-    command = [sys.executable, "-m", "uvicorn", "--factory", "gateway.app:create_app", "--no-access-log", "--log-level=warning"]
-    env = {"TRITON_URL": triton, "MY_API_KEY": KEY} | dict(settings)
+    command = [sys.executable, "-m", "gateway"]
+    env = {"TRITON_URL": triton, "MY_API_KEY": KEY, "HOST": "127.0.0.1"} | dict(settings)
     told = ", ".join(f"{name}={value}" for name, value in settings.items()) or "defaults"
     extra = {"model": model, "ignore_eos": True}
     with _process("Tidegate", command, f"Triton and gateway, {SLOTS} slots, {told}", extra, env) as server:
@@ -69,14 +69,15 @@ def _gateway(model: str, triton: str, settings: Mapping[str, str]) -> Iterator[S
 def _process(
     name: str, command: Sequence[str | Path], given: str, extra: Mapping[str, Any], env: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """``command`` and `--port` with a free one; PeerError where it does not answer /health in time."""
+    """``command`` with a free port; PeerError where it does not answer /health in time."""
     port = free_port()
     with (RUN / f"{name.split()[0]}-server.log").open("w") as log:
         words = [str(word) for word in command]
-        words += (
-            [str(port)] if "flask_loop.py" in words[1] else [f"--port={port}"] if "uvicorn" in words else ["--port", str(port)]
+        if words[-1] != "gateway":  # which takes it from PORT
+            words += [str(port)] if "flask_loop.py" in words[1] else ["--port", str(port)]
+        process = subprocess.Popen(
+            words, env=os.environ | {"PORT": str(port)} | dict(env or {}), stdout=log, stderr=log, cwd=ROOT
         )
-        process = subprocess.Popen(words, env=os.environ | dict(env or {}), stdout=log, stderr=log, cwd=ROOT)
         try:
             wait_healthy(f"http://127.0.0.1:{port}", process, Path(log.name))
             yield Server(name, f"http://127.0.0.1:{port}", given, process.pid, extra)

@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: ``uvicorn --factory gateway.app:create_app``."""
+"""The gateway as an ASGI application, for `python -m gateway`: that alone speaks HTTP as gateway/http_protocol.py does."""
 
 import os
 from collections.abc import AsyncIterator
@@ -18,6 +18,7 @@ from gateway.routes import chat, completions, docs, generate, health, metrics, m
 from gateway.settings import Settings
 from gateway.threads import FairThreads
 from gateway.tritons import Tritons
+from gateway.uploads import Uploads
 
 EXPOSED_HEADERS = ["X-Request-Id", "Retry-After", *RATE_LIMIT_HEADERS]  # that a page of another origin may read
 
@@ -34,6 +35,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # A large grammar takes seconds to compile, so does a megabyte of text to tokenize: a core is left for everything else.
     app.state.compiling = FairThreads("grammar", workers=1, share=1, patience=settings.queue_timeout)
     app.state.tokenizing = FairThreads("prompt", workers=4, share=2, patience=settings.queue_timeout)
+    app.state.uploads = Uploads()
     configure_logging(settings.log_format)
     _add_middleware(app, settings)
     for module in (generate, chat, completions, responses, tokenize, models, health, metrics, docs, page):
@@ -54,6 +56,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
             max_age=86400,
+            allow_private_network=True,  # a public page may ask a gateway in a visitor's own network
         )
     app.add_middleware(RequestLog, metrics=app.state.metrics, tracing=app.state.tracing)
 

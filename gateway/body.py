@@ -10,12 +10,16 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from gateway.errors import InvalidRequest
-from gateway.schemas.base import NOT_SUPPORTED, fields_of, nested_schema
+from gateway.schemas.base import NOT_SUPPORTED, WrongPart, fields_of, nested_schema
+from gateway.uploads import Uploads
 
 MAXIMUM_BODY = 1 << 20  # bytes
 MAXIMUM_DEPTH = 64  # of objects and lists in each other
 BODY_TIMEOUT = 30.0  # seconds for all of a body to arrive
 LONGEST_ECHO = 40  # characters of what came that an error message repeats
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows' tools put it before UTF-8
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 ENCODER = json.JSONEncoder()
 
@@ -37,11 +41,17 @@ class RequestTimeout(InvalidRequest):
         self.headers["Connection"] = "close"
 
 
+class UnsupportedEncoding(InvalidRequest):
+    status = 415
+    code = "unsupported_encoding"
+
+
 def json_body(schema: type[SomeBody]) -> Callable[[Request], Awaitable[SomeBody]]:
     """A dependency that reads the request's body as ``schema``; it runs after the key was checked, so no stranger is parsed."""
 
     async def read(request: Request) -> SomeBody:
         _require_json(request.headers.get("content-type"))
+        _require_plain(request.headers.get("content-encoding"))
         return parse(schema, await _read_bytes(request))
 
     return read
@@ -76,9 +86,24 @@ def echo(value: object) -> str:
 
 
 def _require_json(content_type: str | None) -> None:
-    media_type = (content_type or "application/json").partition(";")[0].strip().lower()
+    media_type, *parameters = (part.strip().lower() for part in (content_type or "application/json").split(";"))
+    if media_type in FORMS:  # what curl and HTML send unless told
+        raise InvalidRequest(
+            f"Content-Type is {echo(media_type)}; it must be application/json. With curl: -H 'Content-Type: application/json'."
+        )
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise InvalidRequest(f"Content-Type is {echo(media_type)}; it must be application/json.")
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "charset" and value.strip(' "') not in ("utf-8", "utf8", "us-ascii"):
+            raise InvalidRequest(f"The charset of Content-Type is {echo(value)}; it must be utf-8.")
+
+
+def _require_plain(content_encoding: str | None) -> None:
+    if content_encoding and content_encoding.strip().lower() != "identity":
+        error = UnsupportedEncoding(f"Content-Encoding is {echo(content_encoding)}; the body must come uncompressed.")
+        error.headers["Accept-Encoding"] = "identity"
+        raise error
 
 
 async def _read_bytes(request: Request) -> bytes:
@@ -93,13 +118,17 @@ async def _read_all(request: Request) -> bytes:
     declared = int(request.headers.get("content-length", "0"))  # digits alone: the server has seen to it
     body = bytearray()
     if declared <= MAXIMUM_BODY:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAXIMUM_BODY:
-                break
+        uploads: Uploads = request.app.state.uploads
+        with request.state.limits.upload(), uploads.begin(request.state.caller.name) as hold:
+            hold(declared)
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAXIMUM_BODY:
+                    break
+                hold(max(declared, len(body)))
     if max(declared, len(body)) > MAXIMUM_BODY:
         raise BodyTooLarge(f"The body is larger than {MAXIMUM_BODY} bytes, the most that is accepted.")
-    return bytes(body)
+    return bytes(body).removeprefix(BYTE_ORDER_MARK)
 
 
 def _too_deep() -> InvalidRequest:
@@ -140,7 +169,9 @@ def _invalid_field(schema: type[BaseModel], detail: ErrorDetails) -> InvalidRequ
         return InvalidRequest(f"{path} is not supported here; the fields that are: {', '.join(fields_of(within))}.", param=path)
     if detail["type"] == "missing":
         return InvalidRequest(f"{path} is missing; it must be {allowed}.", param=path)
-    return InvalidRequest(f"{path} is {echo(detail['input'])}; it must be {allowed}.", param=path)
+    wrong = detail.get("ctx", {}).get("error")
+    why = f"; {path}{wrong}" if isinstance(wrong, WrongPart) else ""
+    return InvalidRequest(f"{path} is {echo(detail['input'])}; it must be {allowed}{why}.", param=path)
 
 
 def _shown(name: str) -> str:

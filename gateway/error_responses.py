@@ -23,6 +23,9 @@ from gateway.request_log import CLIENT_CLOSED_REQUEST
 
 log = logging.getLogger(__name__)
 
+PATHS = {"/generate", "/tokenize", "/detokenize", "/health", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json"}
+PATHS |= {f"/v1{path}" for path in ("", "/models", "/chat/completions", "/completions", "/responses")}
+
 
 class RouteNotFound(InvalidRequest):
     status = 404
@@ -104,7 +107,18 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
         response = await _answer(request, MethodNotAllowed(f"{request.method} is not possible here; allowed: {allowed}."))
         response.headers["Allow"] = allowed
         return response
-    return await _answer(request, RouteNotFound("There is nothing at this path."))
+    meant = _meant(request)
+    hint = f" Did you mean {meant}?" if meant else ""
+    return await _answer(request, RouteNotFound(f"There is nothing at this path.{hint}"))
+
+
+def _meant(request: Request) -> str | None:
+    """The path that there is, where the one that came has slashes too many, or /v1 not once."""
+    plain = "/" + "/".join(filter(None, request.url.path.split("/")))
+    for path in (plain, f"/v1{plain}", plain.replace("/v1/v1", "/v1", 1)):
+        if path != request.url.path and path in PATHS:
+            return path
+    return None
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:

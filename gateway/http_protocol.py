@@ -1,24 +1,29 @@
-"""HTTP as uvicorn speaks it with httptools, with bounds on what a connection may cost before its request is known, and after.
+"""HTTP as uvicorn speaks it, but read by `RequestReader`, and with bounds on what a connection may cost before its request is
+known, and after.
 
-uvicorn alone reads a head of any length, waits for it for ever, and keeps a connection whose client reads nothing.
+uvicorn alone waits for a head for ever, keeps a connection whose client reads nothing, and writes chunks to HTTP/1.0 clients.
 """
 
 import asyncio
 import json
 import re
+import sys
 import time
 from http import HTTPStatus
-from typing import NoReturn, cast
+from typing import Any, cast
+from urllib.parse import unquote
 
+import h11
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.body import BODY_TIMEOUT, RequestTimeout
 from gateway.error_responses import error_body
-from gateway.errors import BackendUnavailable, InvalidRequest, TidegateError
+from gateway.errors import BackendUnavailable, TidegateError
+from gateway.http_reader import BadHttp, Part, RequestReader
 
-MAXIMUM_HEAD = 32 * 1024  # bytes of the request line and the headers
-MAXIMUM_HEADERS = 100
 MAXIMUM_CONNECTIONS = 2048  # a stranger's may hold a head and 64 KiB of a body
 RESERVED_CONNECTIONS = 64  # more, that only PROBES are answered on
 PROBES = (b"/livez", b"/readyz", b"/health", b"/metrics")
@@ -31,36 +36,53 @@ LAST_CALL = 0.5  # seconds that a connection without a request lives on in a sto
 LINGER = 1.0  # seconds that a refused client's bytes are thrown away: with bytes unread, a close would destroy the answer
 
 
-# Clients such as Java's offer HTTP/2 this way, and httptools then takes what follows for it, not for a body.
-UPGRADE = re.compile(rb"(?i)(?<=\r\n)upgrade(?=:)")
-
-
-class BadHttp(InvalidRequest):
-    code = "bad_http"
-
-
-class HeadTooLarge(InvalidRequest):
-    status = 431
-    code = "headers_too_large"
+ORIGIN = re.compile(rb"(?i)^https?://[^/?]*")  # proxies may name the server in front of the path
 
 
 class TooManyConnections(BackendUnavailable):
     code = "too_many_connections"
 
 
-class Protocol(HttpToolsProtocol):
-    """One connection. Where there are too many, those without a request make room, the longest at rest first."""
+class Cycle(RequestResponseCycle):
+    """One request and its answer. HTTP/1.0 clients know no chunks: without a length, an answer ends with the connection."""
 
+    lingers = False  # the answer is told, but its client still sends: a close would destroy it
+    _until_close = False
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start":
+            if self.waiting_for_100_continue:
+                self.keep_alive = False  # whether the client sends its body now, or another request, is up to it
+            names = {name.lower() for name, _ in message.get("headers", [])}
+            if self.scope["http_version"] == "1.0" and b"content-length" not in names:
+                self.chunked_encoding, self._until_close = False, True
+        elif message["type"] == "http.response.body":
+            last = not message.get("more_body", False)
+            if self._until_close:
+                self.expected_content_length = len(message.get("body", b"")) if last else sys.maxsize
+            if last and not self.keep_alive and self.more_body:
+                self.keep_alive, self.lingers = True, True
+        await super().send(message)
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. Where there are too many, those without a request make room, the longest at rest first.
+
+    Of uvicorn's class it has the tasks, the flow control and the requests that wait for the answers before them.
+    """
+
+    cycle: Cycle  # the newest
+    _current: Cycle | None = None  # the one that is being answered, or was last
     _waits_since = 0.0  # time.monotonic: for its first request, or for the next
-    _in_head = True  # a head is coming, or the first one is waited for
-    _head_length = 0  # its bytes so far
-    _extra_length = 0  # bytes behind a head that are no body: the sizes of chunks, and trailers
     _refusal: TidegateError | None = None  # what was told instead of an answer
+    _lingers = False  # what comes now is thrown away
     _patience: asyncio.TimerHandle | None = None  # with a head or a body that comes
     _unread: asyncio.TimerHandle | None = None  # until the next look whether the client reads
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._reader = RequestReader()
+        self.url = b""
         self._expect(HEAD_TIMEOUT)
         self._waits_since = time.monotonic()
         if len(self.connections) > MAXIMUM_CONNECTIONS:
@@ -71,62 +93,121 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect(None)
         self._forget_reader()
+        if self._current is not None and not self._current.response_complete:  # uvicorn tells the newest only
+            self._current.disconnected = True
+            self._current.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._refusal is not None:
+        self._unset_keepalive_if_required()
+        if self._refusal is not None or self._lingers:
             return
-        if self._in_head or not self._answering:
-            data = _without_upgrade(data)
-        self._head_length += len(data)
-        self._extra_length += len(data)
-        super().data_received(data)
-        if (self._head_length if self._in_head else self._extra_length) > MAXIMUM_HEAD:
-            self._refuse(_too_large())
-        elif self._patience is None and not self._answering and self.timeout_keep_alive_task is None:
+        try:
+            for part in self._reader.receive(data):
+                self._take(part)
+        except TidegateError as error:
+            self._refuse(error)
+            return
+        if self._patience is not None or self._answering:
+            return
+        if self._reader.in_head:
+            self._expect(HEAD_TIMEOUT)
+        elif self.timeout_keep_alive_task is None:
             # The rest of a body that was not wanted, or empty lines: the connection rests again.
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._forget_reader()
-        if not self._in_head:
-            self._in_head, self._head_length = True, 1  # at least
-            self._expect(HEAD_TIMEOUT)
+    def _take(self, part: Part) -> None:
+        if isinstance(part, h11.Request):
+            self._expect(REST_TIMEOUT)
+            self._forget_reader()
+            self._begin(part)
+            return
+        if isinstance(part, h11.EndOfMessage):
+            self._expect(None)
+        if self.cycle.response_complete:
+            return
+        if isinstance(part, h11.Data):
+            self.cycle.body += part.data
+            if len(self.cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+        else:
+            self.cycle.more_body = False
+        self.cycle.message_event.set()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # trailers say nothing to us
-            super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        self._in_head, self._extra_length = False, 0
-        self._expect(REST_TIMEOUT)
-        length = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if length > MAXIMUM_HEAD or len(self.headers) > MAXIMUM_HEADERS:
-            self._stop_parsing(_too_large())
+    def _begin(self, request: h11.Request) -> None:
+        """Starts the application on a request, or lets it wait for the answers to those before it."""
+        self.url = request.target
         if len(self.pipeline) >= MAXIMUM_AHEAD:
-            self._stop_parsing(BadHttp(f"More than {MAXIMUM_AHEAD} requests were sent ahead of their answers."))
+            raise BadHttp(f"more than {MAXIMUM_AHEAD} requests were sent ahead of their answers")
         if len(self.connections) > MAXIMUM_CONNECTIONS and not self.url.startswith(PROBES):
             message = f"{MAXIMUM_CONNECTIONS} connections are open already. Please try again later."
-            self._stop_parsing(TooManyConnections(message, retry_after=2))
-        super().on_headers_complete()
-        if getattr(cast(FastAPI, self.config.app).state, "stopping", False):
-            self.cycle.keep_alive = False
+            raise TooManyConnections(message, retry_after=2)
+        waits = self._answering
+        self.cycle = self._cycle(request)
+        if waits:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+        else:
+            self._start_asgi_task(self.cycle, self.app)
 
-    def on_body(self, body: bytes) -> None:
-        self._extra_length = 0
-        super().on_body(body)
+    def _cycle(self, request: h11.Request) -> Cycle:
+        headers = list(request.headers)
+        asked = {word.strip().lower() for name, value in headers if name == b"connection" for word in value.split(b",")}
+        stopping = getattr(cast(FastAPI, self.config.app).state, "stopping", False)
+        expects = any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
+        modern = request.http_version == b"1.1"
+        return Cycle(
+            scope=self._scope(request, headers),
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=expects and modern,
+            keep_alive=modern and b"close" not in asked and not stopping,
+            on_response=self.on_response_complete,
+        )
 
-    def on_message_complete(self) -> None:
-        self._expect(None)
-        self._extra_length = 0
-        super().on_message_complete()
+    def _scope(self, request: h11.Request, headers: list[tuple[bytes, bytes]]) -> Any:
+        target = ORIGIN.sub(b"", request.target, count=1)
+        raw_path, _, query = target.partition(b"?")
+        if raw_path and not raw_path.startswith(b"/"):
+            raise BadHttp("the target of a request is a path")
+        return {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": request.http_version.decode(),
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": request.method.decode(),
+            "root_path": "",
+            "path": unquote(raw_path.decode()) or "/",
+            "raw_path": raw_path or b"/",
+            "query_string": query,
+            "headers": headers,
+            "state": self.app_state.copy(),
+        }
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._current = cast(Cycle, cycle)
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         self._waits_since = time.monotonic()
+        if self._current is not None:
+            self._current.body.clear()  # what nobody has wanted to read
+        if self.cycle.lingers:
+            self._linger()
+            return
         if self.transport.get_write_buffer_size():
             self._watch_reader()
         super().on_response_complete()
+        if self._reader.in_head and self._patience is None:
+            self._unset_keepalive_if_required()
+            self._expect(HEAD_TIMEOUT)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -143,13 +224,6 @@ class Protocol(HttpToolsProtocol):
         else:
             self.loop.call_later(LAST_CALL, self._close_at_rest)
 
-    def send_400_response(self, msg: str) -> None:
-        if self._refusal is None:
-            self._refuse(BadHttp("This is not HTTP as this server speaks it."))
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Nothing to warn of: see `UPGRADE`."""
-
     @property
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -160,10 +234,6 @@ class Protocol(HttpToolsProtocol):
         others = [one for one in connections if one is not self and not one._answering and one._refusal is None]
         if others:
             min(others, key=lambda one: one._waits_since).transport.close()
-
-    def _stop_parsing(self, error: TidegateError) -> NoReturn:
-        self._refuse(error)
-        raise error
 
     def _refuse(self, error: TidegateError) -> None:
         """Tells it, unless an answer is half told or others come first, and closes the connection."""
@@ -178,12 +248,20 @@ class Protocol(HttpToolsProtocol):
             if self.cycle.response_started:
                 self.transport.close()
                 return
-        body = json.dumps(error_body(error, getattr(self, "url", b"").partition(b"?")[0].decode("latin-1"))).encode()
+        path = self._reader.path or self.url.partition(b"?")[0].decode("latin-1")
+        body = json.dumps(error_body(error, path)).encode()
         fields = {"Content-Type": "application/json", "Content-Length": len(body), "Connection": "close"}
         if error.retry_after is not None:
             fields["Retry-After"] = error.retry_after
         head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         self.transport.write(f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n{head}\r\n".encode() + body)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Closes, but not before the client has had the time to read what it was told."""
+        self._lingers = True
+        self._expect(None)
+        self.flow.resume_reading()
         self.transport.write_eof()
         self.loop.call_later(LINGER, self.transport.close)
 
@@ -194,9 +272,7 @@ class Protocol(HttpToolsProtocol):
         self._patience = None if seconds is None else self.loop.call_later(seconds, self._lose_patience)
 
     def _lose_patience(self) -> None:
-        if self._in_head and self._answering:  # a client that sends requests ahead: no matter
-            self._expect(HEAD_TIMEOUT)
-        elif self._in_head and self._head_length:
+        if self._reader.in_head and not self._answering:
             self._refuse(RequestTimeout(f"The head of the request did not arrive within {HEAD_TIMEOUT:.0f} seconds."))
         else:
             self.transport.close()
@@ -218,16 +294,5 @@ class Protocol(HttpToolsProtocol):
                 self._watch_reader()
 
     def _close_at_rest(self) -> None:
-        if not self._answering and not (self._in_head and self._head_length):
+        if not self._answering and not self._reader.in_head:
             self.transport.close()
-
-
-def _too_large() -> HeadTooLarge:
-    allowed = f"{MAXIMUM_HEAD} bytes and {MAXIMUM_HEADERS} headers"
-    return HeadTooLarge(f"The head of the request is too large: it may have at most {allowed}.")
-
-
-def _without_upgrade(data: bytes) -> bytes:
-    """The beginning of a head, with another header in the place of one that offers to change the protocol."""
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return UPGRADE.sub(b"x-grade", head) + end + rest

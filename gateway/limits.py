@@ -48,6 +48,7 @@ class Usage:
     requests: Bucket = field(default_factory=Bucket)
     tokens: Bucket = field(default_factory=Bucket)
     generating: int = 0  # requests
+    uploading: int = 0  # requests whose body comes
 
 
 @dataclass
@@ -73,6 +74,19 @@ class KeyLimits:
         if seconds := self._usage.requests.wait(1, limit):
             raise self._exceeded("requests_per_minute", f"{limit} requests a minute", seconds)
         self._usage.requests.used += 1
+
+    @contextmanager
+    def upload(self) -> Iterator[None]:
+        """Raises RateLimited where as many requests are on their way as may run at once. That request does not count."""
+        limit = self._key.concurrent_requests
+        if limit is not None and self._usage.uploading >= limit:
+            self._usage.requests.give_back(1)
+            raise self._exceeded("concurrent_requests", f"{limit} at once, and that many are being sent", BUSY_RETRY)
+        self._usage.uploading += 1
+        try:
+            yield
+        finally:
+            self._usage.uploading -= 1
 
     @contextmanager
     def generation(self, prompt_tokens: int, max_tokens: int) -> Iterator[Reservation]:

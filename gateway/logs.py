@@ -2,10 +2,13 @@
 
 import json
 import logging
+import re
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
+
+PLAIN = re.compile(r"[!#-<>-~]*")  # printable ASCII without space, = and "
 
 current_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
@@ -63,4 +66,6 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _text(value: object) -> str:
-    return ",".join(value) if isinstance(value, list) else str(value)
+    """In quotes where it could be taken for more than one value."""
+    text = ",".join(value) if isinstance(value, list) else str(value)
+    return text if PLAIN.fullmatch(text) else json.dumps(text)

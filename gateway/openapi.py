@@ -7,8 +7,8 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from gateway import answers, errors
-from gateway.body import BODY_TIMEOUT, MAXIMUM_BODY, BodyTooLarge, RequestTimeout
-from gateway.http_protocol import MAXIMUM_HEAD, MAXIMUM_HEADERS, HeadTooLarge
+from gateway.body import BODY_TIMEOUT, MAXIMUM_BODY, BodyTooLarge, RequestTimeout, UnsupportedEncoding
+from gateway.http_reader import MAXIMUM_HEAD, MAXIMUM_HEADERS, HeadTooLarge
 from gateway.schemas import (
     Body,
     ChatBody,
@@ -67,6 +67,7 @@ POST_ERRORS: list[type[errors.TidegateError]] = [
     errors.ModelNotFound,
     RequestTimeout,
     BodyTooLarge,
+    UnsupportedEncoding,
     HeadTooLarge,
     errors.RateLimited,
     errors.InternalError,
@@ -88,6 +89,7 @@ REASONS = {
     404: "No such model",
     408: f"The body did not arrive within {BODY_TIMEOUT:.0f} seconds",
     413: f"The body is larger than {MAXIMUM_BODY} bytes",
+    415: "The body is compressed",
     429: "The key has used up one of its limits, or too many requests wait",
     431: f"The head of the request has more than {MAXIMUM_HEAD} bytes or {MAXIMUM_HEADERS} headers",
     500: "An unexpected error",
@@ -109,7 +111,7 @@ def document() -> Json:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Tidegate", "version": VERSION, "description": DESCRIPTION},
-        "servers": [{"url": "/"}],
+        "servers": [{"url": "."}],
         "security": [{"X-API-Key": []}, {"Bearer": []}],
         "tags": [{"name": TEXTS}, {"name": TOKENS}, {"name": ABOUT}],
         "paths": paths,

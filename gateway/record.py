@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 NO_ROUTE = "(none)"  # what the log and the metrics call a path that there is not
 QUIET = {"/health", "/livez", "/readyz", "/metrics"}  # asked every few seconds for ever
+FILES = {"/static/{path}", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css"}  # a dozen for each look at the page
 
 
 @dataclass

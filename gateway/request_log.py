@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 import time
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,14 +15,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.errors import TidegateError
 from gateway.logs import current_request_id
 from gateway.metrics import Metrics
-from gateway.record import NO_ROUTE, QUIET, RequestRecord
+from gateway.record import FILES, NO_ROUTE, QUIET, RequestRecord
 from gateway.tracing import Tracing
 
 logger = logging.getLogger("gateway.request")
 
-REQUEST_ID = re.compile(r"[!-~]{1,128}")  # printable ASCII without spaces
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+@-]{1,128}")  # nothing that a reader of the log could take for a field of ours
 CLIENT_CLOSED_REQUEST = 499  # nginx's number: nobody was left to be answered
 LONGEST_PATH = 100  # characters of such a path that are logged
+LONGEST_METHOD = 20
 
 
 class RequestLog:
@@ -73,7 +75,7 @@ class RequestLog:
             self._metrics.count_request(record)
             if record.trace is not None:
                 record.trace.end()
-            if record.route not in QUIET or record.status is None or record.status >= 400:  # those only where they fail
+            if record.route not in QUIET | FILES or record.status is None or record.status >= 400:  # those only where they fail
                 _log(record, scope["path"])
 
 
@@ -90,11 +92,11 @@ def _route(scope: Scope) -> str:
 
 
 def _log(record: RequestRecord, path: str) -> None:
-    # Of a path that there is not, the beginning helps whoever has set a wrong base URL; all others are told by their template.
-    shown = record.route if record.route != NO_ROUTE else ascii(path[:LONGEST_PATH])[1:-1].replace(" ", "%20")
+    # Of a path that there is not, the beginning helps to find a wrong base URL; all others are shown by their template.
+    shown = quote(path[:LONGEST_PATH]) if record.route == NO_ROUTE or record.route in FILES else record.route
     ended = time.monotonic()
     fields = {
-        "method": record.method,
+        "method": record.method[:LONGEST_METHOD],
         "path": shown,
         "status": record.status,
         "key": record.key,

@@ -9,9 +9,10 @@ from prometheus_client.metrics import MetricWrapperBase
 from gateway import errors
 from gateway.app import create_app
 from gateway.auth import require_api_key
-from gateway.body import BodyTooLarge, RequestTimeout
+from gateway.body import BodyTooLarge, RequestTimeout, UnsupportedEncoding
 from gateway.error_responses import MethodNotAllowed, RouteNotFound, error_body
-from gateway.http_protocol import BadHttp, HeadTooLarge, TooManyConnections
+from gateway.http_protocol import TooManyConnections
+from gateway.http_reader import BadHttp, HeadTooLarge
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 
@@ -38,10 +39,11 @@ ENDPOINTS = {
 HTTP_ERRORS: list[tuple[errors.TidegateError, str]] = [
     (RouteNotFound(""), "there is nothing at this path"),
     (MethodNotAllowed(""), "the path has no such method; `Allow` names those it has"),
-    (BadHttp(""), "this is not HTTP as this server speaks it"),
+    (BadHttp(""), "this is not HTTP, or servers read it differently"),
     (RequestTimeout(""), "the head or the body of the request did not arrive in time"),
     (BodyTooLarge(""), "the body is larger than 1 MiB"),
-    (HeadTooLarge(""), "the request line and the headers are too large, or too many"),
+    (UnsupportedEncoding(""), "the body is compressed"),
+    (HeadTooLarge(), "the request line and the headers are too large, or too many"),
     (TooManyConnections("", retry_after=2), "too many connections are open; `Retry-After` says when to come again"),
 ]
 

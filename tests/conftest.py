@@ -1,19 +1,17 @@
 """What many tests start: exported models, a real Triton, real gateways; once a run, on free ports, stopped by us."""
 
-import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from export.repository import Repository
-from serve.triton_server import TritonServer, free_port
+from serve.triton_server import TritonServer
 from tests.export import samples
+from tests.gateway.own_gateway import own_gateway
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".run" / "tests"  # exports are kept between runs; the exporter itself knows when they are out of date
@@ -112,30 +110,8 @@ def start_triton(model_repository: Path, tmp_path: Path) -> Callable[..., Abstra
 @contextmanager
 def gateway_process(triton_address: str, log: Path, **environment: str) -> Iterator[str]:
     """A real gateway on a free port; yields its address once /health answers 200."""
-    port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "--factory", "gateway.app:create_app", f"--port={port}"]
-    env = {name: value for name, value in os.environ.items() if name != "MY_API_KEY"}
-    env |= {"TRITON_URL": triton_address} | environment
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output)
-    try:
-        _wait_healthy(f"http://127.0.0.1:{port}", process, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _wait_healthy(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(300):
-        assert process.poll() is None, log.read_text()
-        try:
-            if httpx.get(f"{address}/health", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"the gateway did not become healthy:\n{log.read_text()}")
+    with own_gateway(triton_address, log, **environment) as gateway:
+        yield gateway.url
 
 
 @pytest.fixture(scope="session")

@@ -57,8 +57,9 @@ def stack(model: Path, device: str, slots: int, log: Path) -> Iterator[Stack]:
     ):
         triton.wait_ready(300)
         port = free_port()
-        command = [sys.executable, "-m", "uvicorn", "--factory", "gateway.app:create_app", "--no-access-log", f"--port={port}"]
-        env = os.environ | {"TRITON_URL": triton.grpc_address, "MY_API_KEY": KEY, "MAX_WAITING": "1024"}
+        command = [sys.executable, "-m", "gateway"]
+        settings = {"HOST": "127.0.0.1", "PORT": str(port), "TRITON_URL": triton.grpc_address, "MAX_WAITING": "1024"}
+        env = os.environ | settings | {"MY_API_KEY": KEY}
         with log.open("wb") as output:
             process = subprocess.Popen(command, env=env, stdout=output, stderr=output)
         try:

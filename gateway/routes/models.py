@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
 
 from gateway.auth import require_api_key
 from gateway.body import echo
@@ -31,6 +31,8 @@ async def list_models(request: Request) -> dict[str, Any]:
 
 @router.api_route("/v1/models/{name:path}", methods=READ)
 async def retrieve_model(request: Request, name: str) -> dict[str, Any]:
+    if not name:
+        raise HTTPException(404)  # the path of the list, and a slash
     return _model_object(engine_for(request, name).model)
 
 

@@ -64,6 +64,10 @@ StopStrings = Annotated[
 ]
 
 
+class WrongPart(ValueError):
+    """Something inside a field. The message goes on where the field's path ends."""
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 

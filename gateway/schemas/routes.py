@@ -24,7 +24,7 @@ from gateway.schemas.base import (
 )
 from gateway.schemas.formats import TextFormat
 from gateway.schemas.messages import ChatMessage, InputMessage
-from gateway.schemas.sampling import CompletionBase, Formatted, Fraction, NoTools, SamplingBody
+from gateway.schemas.sampling import CompletionBase, Formatted, Fraction, NoTools, Obfuscation, SamplingBody
 
 
 class GenerateBody(Formatted):
@@ -162,6 +162,7 @@ class ResponsesBody(OpenAIBody, NoTools, SamplingBody):
     prompt_field: ClassVar[str] = "input"
     max_tokens_field: ClassVar[str] = "max_output_tokens"
     format_field: ClassVar[str] = "text.format"
+    only_with: ClassVar[dict[str, str]] = {"stream_options": "stream"}
 
     model: ModelName
     input: Annotated[
@@ -179,6 +180,9 @@ class ResponsesBody(OpenAIBody, NoTools, SamplingBody):
         list[Literal["message.output_text.logprobs"]], Field(max_length=1, description=f'an empty list or ["{LOGPROBS}"]')
     ] = []
     top_logprobs: Annotated[int | None, integer(0, 20)] = None
+    stream_options: Annotated[
+        Obfuscation, Field(description='an object, {"include_obfuscation": true or false}, only with "stream": true')
+    ] = Obfuscation()
     truncation: Annotated[Literal["disabled"], Field(description='"disabled"')] = "disabled"  # changes nothing
 
     @property

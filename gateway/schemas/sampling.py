@@ -158,8 +158,13 @@ def _null_or_with(name: str, needed: str) -> JsonSchemaValue:
     return {"anyOf": [{"properties": {name: {"type": "null"}}}, with_it]}
 
 
-class StreamOptions(OpenAIBody):
-    include_usage: Flag = False
+class Obfuscation(OpenAIBody):
+    include_obfuscation: Flag = True  # changes nothing: nothing is sent to hide the lengths of pieces
+
+
+class StreamOptions(Obfuscation):
+    include_usage: Flag = False  # in a last event
+    continuous_usage_stats: Flag = False  # in every event, as it is by then
 
 
 class Formatted(SamplingBody):
@@ -180,5 +185,5 @@ class CompletionBase(OpenAIBody, Formatted):
 
     n: Choices = 1
     stream_options: Annotated[
-        StreamOptions, Field(description='an object, {"include_usage": true or false}, only with "stream": true')
+        StreamOptions, Field(description='an object, such as {"include_usage": true}, only with "stream": true')
     ] = StreamOptions()

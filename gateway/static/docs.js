@@ -1,7 +1,7 @@
 // Shows /openapi.json with Swagger UI. Nothing is loaded from elsewhere, and no key is kept after the page is closed.
 
 SwaggerUIBundle({
-  url: "/openapi.json",
+  url: "openapi.json",
   dom_id: "#swagger-ui",
   deepLinking: true,
   defaultModelsExpandDepth: 0,

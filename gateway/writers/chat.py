@@ -7,7 +7,7 @@ from gateway.answers import ChatChoice, ChatCompletion, ChatDelta, ChatLogprobs
 from gateway.generation import Delta, FinishReason
 from gateway.model import Model
 from gateway.schemas import ChatBody
-from gateway.writers.common import Identity, Tally, logprob_objects
+from gateway.writers.common import Identity, Tally, logprob_objects, usage_in_pieces
 
 
 class ChatWriter:
@@ -24,19 +24,19 @@ class ChatWriter:
 
     async def events(self, deltas: AsyncIterator[Delta]) -> AsyncGenerator[dict[str, Any], None]:
         """Every choice begins with its role and ends with an empty delta; between them the choices come as they are written."""
-        # OpenAI: where the usage is asked for, the field is in every chunk, and null in all but the last.
-        include_usage = self._body.stream_options.include_usage
-        end = {"usage": None} if include_usage else {}
+        options = self._body.stream_options
         head = self._identity.envelope("chat.completion.chunk")
         for index in range(self._body.copies):
+            end = usage_in_pieces(options, self._tally)
             yield head | {"choices": [_chunk(index, {"role": "assistant", "content": ""})]} | end
         async for delta in deltas:
             self._tally.note(delta)
+            end = usage_in_pieces(options, self._tally)
             if delta.text or delta.logprobs:
                 yield head | {"choices": [_chunk(delta.index, {"content": delta.text}, self._logprobs(delta))]} | end
             if delta.finish_reason is not None:
                 yield head | {"choices": [_chunk(delta.index, {}, None, delta.finish_reason)]} | end
-        if include_usage:
+        if options.include_usage:
             yield head | {"choices": [], "usage": self._tally.usage()}
 
     def _choice(self, answer: Delta) -> ChatChoice:

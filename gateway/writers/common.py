@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from gateway.answers import Logprob, TopLogprob, Usage
 from gateway.generation import Delta, TokenLogprob
 from gateway.model import Model
+from gateway.schemas.sampling import StreamOptions
 
 LOWEST_LOGPROB = -9999.0  # JSON has no infinity; OpenAI's word for it
 
@@ -46,6 +47,13 @@ class Tally:
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
             "completion_tokens_details": {"reasoning_tokens": 0},
         }
+
+
+def usage_in_pieces(options: StreamOptions, tally: Tally) -> dict[str, Usage | None]:
+    """What an event of a stream has beside its text. OpenAI: where the usage is asked for, null in all events but the last."""
+    if options.continuous_usage_stats:
+        return {"usage": tally.usage()}
+    return {"usage": None} if options.include_usage else {}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from gateway.answers import Completion, CompletionChoice, CompletionLogprobs
 from gateway.generation import Delta, TokenLogprob
 from gateway.model import Model
 from gateway.schemas import CompletionBody
-from gateway.writers.common import Identity, Tally, finite
+from gateway.writers.common import Identity, Tally, finite, usage_in_pieces
 
 
 class CompletionWriter:
@@ -32,15 +32,15 @@ class CompletionWriter:
         return self._identity.envelope("text_completion") | {"choices": choices, "usage": self._tally.usage()}  # type: ignore[return-value]
 
     async def events(self, deltas: AsyncIterator[Delta]) -> AsyncGenerator[dict[str, Any], None]:
-        include_usage = self._body.stream_options.include_usage
-        end = {"usage": None} if include_usage else {}
+        options = self._body.stream_options
         head = self._identity.envelope("text_completion")
         begun: set[int] = set()
         async for delta in deltas:
             self._tally.note(delta)
+            end = usage_in_pieces(options, self._tally)
             yield head | {"choices": [self._choice(delta, first=delta.index not in begun)]} | end
             begun.add(delta.index)
-        if include_usage:
+        if options.include_usage:
             yield head | {"choices": [], "usage": self._tally.usage()}
 
     def _choice(self, piece: Delta, *, first: bool) -> CompletionChoice:

@@ -1,4 +1,4 @@
-"""A gateway of a test's own, started as `python -m gateway` is, to be sent signals and raw bytes."""
+"""A gateway as users start it, `python -m gateway`: what all tests ask, by its address, by signals and by raw bytes."""
 
 import os
 import re
@@ -13,7 +13,10 @@ from pathlib import Path
 import httpx
 
 from serve.triton_server import free_port
-from tests.conftest import ROOT
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+STOP_WITHIN = 5  # seconds
 
 
 class OwnGateway:
@@ -58,10 +61,11 @@ def own_gateway(triton_address: str, log: Path, constants: str = "", **environme
     script = (
         f"import gateway.__main__, gateway.http_protocol, gateway.streaming, gateway.body\n{constants}\ngateway.__main__.main()"
     )
+    command = [sys.executable, "-c", script] if constants else [sys.executable, "-m", "gateway"]
     env = {name: value for name, value in os.environ.items() if name != "MY_API_KEY"}
     env |= {"TRITON_URL": triton_address, "PORT": str(port), "HOST": "127.0.0.1"} | environment
     with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=env, stdout=output, stderr=output)
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output)
     gateway = OwnGateway(f"http://127.0.0.1:{port}", process, log)
     try:
         for _ in range(300):
@@ -72,8 +76,13 @@ def own_gateway(triton_address: str, log: Path, constants: str = "", **environme
             except httpx.TransportError:
                 pass
             time.sleep(0.1)
+        else:
+            raise AssertionError(f"the gateway did not become healthy:\n{log.read_text()}")
         yield gateway
     finally:
-        if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_WITHIN)
+        except subprocess.TimeoutExpired:  # a text that is still under way
             process.kill()
-        process.wait(20)
+            process.wait()

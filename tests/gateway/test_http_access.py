@@ -86,7 +86,7 @@ def test_what_needs_no_key_answers_without_one(gateway_url: str) -> None:
             assert head.status_code == 200 and head.content == b""
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/v1/nothing", "/static/nothing", "/generate/", "/v1x"])
+@pytest.mark.parametrize("path", ["/nothing", "/v1/nothing", "/static/nothing", "/generate/x", "/v1x"])
 def test_an_unknown_path_is_404_in_the_envelope_of_its_family(gateway_url: str, path: str) -> None:
     response = httpx.get(gateway_url + path)
     assert response.status_code == 404

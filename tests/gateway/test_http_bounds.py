@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.body import MAXIMUM_BODY, MAXIMUM_DEPTH
-from gateway.http_protocol import MAXIMUM_HEAD, MAXIMUM_HEADERS
+from gateway.http_reader import MAXIMUM_HEAD, MAXIMUM_HEADERS
 from serve.triton_server import TritonServer
 from tests.conftest import TINY
 from tests.gateway.http_client import client
@@ -205,10 +205,12 @@ def test_requests_ahead_of_their_answers_are_bounded(gateway: OwnGateway) -> Non
     with gateway.connect() as connection:
         with suppress(OSError):
             for _ in range(1000):
-                connection.sendall(b"GET /x HTTP/1.1\r\n\r\n" * 1000)
+                connection.sendall(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
         assert gateway.memory() - before < 30 << 20
     with gateway.connect() as connection:
-        connection.sendall(b"GET /livez HTTP/1.1\r\n\r\n" * 15 + b"GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n")
+        connection.sendall(
+            b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 15 + b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
         assert read_all(connection).count(b"HTTP/1.1 200 OK") == 16
 
 

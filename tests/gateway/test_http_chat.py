@@ -263,3 +263,56 @@ def test_a_format_is_kept(gateway_url: str, api_key: str) -> None:
         body = CHAT | {"max_tokens": 60, "temperature": 2.0, "response_format": {"type": "json_object"}}
         answer = http.post("/v1/chat/completions", json=body).json()
     assert isinstance(json.loads(answer["choices"][0]["message"]["content"]), dict)
+
+
+def test_the_usage_may_come_with_every_event(tiny_gateway_url: str, api_key: str) -> None:
+    """As GuideLLM and aiperf ask for it."""
+    options = {"include_usage": True, "continuous_usage_stats": True, "include_obfuscation": False}
+    body = CHAT | {"max_tokens": 6, "n": 2, "stream": True, "stream_options": options, "ignore_eos": True}
+    with client(tiny_gateway_url, api_key) as http:
+        chat = events(http.post("/v1/chat/completions", json=body))
+        prompt = {name: value for name, value in body.items() if name != "messages"} | {"prompt": "The king"}
+        completion = events(http.post("/v1/completions", json=prompt))
+        alone = body | {"stream_options": {"continuous_usage_stats": True}}
+        without_end = events(http.post("/v1/chat/completions", json=alone))
+    for told in (chat, completion):
+        counts = [event["usage"]["completion_tokens"] for event in told]
+        assert counts == sorted(counts) and counts[-1] == 12
+        assert len({event["usage"]["prompt_tokens"] for event in told}) == 1
+        assert all(
+            event["usage"]["total_tokens"] == event["usage"]["prompt_tokens"] + count
+            for event, count in zip(told, counts, strict=True)
+        )
+        assert told[-1]["choices"] == [] and told[-2]["usage"]["completion_tokens"] == 12
+    assert without_end[-1]["choices"] and without_end[-1]["usage"]["completion_tokens"] == 12
+
+
+def test_what_earlier_answers_and_other_servers_have_in_a_message_changes_nothing(tiny_gateway_url: str, api_key: str) -> None:
+    cached = {"type": "text", "text": "Hello, world!", "cache_control": {"type": "ephemeral"}}
+    empty: dict[str, Any] = {"tool_calls": [], "annotations": [], "function_call": None, "refusal": None, "audio": None}
+    plain = CHAT | {"temperature": 0, "messages": [*CHAT["messages"], {"role": "assistant", "content": "Yes."}]}
+    with client(tiny_gateway_url, api_key) as http:
+        told = http.post("/v1/chat/completions", json=plain).json()
+        for nothing in (empty, dict.fromkeys(empty)):
+            messages = [{"role": "user", "content": [cached]}, {"role": "assistant", "content": "Yes."} | nothing]
+            answer = http.post("/v1/chat/completions", json=plain | {"messages": messages}).json()
+            assert answer["choices"] == told["choices"]
+
+
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [
+        ({"type": "text", "text": "a", "weight": 1}, '[1] has "weight"'),
+        ({"type": "image_url", "image_url": {"url": "x"}}, '[1].type is "image_url"'),
+        ({"type": "text"}, "[1].text is missing"),
+        ({"type": "text", "text": 5}, "[1].text is no string"),
+        ("a", "[1] is no object"),
+    ],
+)
+def test_the_error_names_what_is_wrong_in_a_part(tiny_gateway_url: str, api_key: str, part: Any, named: str) -> None:
+    message = {"role": "user", "content": [{"type": "text", "text": "a"}, part]}
+    with client(tiny_gateway_url, api_key) as http:
+        error = http.post("/v1/chat/completions", json=CHAT | {"messages": [message]}).json()["error"]
+    assert error["param"] == "messages[0].content"
+    assert "it must be a string or a list of text parts" in error["message"]
+    assert error["message"].endswith(f"; messages[0].content{named}.")

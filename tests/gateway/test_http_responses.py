@@ -151,13 +151,20 @@ def test_a_json_schema_is_kept(sdk: openai.OpenAI) -> None:
     assert answer.to_dict()["text"] == {"format": form}
 
 
-@pytest.mark.parametrize(
-    "name", ["previous_response_id", "background", "conversation", "reasoning", "prompt", "stream_options"]
-)
+@pytest.mark.parametrize("name", ["previous_response_id", "background", "conversation", "reasoning", "prompt"])
 def test_what_is_not_done_here_is_refused_by_name(gateway_url: str, api_key: str, name: str) -> None:
     with client(gateway_url, api_key) as http:
         response = http.post("/v1/responses", json=BODY | {name: {"id": "x"}})
     assert (response.status_code, response.json()["error"]["param"]) == (400, name)
+
+
+def test_an_offer_to_hide_the_lengths_of_pieces_changes_nothing(gateway_url: str, api_key: str) -> None:
+    with client(gateway_url, api_key) as http:
+        for hidden in (True, False, None):
+            options = {"stream": True, "stream_options": {"include_obfuscation": hidden}}
+            assert http.post("/v1/responses", json=BODY | options).status_code == 200
+        refused = http.post("/v1/responses", json=BODY | {"stream": True, "stream_options": {"include_usage": True}})
+    assert refused.json()["error"]["param"] == "stream_options.include_usage"
 
 
 def test_a_wrong_format_is_named_by_the_path_that_it_has_here(gateway_url: str, api_key: str) -> None:

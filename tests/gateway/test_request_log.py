@@ -76,7 +76,16 @@ def test_every_answer_bears_the_request_id_that_came_or_a_new_one(
     assert all(NEW_ID.fullmatch(one) for one in made) and made[0] != made[1]
 
 
-@pytest.mark.parametrize(("given", "taken"), [("x" * 128, True), ("x" * 129, False), ("a b", False), ("é", False), ("", False)])
+FORGED = "x]_status=200_key=admin_["
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        *[("x" * 128, True), ("0a1B-c:d/e.f_g+h@i", True)],
+        *[(given, False) for given in ("x" * 129, "a b", "é", "", FORGED, "a=b", 'a"b', "a\\b")],
+    ],
+)
 def test_a_request_id_that_would_spoil_a_log_is_replaced(logged: Logged, given: str, taken: bool) -> None:
     response = httpx.get(f"{logged.url}/livez", headers={"X-Request-Id": given.encode("utf-8")})
     answered = response.headers["X-Request-Id"]
@@ -111,7 +120,7 @@ def test_a_refused_request_is_logged_with_what_was_wrong(logged: Logged) -> None
     assert {"status": 400, "error": "invalid_request", "path": "/generate"}.items() <= logged.line_of(wrong).items()
     assert {"status": 401, "path": "/v1/models/{name}"}.items() <= logged.line_of(stranger).items()
     assert "key" not in logged.line_of(stranger)
-    assert {"status": 404, "path": "/v2/%20a\\nb"}.items() <= logged.line_of(nothing).items()
+    assert {"status": 404, "path": "/v2/%20a%0Ab"}.items() <= logged.line_of(nothing).items()
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -138,6 +147,14 @@ def test_probes_are_logged_only_where_they_fail_and_uvicorn_logs_no_request(logg
         assert not [line for line in logged.lines() if line.get("path") == path and line["status"] == 200]
     assert "uvicorn.access" not in {line["logger"] for line in logged.lines()}
     assert any(line["message"].startswith("Uvicorn running on") for line in logged.lines())
+
+
+def test_files_of_the_pages_are_logged_only_where_they_fail(logged: Logged) -> None:
+    for path in ("/static/js/main.js", "/docs/swagger-ui.css"):
+        assert httpx.get(logged.url + path, headers={"X-Request-Id": "file"}).status_code == 200
+    assert httpx.get(f"{logged.url}/static/no=file", headers={"X-Request-Id": "no-file"}).status_code == 404
+    assert {"status": 404, "path": "/static/no%3Dfile"}.items() <= logged.line_of("no-file").items()
+    assert not [line for line in logged.lines() if line.get("request_id") == "file"]
 
 
 def test_a_key_is_in_no_log_no_metric_and_no_error(logged: Logged) -> None:
@@ -173,7 +190,23 @@ def test_text_is_the_default_and_has_the_same_fields(triton: TritonServer, tmp_p
     assert api_key not in log.read_text() and PROMPT not in log.read_text()
 
 
-def test_the_command_logs_as_the_factory_does(triton: TritonServer, tmp_path: Path) -> None:
+def test_nothing_that_a_client_sends_forges_a_field_of_a_line(triton: TritonServer, tmp_path: Path, api_key: str) -> None:
+    """Its id, its path, its method, its model: a reader that looks for name=value finds what happened, once."""
+    log, field = tmp_path / "log", "status=200 key=admin"
+    with gateway_process(triton.grpc_address, log, MODEL_NAME=TINY) as url, client(url, api_key) as http:
+        http.get(f"/nothing {field}", headers={"X-Request-Id": FORGED})
+        http.get("/nothing%0Astatus=200")
+        http.get("/v1/models/status=200")
+        http.post("/v1/completions", json={"model": field, "prompt": "x"})
+        http.request("STATUS|200" + "X" * 1000, "/nothing", headers={"User-Agent": field, "traceparent": field})
+        lines = [line for _ in until(1) for line in log.read_text().splitlines() if "gateway.request" in line][-5:]
+    assert len(lines) == 5
+    for line in lines:
+        assert re.findall(r"\bstatus=(\w+)", line) in (["404"], ["400"]) and "admin" not in line.replace("%20key%3Dadmin", "")
+        assert len(line) < 400 and not re.search(r"\bkey=(?!default)", line)
+
+
+def test_uvicorn_logs_in_the_same_form(triton: TritonServer, tmp_path: Path) -> None:
     log, port = tmp_path / "log", free_port()
     environment = {"TRITON_URL": triton.grpc_address, "LOG_FORMAT": "json", "PORT": str(port), "HOST": "127.0.0.1"}
     with log.open("wb") as output:

@@ -6,6 +6,9 @@ import { apiKey } from "./storage.js";
 // A header takes no characters beyond 255; the gateway reads the bytes as UTF-8.
 const bytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
 
+// Where the gateway is: behind a proxy, perhaps under a path of its own.
+export const BASE = new URL(".", location.href).href.replace(/\/$/, "");
+
 const HEALTH_WITHIN = 10_000; // ms
 
 // `waits`: the page tries again by itself, after `seconds` at least. `act`: "key", "models" or "field" (the one of the name
@@ -25,7 +28,7 @@ const offline = (error) => {
 export async function request(path, body = null, signal = undefined) {
   const headers = { "X-API-Key": bytes(apiKey()) };
   if (body) headers["Content-Type"] = "application/json";
-  const response = await fetch(path, {
+  const response = await fetch(BASE + path, {
     method: body ? "POST" : "GET",
     headers,
     body: body && JSON.stringify(body),
@@ -89,7 +92,7 @@ export async function* events(response) {
 // What /health says: null where nobody answers in time, else whether all is well and how many texts wait.
 export async function health(signal) {
   const patience = AbortSignal.any([signal, AbortSignal.timeout(HEALTH_WITHIN)]);
-  const response = await fetch("/health", { cache: "no-store", signal: patience }).catch(() => null);
+  const response = await fetch(`${BASE}/health`, { cache: "no-store", signal: patience }).catch(() => null);
   if (!response) return null;
   const answer = await response.json().catch(() => ({}));
   const waiting = Object.values(answer.data?.models ?? {}).reduce((sum, model) => sum + model.waiting, 0);

@@ -65,7 +65,7 @@ function welcome() {
   return make(
     "div",
     { className: "welcome" },
-    make("img", { src: "/static/icon.svg", alt: "" }),
+    make("img", { src: "static/icon.svg", alt: "" }),
     make("h2", {}, t(`${mode}Welcome`)),
     make("p", {}, t(`${mode}WelcomeMore`)),
     make(

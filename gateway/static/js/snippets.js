@@ -1,5 +1,7 @@
 // The request of the moment as code to paste. Python uses OpenAI's client; curl and JavaScript need nothing.
 
+import { BASE } from "./api.js";
+
 const KEY = "TIDEGATE_API_KEY";
 // What OpenAI's client has arguments for; all else goes into its extra_body.
 const OPENAI = [
@@ -26,7 +28,7 @@ export const SNIPPETS = { curl, python, javascript };
 
 function curl({ path, body }) {
   const data = JSON.stringify(body, null, 2).replaceAll("'", "'\\''");
-  return `curl -N ${location.origin}${path} \\\n  -H "Content-Type: application/json" \\\n  -H "Authorization: Bearer $${KEY}" \\\n  -d '${data}'\n`;
+  return `curl -N ${BASE}${path} \\\n  -H "Content-Type: application/json" \\\n  -H "Authorization: Bearer $${KEY}" \\\n  -d '${data}'\n`;
 }
 
 const literal = (value, indent) => {
@@ -49,7 +51,7 @@ function python({ path, body }) {
 
 from openai import OpenAI  # pip install openai
 
-client = OpenAI(base_url="${location.origin}/v1", api_key=os.environ["${KEY}"])
+client = OpenAI(base_url="${BASE}/v1", api_key=os.environ["${KEY}"])
 chunks = client.${chat ? "chat.completions" : "completions"}.create(
 ${all.map(([name, value]) => `    ${name}=${literal(value, "    ")},`).join("\n")}
 )
@@ -63,7 +65,7 @@ print()
 function javascript({ path, body }) {
   const piece = "messages" in body ? 'choice.delta.content ?? ""' : "choice.text";
   return `// Node 18 or newer, as request.mjs. In a browser: the key itself instead of process.env.${KEY}.
-const response = await fetch("${location.origin}${path}", {
+const response = await fetch("${BASE}${path}", {
   method: "POST",
   headers: { "Content-Type": "application/json", Authorization: \`Bearer \${process.env.${KEY}}\` },
   body: JSON.stringify(${JSON.stringify(body, null, 2).replaceAll("\n", "\n  ")}),

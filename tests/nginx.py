@@ -1,0 +1,82 @@
+"""A real nginx in front of a gateway; skipped loudly where there is none."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serve.triton_server import free_port
+from tests.docs.documents import ROOT, blocks
+
+PREFIX = "/tidegate"
+CONFIGURATION = """
+daemon off;
+worker_processes 1;
+pid {directory}/nginx.pid;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    {servers}
+}}
+"""
+# Connection and Upgrade are forwarded, as where WebSockets are proxied too; all requests share one connection to the gateway.
+FORWARDING = """
+upstream tidegate { server 127.0.0.1:5002; keepalive 1; }
+map $http_connection $connection_of_client { default $http_connection; close ""; }
+server {
+    listen 80;
+    location / {
+        proxy_pass http://tidegate;
+        proxy_http_version 1.1;
+        proxy_buffering off;
+        proxy_request_buffering off;
+        proxy_set_header Connection $connection_of_client;
+        proxy_set_header Upgrade $http_upgrade;
+    }
+}
+"""
+
+
+def documented() -> str:
+    """What docs/operations.md says, with the gateway under PREFIX."""
+    (block,) = [block.text for block in blocks(ROOT / "docs" / "operations.md") if block.language == "nginx"]
+    return block
+
+
+@contextmanager
+def nginx_before(gateway_url: str, directory: Path, servers: str) -> Iterator[str]:
+    """Its address. ``servers``: as in documents, on port 80, with a gateway on port 5002."""
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        message = "no nginx here, nothing was tested behind a proxy (apt-get install nginx-light)"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o755)
+    port, file = free_port(), directory / "nginx.conf"
+    servers = servers.replace("listen 80;", f"listen 127.0.0.1:{port};")
+    servers = servers.replace("127.0.0.1:5002", gateway_url.removeprefix("http://"))
+    file.write_text(CONFIGURATION.format(directory=directory, servers=servers))
+    process = subprocess.Popen([program, "-p", str(directory), "-c", str(file), "-e", str(directory / "error.log")])
+    try:
+        for _ in range(100):
+            assert process.poll() is None, (directory / "error.log").read_text()
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/livez")
+                break
+            except httpx.TransportError:
+                time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
