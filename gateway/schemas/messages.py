@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from gateway.schemas.base import AnyString, OpenAIBody
+from gateway.schemas.base import AnyString, Label, OpenAIBody
 
 ROLES = '"system", "developer", "user" or "assistant"'
 Role = Annotated[Literal["system", "developer", "user", "assistant"], Field(description=ROLES)]
@@ -45,7 +45,7 @@ class ChatMessage(Message):
         _texts_of("text"),
         Field(description='a string or a list of text parts, {"type": "text", "text": "..."}'),
     ]
-    name: AnyString = ""  # changes nothing: no template of ours shows it
+    name: Label = ""  # changes nothing: no template of ours shows it
 
 
 class InputMessage(Message):
@@ -58,7 +58,7 @@ class InputMessage(Message):
         Field(description='a string or a list of text parts, {"type": "input_text", "text": "..."}'),
     ]
     type: Annotated[Literal["message"], Field(description='"message"')] = "message"
-    id: AnyString = ""
+    id: Label = ""
     status: Annotated[
         Literal["in_progress", "completed", "incomplete"], Field(description='"in_progress", "completed" or "incomplete"')
     ] = "completed"
