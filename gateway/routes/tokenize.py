@@ -10,7 +10,7 @@ from gateway.answers import Detokenized, Tokens
 from gateway.auth import require_api_key
 from gateway.body import json_body
 from gateway.model import Model
-from gateway.prompts import conversation_tokens, require_tokens
+from gateway.prompts import conversation_tokens, text_tokens, tokens_text
 from gateway.routes.models import engine_for
 from gateway.schemas import DetokenizeBody, TokenizeBody
 
@@ -28,18 +28,18 @@ async def tokenize(request: Request, body: Annotated[TokenizeBody, Depends(json_
 async def detokenize(request: Request, body: Annotated[DetokenizeBody, Depends(json_body(DetokenizeBody))]) -> Detokenized:
     """Special tokens are shown by their names: text and tokens turn into each other and back."""
     model = engine_for(request, body.model).model
-    require_tokens(model, body.tokens, "tokens")
-    decode = partial(model.tokenizer.decode, body.tokens, skip_special_tokens=False)
+    decode = partial(tokens_text, model, body.tokens, param="tokens")
     return {"prompt": await request.app.state.tokenizing.run(request.state.caller.name, decode)}
 
 
 def _tokenized(model: Model, body: TokenizeBody) -> bytes:
     tokens = _tokens(model, body)
+    texts = {token: model.tokenizer.token_text(token) for token in set(tokens)} if body.return_token_strs else {}
     answer: Tokens = {
         "count": len(tokens),
         "max_model_len": model.context_length,
         "tokens": tokens,
-        "token_strs": [model.tokenizer.token_text(token) for token in tokens] if body.return_token_strs else None,
+        "token_strs": [texts[token] for token in tokens] if body.return_token_strs else None,
     }
     return to_json(answer)
 
@@ -47,4 +47,4 @@ def _tokenized(model: Model, body: TokenizeBody) -> bytes:
 def _tokens(model: Model, body: TokenizeBody) -> list[int]:
     if body.messages is not None:
         return conversation_tokens(model, body.messages, add_generation_prompt=body.add_generation_prompt is not False)
-    return model.tokenizer.encode(body.prompt or "", add_special_tokens=body.add_special_tokens is not False)
+    return text_tokens(model, body.prompt or "", add_special_tokens=body.add_special_tokens is not False)

@@ -78,10 +78,7 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _has_no_unknown_field(cls, fields: object) -> object:
-        """Pydantic alone would build an error for every unknown field."""
-        if isinstance(fields, dict) and (unknown := fields.keys() - _names_of(cls)):
-            name = next(name for name in fields if name in unknown)
-            raise PydanticCustomError(UNKNOWN_FIELD, "unknown field", {"name": name})
+        _require_known(cls, fields)
         return fields
 
     @classmethod
@@ -100,7 +97,8 @@ class OpenAIBody(Body):
     def _has_no_unknown_field(cls, fields: object) -> object:
         if isinstance(fields, dict):
             fields = {name: value for name, value in fields.items() if value is not None}
-        return super()._has_no_unknown_field(fields)
+        _require_known(cls, fields)
+        return fields
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -117,6 +115,12 @@ def fields_of(schema: type[BaseModel]) -> dict[str, FieldInfo]:
     fields = schema.model_fields
     names = [name for base in schema.__mro__ for name in vars(base).get("__annotations__", ()) if name in fields]
     return {fields[name].alias or name: fields[name] for name in dict.fromkeys(names)}
+
+
+def _require_known(schema: type[BaseModel], fields: object) -> None:
+    """Raises PydanticCustomError in the name of the first unknown field. Pydantic itself would build an error for every one."""
+    if isinstance(fields, dict) and (unknown := fields.keys() - _names_of(schema)):
+        raise PydanticCustomError(UNKNOWN_FIELD, "unknown field", {"name": next(name for name in fields if name in unknown)})
 
 
 @cache
