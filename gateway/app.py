@@ -19,6 +19,7 @@ from gateway.settings import Settings
 from gateway.threads import FairThreads
 from gateway.tritons import Tritons
 
+TOKENIZING_PATIENCE = 5.0  # seconds that a prompt waits for the key's others to be tokenized
 EXPOSED_HEADERS = ["X-Request-Id", "Retry-After", *RATE_LIMIT_HEADERS]  # that a page of another origin may read
 
 
@@ -31,9 +32,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.keys = KeyRing(settings)
     app.state.metrics = Metrics(lambda: app.state.registry.all_engines(), settings.max_waiting)
     app.state.tracing = tracing.start(settings)
-    # A large grammar takes seconds to compile, so does a megabyte of text to tokenize: a core is left for everything else.
+    # A large grammar takes seconds to compile: a core is left for everything else.
     app.state.compiling = FairThreads("grammar", workers=1, share=1, patience=settings.queue_timeout)
-    app.state.tokenizing = FairThreads("prompt", workers=4, share=2, patience=settings.queue_timeout)
+    app.state.tokenizing = FairThreads("prompt", workers=8, share=1, patience=TOKENIZING_PATIENCE)
     configure_logging(settings.log_format)
     _add_middleware(app, settings)
     for module in (generate, chat, completions, responses, tokenize, models, health, metrics, docs, page):

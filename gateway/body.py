@@ -44,7 +44,9 @@ def json_body(schema: type[SomeBody]) -> Callable[[Request], Awaitable[SomeBody]
 
     async def read(request: Request) -> SomeBody:
         _require_json(request.headers.get("content-type"))
-        return parse(schema, await _read_bytes(request))
+        body = await _read_bytes(request)
+        request.state.body_size = len(body)
+        return parse(schema, body)
 
     return read
 

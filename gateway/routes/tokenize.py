@@ -1,7 +1,8 @@
 """``POST /tokenize`` and ``POST /detokenize``: text ↔ tokens, in the form of vLLM's clients."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic_core import to_json
@@ -13,6 +14,9 @@ from gateway.model import Model
 from gateway.prompts import conversation_tokens, text_tokens, tokens_text
 from gateway.routes.models import engine_for
 from gateway.schemas import DetokenizeBody, TokenizeBody
+from gateway.threads import FairThreads
+
+Result = TypeVar("Result")
 
 router = APIRouter(dependencies=[Depends(require_api_key)])
 
@@ -20,16 +24,19 @@ router = APIRouter(dependencies=[Depends(require_api_key)])
 @router.post("/tokenize")
 async def tokenize(request: Request, body: Annotated[TokenizeBody, Depends(json_body(TokenizeBody))]) -> Response:
     model = engine_for(request, body.model).model
-    answer = await request.app.state.tokenizing.run(request.state.caller.name, partial(_tokenized, model, body))
-    return Response(answer, media_type="application/json")
+    return Response(await _run(request, partial(_tokenized, model, body)), media_type="application/json")
 
 
 @router.post("/detokenize", response_model=None)
 async def detokenize(request: Request, body: Annotated[DetokenizeBody, Depends(json_body(DetokenizeBody))]) -> Detokenized:
     """Special tokens are shown by their names: text and tokens turn into each other and back."""
     model = engine_for(request, body.model).model
-    decode = partial(tokens_text, model, body.tokens, param="tokens")
-    return {"prompt": await request.app.state.tokenizing.run(request.state.caller.name, decode)}
+    return {"prompt": await _run(request, partial(tokens_text, model, body.tokens, param="tokens"))}
+
+
+async def _run(request: Request, work: Callable[[], Result]) -> Result:
+    threads: FairThreads = request.app.state.tokenizing
+    return await threads.run(request.state.caller.name, work, request.state.body_size)
 
 
 def _tokenized(model: Model, body: TokenizeBody) -> bytes:
