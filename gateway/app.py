@@ -1,5 +1,6 @@
 """The gateway as an ASGI application: ``uvicorn --factory gateway.app:create_app``."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.keys = KeyRing(settings)
     app.state.metrics = Metrics(lambda: app.state.registry.all_engines(), settings.max_waiting)
     app.state.tracing = tracing.start(settings)
+    app.state.parsing = asyncio.Lock()
     # A large grammar takes seconds to compile: a core is left for everything else.
     app.state.compiling = FairThreads("grammar", workers=1, share=1, patience=settings.queue_timeout)
     app.state.tokenizing = FairThreads("prompt", workers=8, share=1, patience=TOKENIZING_PATIENCE)
