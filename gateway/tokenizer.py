@@ -43,7 +43,9 @@ class Tokenizer:
     def encode(self, text: str, *, param: str = "prompt", add_special_tokens: bool = True) -> list[int]:
         """Tokens of a text to be trusted; strangers' go to ``prompts``, which has bounds. Special tokens are recognised by
         their text. Raises InvalidRequest."""
-        try:  # of all ways to encode, this one lets other threads run meanwhile, and tracks no offsets
+        try:
+            text.encode()  # for its exception
+            # Of all ways to encode, this one lets other threads run meanwhile, and tracks no offsets.
             return list(self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids)
         except MemoryError:
             raise
