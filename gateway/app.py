@@ -17,10 +17,10 @@ from gateway.registry import Registry
 from gateway.request_log import RequestLog
 from gateway.routes import chat, completions, docs, generate, health, metrics, models, page, responses, tokenize
 from gateway.settings import Settings
-from gateway.threads import FairThreads
+from gateway.threads import FairThreads, FairThreadsBySize
 from gateway.tritons import Tritons
 
-TOKENIZING_PATIENCE = 5.0  # seconds that a prompt waits for the key's others to be tokenized
+LARGE_PROMPT_PATIENCE = 5.0  # seconds that one waits for the key's others to be tokenized
 EXPOSED_HEADERS = ["X-Request-Id", "Retry-After", *RATE_LIMIT_HEADERS]  # that a page of another origin may read
 
 
@@ -36,7 +36,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.parsing = asyncio.Lock()
     # A large grammar takes seconds to compile: a core is left for everything else.
     app.state.compiling = FairThreads("grammar", workers=1, share=1, patience=settings.queue_timeout)
-    app.state.tokenizing = FairThreads("prompt", workers=8, share=1, patience=TOKENIZING_PATIENCE)
+    app.state.tokenizing = FairThreadsBySize(
+        "prompt",
+        patience=settings.queue_timeout,
+        patience_of_large=LARGE_PROMPT_PATIENCE,
+        most_waiting=settings.max_waiting,
+    )
     configure_logging(settings.log_format)
     _add_middleware(app, settings)
     for module in (generate, chat, completions, responses, tokenize, models, health, metrics, docs, page):

@@ -13,6 +13,9 @@ from typing import TypeVar
 
 from gateway.errors import Overloaded
 
+MOST_BYTES = 4 << 20  # of what waits of a key
+LARGE = 1 << 16  # bytes
+
 Result = TypeVar("Result")
 
 
@@ -28,20 +31,21 @@ class Waiting:
         return self.pieces + 1 > most.pieces or (self.pieces > 0 and self.size + size > most.size)
 
 
-OF_A_KEY = Waiting(pieces=256, size=4 << 20)
-OF_ALL = Waiting(pieces=1024, size=16 << 20)
+OF_ALL = 4  # times what may wait of a key
 
 
 class FairThreads:
     """``workers`` threads, on which each key runs at most ``share`` pieces of work at a time, its oldest first."""
 
-    def __init__(self, name: str, workers: int, share: int, patience: float) -> None:
-        """``patience``: seconds that a piece of work waits for those of its own key."""
+    def __init__(self, name: str, workers: int, share: int, patience: float, most_waiting: int = 256) -> None:
+        """``patience``: seconds that a piece of work waits for those of its own key, of which ``most_waiting`` may do so."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix=name)
         self._turns = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(share))  # by the key's name
         self._waiting = defaultdict[str, Waiting](Waiting)
         self._all_waiting = Waiting()
         self._patience = patience
+        self._most_of_key = Waiting(most_waiting, MOST_BYTES)
+        self._most_of_all = Waiting(OF_ALL * most_waiting, OF_ALL * MOST_BYTES)
 
     async def run(self, owner: str, work: Callable[[], Result], size: int = 0) -> Result:
         """Raises Overloaded, and whatever ``work`` raises. Work that has begun goes on to its end, and counts until then.
@@ -74,7 +78,7 @@ class FairThreads:
     def _counted(self, owner: str, size: int) -> Iterator[None]:
         """Raises Overloaded where too much waits already."""
         of_key = self._waiting[owner]
-        if of_key.would_exceed(OF_A_KEY, size) or self._all_waiting.would_exceed(OF_ALL, size):
+        if of_key.would_exceed(self._most_of_key, size) or self._all_waiting.would_exceed(self._most_of_all, size):
             raise _too_much()
         for waiting in (of_key, self._all_waiting):
             waiting.pieces += 1
@@ -85,6 +89,18 @@ class FairThreads:
             for waiting in (of_key, self._all_waiting):
                 waiting.pieces -= 1
                 waiting.size -= size
+
+
+class FairThreadsBySize:
+    """A key's large pieces of work run one at a time, beside its small ones: those wait for none of them."""
+
+    def __init__(self, name: str, *, patience: float, patience_of_large: float, most_waiting: int) -> None:
+        self._small = FairThreads(name, workers=8, share=4, patience=patience, most_waiting=most_waiting)
+        self._large = FairThreads(f"large {name}", workers=4, share=1, patience=patience_of_large)
+
+    async def run(self, owner: str, work: Callable[[], Result], size: int) -> Result:
+        """As `FairThreads.run`."""
+        return await (self._small if size < LARGE else self._large).run(owner, work, size)
 
 
 def _too_much() -> Overloaded:

@@ -14,7 +14,7 @@ from gateway.model import Model
 from gateway.prompts import conversation_tokens, text_tokens, tokens_text
 from gateway.routes.models import engine_for
 from gateway.schemas import DetokenizeBody, TokenizeBody
-from gateway.threads import FairThreads
+from gateway.threads import FairThreadsBySize
 
 Result = TypeVar("Result")
 
@@ -35,7 +35,7 @@ async def detokenize(request: Request, body: Annotated[DetokenizeBody, Depends(j
 
 
 async def _run(request: Request, work: Callable[[], Result]) -> Result:
-    threads: FairThreads = request.app.state.tokenizing
+    threads: FairThreadsBySize = request.app.state.tokenizing
     return await threads.run(request.state.caller.name, work, request.state.body_size)
 
 
