@@ -1,6 +1,5 @@
 """The gateway as an ASGI application: ``uvicorn --factory gateway.app:create_app``."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +9,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from gateway import error_responses, tracing
 from gateway.auth import KeyRing
+from gateway.body import LargeBodies
 from gateway.limits import RATE_LIMIT_HEADERS
 from gateway.logs import configure_logging
 from gateway.metrics import Metrics
@@ -20,7 +20,7 @@ from gateway.settings import Settings
 from gateway.threads import FairThreads, FairThreadsBySize
 from gateway.tritons import Tritons
 
-LARGE_PROMPT_PATIENCE = 5.0  # seconds that one waits for the key's others to be tokenized
+LARGE_PROMPT_PATIENCE = 3.0  # seconds that one waits for the key's others to be tokenized
 EXPOSED_HEADERS = ["X-Request-Id", "Retry-After", *RATE_LIMIT_HEADERS]  # that a page of another origin may read
 
 
@@ -33,7 +33,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.keys = KeyRing(settings)
     app.state.metrics = Metrics(lambda: app.state.registry.all_engines(), settings.max_waiting)
     app.state.tracing = tracing.start(settings)
-    app.state.parsing = asyncio.Lock()
+    app.state.large_bodies = LargeBodies()
     # A large grammar takes seconds to compile: a core is left for everything else.
     app.state.compiling = FairThreads("grammar", workers=1, share=1, patience=settings.queue_timeout)
     app.state.tokenizing = FairThreadsBySize(

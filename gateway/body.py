@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -17,7 +18,6 @@ MAXIMUM_BODY = 1 << 20  # bytes
 MAXIMUM_DEPTH = 64  # of objects and lists in each other
 MAXIMUM_PARTS = 1 << 15  # objects, lists, and fields of objects together: reading so many takes tens of milliseconds
 LARGE_BODY = 1 << 16  # bytes; the largest takes tens of milliseconds to parse, on the event loop
-BETWEEN_BODIES = 0.005  # seconds for everything else before each large one
 BODY_TIMEOUT = 30.0  # seconds for all of a body to arrive
 LONGEST_ECHO = 40  # characters of what came that an error message repeats
 
@@ -50,11 +50,30 @@ def json_body(schema: type[SomeBody]) -> Callable[[Request], Awaitable[SomeBody]
         request.state.body_size = len(body)
         if len(body) < LARGE_BODY:
             return parse(schema, body)
-        async with request.app.state.parsing:
-            await asyncio.sleep(BETWEEN_BODIES)
-            return parse(schema, body)
+        turns: LargeBodies = request.app.state.large_bodies
+        return await turns.parse(schema, body)
 
     return read
+
+
+class LargeBodies:
+    """They are parsed one at a time; for as long as one took, the event loop is then left to everything else."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._rests_until = 0.0
+
+    async def parse(self, schema: type[SomeBody], body: bytes) -> SomeBody:
+        """As `parse`."""
+        async with self._turn:
+            while (rest := self._rests_until - time.monotonic()) > 0:
+                await asyncio.sleep(rest)
+            began = time.monotonic()
+            try:
+                return parse(schema, body)
+            finally:
+                ended = time.monotonic()
+                self._rests_until = ended + (ended - began)
 
 
 def parse(schema: type[SomeBody], body: bytes) -> SomeBody:

@@ -28,7 +28,8 @@ def prompt_tokens(model: Model, prompt: str | list[int]) -> list[int]:
     """Raises InvalidRequest where a token is not in the model's vocabulary."""
     if isinstance(prompt, str):
         return text_tokens(model, prompt)
-    require_tokens(model, prompt, "prompt")
+    if len(prompt) <= model.context_length:  # the engine refuses longer ones, whatever their tokens
+        require_tokens(model, prompt, "prompt")
     return prompt
 
 

@@ -21,9 +21,11 @@ async def completions(request: Request, body: Annotated[CompletionBody, Depends(
     shown = [""] * len(body.prompt)
 
     def tokenize(model: Model) -> list[list[int]]:
-        if body.echo or body.logprobs is not None:  # of the latter, the offsets tell where in prompt and text a token begins
+        prompts = [prompt_tokens(model, prompt) for prompt in body.prompt]
+        asked = body.echo or body.logprobs is not None  # of the latter, offsets count from the prompt's beginning
+        if asked and max(map(len, prompts)) <= model.context_length:
             shown[:] = [prompt_text(model, prompt) for prompt in body.prompt]
-        return [prompt_tokens(model, prompt) for prompt in body.prompt]
+        return prompts
 
     texts = await begin(request, body, tokenize)
     writer = CompletionWriter(body, texts.model, texts.prompts, shown)
