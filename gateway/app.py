@@ -9,6 +9,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from gateway import error_responses, tracing
 from gateway.auth import KeyRing
+from gateway.body import LargeBodies
 from gateway.limits import RATE_LIMIT_HEADERS
 from gateway.logs import configure_logging
 from gateway.metrics import Metrics
@@ -16,10 +17,11 @@ from gateway.registry import Registry
 from gateway.request_log import RequestLog
 from gateway.routes import chat, completions, docs, generate, health, metrics, models, page, responses, tokenize
 from gateway.settings import Settings
-from gateway.threads import FairThreads
+from gateway.threads import FairThreads, FairThreadsBySize
 from gateway.tritons import Tritons
 from gateway.uploads import Uploads
 
+LARGE_PROMPT_PATIENCE = 3.0  # seconds that one waits for the key's others to be tokenized
 EXPOSED_HEADERS = ["X-Request-Id", "Retry-After", *RATE_LIMIT_HEADERS]  # that a page of another origin may read
 
 
@@ -32,9 +34,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.keys = KeyRing(settings)
     app.state.metrics = Metrics(lambda: app.state.registry.all_engines(), settings.max_waiting)
     app.state.tracing = tracing.start(settings)
-    # A large grammar takes seconds to compile, so does a megabyte of text to tokenize: a core is left for everything else.
+    app.state.large_bodies = LargeBodies()
+    # A large grammar takes seconds to compile: a core is left for everything else.
     app.state.compiling = FairThreads("grammar", workers=1, share=1, patience=settings.queue_timeout)
-    app.state.tokenizing = FairThreads("prompt", workers=4, share=2, patience=settings.queue_timeout)
+    app.state.tokenizing = FairThreadsBySize(
+        "prompt",
+        patience=settings.queue_timeout,
+        patience_of_large=LARGE_PROMPT_PATIENCE,
+        most_waiting=settings.max_waiting,
+    )
     app.state.uploads = Uploads()
     configure_logging(settings.log_format)
     _add_middleware(app, settings)

@@ -78,9 +78,9 @@ class KeyRing:
 async def require_api_key(request: Request) -> None:
     """Lets a request pass whose ``X-API-Key: KEY`` or ``Authorization: Bearer KEY`` is right; raises Unauthorized otherwise.
 
-    Afterwards ``request.state.caller`` is the ApiKey and ``request.state.limits`` what it may still use. A POST is counted
-    here: a mistake costs a request, as at OpenAI (one that another limit refuses gets it back), and neither its body nor its
-    prompt is looked at once the minute's requests are used up. Raises RateLimited then.
+    Afterwards ``request.state.caller`` is the ApiKey and ``request.state.limits`` what it may still use. A POST begins here:
+    a mistake costs a request, as at OpenAI (one that another limit refuses gets it back), and its body is not read where the
+    minute's requests are used up, or as many run as may. Raises RateLimited then. gateway/request_log.py ends it.
     """
     scheme, _, bearer_token = request.headers.get("authorization", "").partition(" ")
     given = [request.headers.get("x-api-key", ""), bearer_token.strip() if scheme.lower() == "bearer" else ""]
@@ -94,7 +94,7 @@ async def require_api_key(request: Request) -> None:
         raise Unauthorized("Unauthorized. The API Key has expired.")
     request.state.caller, request.state.limits = key, ring.limits(key)
     if request.method == "POST":
-        request.state.limits.count_request()
+        request.state.limits.begin_request()
 
 
 def _signature(path: Path) -> Signature | None:

@@ -2,19 +2,23 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from gateway.errors import InvalidRequest
-from gateway.schemas.base import NOT_SUPPORTED, WrongPart, fields_of, nested_schema
+from gateway.schemas.base import NOT_SUPPORTED, UNKNOWN_FIELD, WrongPart, fields_of, nested_schema
 from gateway.uploads import Uploads
 
 MAXIMUM_BODY = 1 << 20  # bytes
 MAXIMUM_DEPTH = 64  # of objects and lists in each other
+MAXIMUM_PARTS = 1 << 15  # objects, lists, and fields of objects together: reading so many takes tens of milliseconds
+LARGE_BODY = 1 << 16  # bytes; the largest takes tens of milliseconds to parse, on the event loop
 BODY_TIMEOUT = 30.0  # seconds for all of a body to arrive
 LONGEST_ECHO = 40  # characters of what came that an error message repeats
 
@@ -52,21 +56,43 @@ def json_body(schema: type[SomeBody]) -> Callable[[Request], Awaitable[SomeBody]
     async def read(request: Request) -> SomeBody:
         _require_json(request.headers.get("content-type"))
         _require_plain(request.headers.get("content-encoding"))
-        return parse(schema, await _read_bytes(request))
+        body = await _read_bytes(request)
+        request.state.body_size = len(body)
+        if len(body) < LARGE_BODY:
+            return parse(schema, body)
+        turns: LargeBodies = request.app.state.large_bodies
+        return await turns.parse(schema, body)
 
     return read
 
 
+class LargeBodies:
+    """They are parsed one at a time; for as long as one took, the event loop is then left to everything else."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._rests_until = 0.0
+
+    async def parse(self, schema: type[SomeBody], body: bytes) -> SomeBody:
+        """As `parse`."""
+        async with self._turn:
+            while (rest := self._rests_until - time.monotonic()) > 0:
+                await asyncio.sleep(rest)
+            began = time.monotonic()
+            try:
+                return parse(schema, body)
+            finally:
+                ended = time.monotonic()
+                self._rests_until = ended + (ended - began)
+
+
 def parse(schema: type[SomeBody], body: bytes) -> SomeBody:
     """Raises InvalidRequest: without ``param`` where the body is no JSON object, with it where a field is wrong."""
+    _require_bounded(body)
     try:
         fields = from_json(body)  # of a key that comes twice the last value counts, as is custom
     except ValueError as error:
-        if "recursion limit" in str(error):  # its own, beyond ours
-            raise _too_deep() from error
         raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
-    if _deeper_than(MAXIMUM_DEPTH, fields, body):
-        raise _too_deep()
     if not isinstance(fields, dict):
         raise InvalidRequest(f"The body must be a JSON object; got {echo(fields)}.")
     try:
@@ -119,7 +145,7 @@ async def _read_all(request: Request) -> bytes:
     body = bytearray()
     if declared <= MAXIMUM_BODY:
         uploads: Uploads = request.app.state.uploads
-        with request.state.limits.upload(), uploads.begin(request.state.caller.name) as hold:
+        with uploads.begin(request.state.caller.name) as hold:
             hold(declared)
             async for chunk in request.stream():
                 body += chunk
@@ -131,30 +157,45 @@ async def _read_all(request: Request) -> bytes:
     return bytes(body).removeprefix(BYTE_ORDER_MARK)
 
 
-def _too_deep() -> InvalidRequest:
-    return InvalidRequest(f"The body has more than {MAXIMUM_DEPTH} objects and lists in each other, the most that is accepted.")
+def _require_bounded(body: bytes) -> None:
+    """Raises InvalidRequest where JSON is too deep, or of too many parts, before any of it is read."""
+    containers = body.count(b"[") + body.count(b"{")
+    if containers <= MAXIMUM_DEPTH and containers + body.count(b":") <= MAXIMUM_PARTS:
+        return  # most bodies need no look
+    plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    characters = np.frombuffer(plain, np.uint8)
+    outside = ~np.bitwise_xor.accumulate(characters == ord('"'))  # of strings
+    opening = ((characters == ord("[")) | (characters == ord("{"))) & outside
+    closing = ((characters == ord("]")) | (characters == ord("}"))) & outside
+    depth = np.cumsum(opening.astype(np.int32) - closing)
+    if depth.max(initial=0) > MAXIMUM_DEPTH:
+        message = f"The body has more than {MAXIMUM_DEPTH} objects and lists in each other, the most that is accepted."
+        raise InvalidRequest(message)
+    names = (characters == ord(":")) & outside
+    parts = np.cumsum(opening | names)
+    if parts.size and parts[-1] > MAXIMUM_PARTS:
+        field, count = _largest_field(plain, np.flatnonzero(names & (depth == 1)), parts)
+        message = f"{field or 'The body'} has {count} objects, lists and fields; at most {MAXIMUM_PARTS} are accepted."
+        raise InvalidRequest(message, param=field)
 
 
-def _deeper_than(depth: int, value: object, body: bytes) -> bool:
-    """Whether ``value``, read from ``body``, has more containers in each other. Level by level: no stack grows with it."""
-    if body.count(b"[") + body.count(b"{") <= depth:
-        return False  # most bodies need no look
-    level = [value]
-    for _ in range(depth):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
-            if isinstance(inner, (dict, list))
-        ]
-        if not level:
-            return False
-    return True
+def _largest_field(body: bytes, colons: "np.ndarray[Any, Any]", parts: "np.ndarray[Any, Any]") -> tuple[str | None, int]:
+    """Which of the body's own fields has too many parts, and how many; None: the body itself.
+
+    ``colons``: those behind the fields' names; ``parts``: how many there are up to each byte.
+    """
+    counts = np.diff(parts[colons], append=parts[-1])
+    if counts.max(initial=0) <= MAXIMUM_PARTS:
+        return None, int(parts[-1])
+    largest = counts.argmax()
+    name = body[: colons[largest]].rpartition(b'"')[0].rpartition(b'"')[2]
+    return _shown(name.decode(errors="replace")), int(counts[largest])
 
 
 def _invalid_field(schema: type[BaseModel], detail: ErrorDetails) -> InvalidRequest:
     path, allowed, within = "", "", schema
-    for part in detail["loc"]:
+    unknown = detail["type"] == UNKNOWN_FIELD
+    for part in (*detail["loc"], detail["ctx"]["name"]) if unknown else detail["loc"]:
         if part == "[key]":  # pydantic's word for: the key is wrong, not its value
             continue
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
@@ -162,16 +203,23 @@ def _invalid_field(schema: type[BaseModel], detail: ErrorDetails) -> InvalidRequ
         if isinstance(part, str) and part in fields:
             allowed = fields[part].description or ""
             within = nested_schema(fields[part].annotation) or within
-    name, path = str(detail["loc"][-1]) if detail["loc"] else "", _shown(path)
-    if detail["type"] == "extra_forbidden" and name in NOT_SUPPORTED:
+    path = _shown(path)
+    if unknown and (name := detail["ctx"]["name"]) in NOT_SUPPORTED:
         return InvalidRequest(f"{path} is not supported here: {NOT_SUPPORTED[name]}.", param=path)
-    if detail["type"] == "extra_forbidden":
+    if unknown:
         return InvalidRequest(f"{path} is not supported here; the fields that are: {', '.join(fields_of(within))}.", param=path)
     if detail["type"] == "missing":
         return InvalidRequest(f"{path} is missing; it must be {allowed}.", param=path)
     wrong = detail.get("ctx", {}).get("error")
     why = f"; {path}{wrong}" if isinstance(wrong, WrongPart) else ""
-    return InvalidRequest(f"{path} is {echo(detail['input'])}; it must be {allowed}{why}.", param=path)
+    return InvalidRequest(f"{path} is {echo(detail['input'])}{_length(detail)}; it must be {allowed}{why}.", param=path)
+
+
+def _length(detail: ErrorDetails) -> str:
+    """Where that is what is wrong."""
+    if detail["type"] not in ("too_long", "string_too_long") or len(detail["input"]) == 1:
+        return ""
+    return f", {len(detail['input'])} {'characters' if isinstance(detail['input'], str) else 'items'}"
 
 
 def _shown(name: str) -> str:

@@ -8,7 +8,7 @@ The file is JSON; all but the first two fields may be left out or null, which me
         "expires": "2027-01-01T00:00:00+00:00",   ISO 8601 with a time zone
         "requests_per_minute": 60,
         "tokens_per_minute": 100000,              prompt and answer together
-        "concurrent_requests": 4,                 that generate at once, streaming or not
+        "concurrent_requests": 4,                 at once, from their upload to the end of their answer
         "models": ["smollm2-135m-instruct-q4_1"]  names of /v1/models
     }]}
 
@@ -202,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     making.add_argument("--expires", type=_moment, help="30d, 12h, or a time such as 2027-01-01T00:00:00Z (default: never)")
     making.add_argument("--requests-per-minute", type=_limit, metavar="N")
     making.add_argument("--tokens-per-minute", type=_limit, metavar="N", help="of prompts and answers together")
-    making.add_argument("--concurrent-requests", type=_limit, metavar="N", help="that generate at once")
+    making.add_argument("--concurrent-requests", type=_limit, metavar="N", help="at once, uploads included")
     making.add_argument("--model", action="append", metavar="NAME", help="that it may use; may be repeated (default: all)")
     making.set_defaults(run=_run_create)
 

@@ -1,4 +1,4 @@
-"""What a key may still use: requests and tokens a minute, and requests that generate at once.
+"""What a key may still use: requests and tokens a minute, and requests at once.
 
 Requests and tokens are token buckets of a minute's worth that fill up continuously: after a pause a whole minute's worth may
 be used at once, and nobody waits for the minute to turn.
@@ -14,7 +14,7 @@ from gateway.errors import RateLimited
 from gateway.keys import ApiKey
 
 MINUTE = 60.0  # seconds
-BUSY_RETRY = 1  # seconds after which to come again where all of a key's generations run: when one ends is not known
+BUSY_RETRY = 1  # seconds after which to come again where all of a key's requests run: when one ends is not known
 
 RATE_LIMIT_HEADERS = [f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")]
 
@@ -47,8 +47,7 @@ class Usage:
 
     requests: Bucket = field(default_factory=Bucket)
     tokens: Bucket = field(default_factory=Bucket)
-    generating: int = 0  # requests
-    uploading: int = 0  # requests whose body comes
+    running: int = 0  # requests, from their key's check to the end of their answer
 
 
 @dataclass
@@ -61,53 +60,48 @@ class Reservation:
 
 
 class KeyLimits:
-    """A key's limits as they were when its request came."""
+    """A key's limits as they were when its request came, and what this request holds of them."""
 
     def __init__(self, key: ApiKey, usage: Usage) -> None:
         self._key, self._usage = key, usage
+        self._runs = False
 
-    def count_request(self) -> None:
-        """Raises RateLimited, and counts nothing, where the minute's requests are used up."""
-        limit = self._key.requests_per_minute
-        if limit is None:
-            return
-        if seconds := self._usage.requests.wait(1, limit):
-            raise self._exceeded("requests_per_minute", f"{limit} requests a minute", seconds)
-        self._usage.requests.used += 1
+    def begin_request(self) -> None:
+        """Counts the request and holds a place until `end_request`: its upload, its prompt's tokens and its grammar take of the
+        key's share as its generation does.
 
-    @contextmanager
-    def upload(self) -> Iterator[None]:
-        """Raises RateLimited where as many requests are on their way as may run at once. That request does not count."""
-        limit = self._key.concurrent_requests
-        if limit is not None and self._usage.uploading >= limit:
-            self._usage.requests.give_back(1)
-            raise self._exceeded("concurrent_requests", f"{limit} at once, and that many are being sent", BUSY_RETRY)
-        self._usage.uploading += 1
-        try:
-            yield
-        finally:
-            self._usage.uploading -= 1
+        Raises RateLimited, and counts nothing, where there is no place or the minute's requests are used up.
+        """
+        self._require_place()
+        if (limit := self._key.requests_per_minute) is not None:
+            if seconds := self._usage.requests.wait(1, limit):
+                raise self._exceeded("requests_per_minute", f"{limit} requests a minute", seconds)
+            self._usage.requests.used += 1
+        self._usage.running += 1
+        self._runs = True
+
+    def end_request(self) -> None:
+        """Of one that has begun or not."""
+        self._usage.running -= self._runs
+        self._runs = False
 
     @contextmanager
     def generation(self, prompt_tokens: int, max_tokens: int) -> Iterator[Reservation]:
-        """Holds a place and the tokens of a generation; at its end gives back what was not spent.
+        """Holds the tokens of a generation; at its end gives back what was not spent.
 
-        Raises RateLimited where there is no place or not enough tokens. That request does not count.
+        Raises RateLimited where there are not enough. That request does not count.
         """
         try:
-            self._require_place()
             self._require_tokens(prompt_tokens, max_tokens)
         except RateLimited:
             self._usage.requests.give_back(1)
             raise
         reservation = Reservation(prompt_tokens + max_tokens)
-        self._usage.generating += 1
         if self._key.tokens_per_minute is not None:
             self._usage.tokens.used += reservation.reserved
         try:
             yield reservation
         finally:
-            self._usage.generating -= 1
             if self._key.tokens_per_minute is not None:
                 self._settle(reservation, self._key.tokens_per_minute)
 
@@ -127,7 +121,7 @@ class KeyLimits:
 
     def _require_place(self) -> None:
         limit = self._key.concurrent_requests
-        if limit is not None and self._usage.generating >= limit:
+        if limit is not None and self._usage.running >= limit:
             raise self._exceeded("concurrent_requests", f"{limit} at once, and that many run", BUSY_RETRY)
 
     def _require_tokens(self, prompt_tokens: int, max_tokens: int) -> None:

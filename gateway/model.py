@@ -29,6 +29,7 @@ class Model:
         document = json.loads(description)
         parameters: dict[str, str] = document["parameters"]
         tokenizer = Tokenizer(document["tokenizer"], document["chat_template"])
+        tokenizer.prompts.start()
         vocabulary_size = int(parameters["vocabulary_size"])
         end_tokens = frozenset(int(token) for token in parameters["end_tokens"].split(",") if token)
         return cls(

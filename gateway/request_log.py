@@ -71,6 +71,8 @@ class RequestLog:
         try:
             await self._app(scope, watch_receive, watch_send)
         finally:
+            if "limits" in state:
+                state["limits"].end_request()
             record.route = _route(scope)
             self._metrics.count_request(record)
             if record.trace is not None:

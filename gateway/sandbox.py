@@ -29,7 +29,7 @@ class Sandbox:
         """Of one question: ``seconds`` of processor time, ``memory`` in bytes besides what the prepared process holds."""
         self._idle: LifoQueue[_Process] = LifoQueue()  # the last one used is warm
         for _ in range(processes):
-            self._idle.put(_Process(json.dumps([module, setup, seconds, memory])))
+            self._idle.put(_Process([module, setup, seconds, memory]))
 
     def ask(self, question: object) -> Any:
         """Raises BoundExceeded."""
@@ -41,7 +41,7 @@ class Sandbox:
 
 
 class _Process:
-    def __init__(self, start: str) -> None:
+    def __init__(self, start: list[Any]) -> None:
         self._start_line = start
         self._process: subprocess.Popen[str] | None = None
         self._end: Callable[[], object] = lambda: None
@@ -71,7 +71,7 @@ class _Process:
         self._end = weakref.finalize(self, _end, process)
         assert process.stdin is not None
         with suppress(BrokenPipeError):
-            print(self._start_line, file=process.stdin, flush=True)
+            print(json.dumps(self._start_line), file=process.stdin, flush=True)
         return process
 
 

@@ -25,6 +25,7 @@ GATEWAY_START_TIMEOUT = 60.0  # seconds
 WATCH_INTERVAL = 0.5  # seconds
 HEALTH_INTERVAL = 2.0  # seconds between questions to the gateway; each runs a step where nothing else does
 MOST_UNANSWERED = 5  # questions in a row that Triton may leave unanswered: a step over long prompts is no hang
+PROMPT_ANSWER = 3.0  # seconds; the gateway gives Triton one: where it takes longer to say so, it is itself too busy to know
 
 
 class GatewayDied(Exception):
@@ -86,8 +87,12 @@ class HealthCheck:
         """Whether Triton lives but has not answered the gateway for long. Counted, not timed: Ctrl-Z stops us and no other."""
         if time.monotonic() >= self._next_question:
             # Only the gateway's own word counts: where it does not answer itself, a new Triton would not help.
+            asked = time.monotonic()
             status, self.models = _health(self._url)
-            self._unanswered = self._unanswered + 1 if status == 503 else 0
+            if status != 503:
+                self._unanswered = 0
+            elif time.monotonic() - asked < PROMPT_ANSWER:
+                self._unanswered += 1
             self._next_question = time.monotonic() + HEALTH_INTERVAL
         return self._unanswered >= MOST_UNANSWERED
 

@@ -7,6 +7,7 @@ from fastapi.responses import Response
 
 from gateway.auth import require_api_key
 from gateway.body import json_body
+from gateway.model import Model
 from gateway.prompts import prompt_text, prompt_tokens
 from gateway.routes.generating import begin, respond
 from gateway.schemas import CompletionBody
@@ -17,6 +18,15 @@ router = APIRouter(dependencies=[Depends(require_api_key)])
 
 @router.post("/v1/completions")
 async def completions(request: Request, body: Annotated[CompletionBody, Depends(json_body(CompletionBody))]) -> Response:
-    texts = await begin(request, body, lambda model: [prompt_tokens(model, prompt) for prompt in body.prompt])
-    writer = CompletionWriter(body, texts.model, texts.prompts, [prompt_text(texts.model, prompt) for prompt in body.prompt])
+    shown = [""] * len(body.prompt)
+
+    def tokenize(model: Model) -> list[list[int]]:
+        prompts = [prompt_tokens(model, prompt) for prompt in body.prompt]
+        asked = body.echo or body.logprobs is not None  # of the latter, offsets count from the prompt's beginning
+        if asked and max(map(len, prompts)) <= model.context_length:
+            shown[:] = [prompt_text(model, prompt) for prompt in body.prompt]
+        return prompts
+
+    texts = await begin(request, body, tokenize)
+    writer = CompletionWriter(body, texts.model, texts.prompts, shown)
     return await respond(request, texts, writer, body.stream)

@@ -34,13 +34,13 @@ class Texts:
 
 async def begin(request: Request, body: SamplingBody, tokenize: Tokenize) -> Texts:
     """Raises what is wrong with the model's name, the prompts or the grammar; other errors come with the first piece."""
-    engine, owner = engine_for(request, body.model), request.state.caller.name
+    engine, owner, size = engine_for(request, body.model), request.state.caller.name, request.state.body_size
     engine.require_room(owner)
     model = engine.model
     matcher = None
     if grammar := body.grammar():
-        matcher = await request.app.state.compiling.run(owner, partial(_matcher, model, body, grammar))
-    asked = await request.app.state.tokenizing.run(owner, partial(_requests, model, body, tokenize, matcher))
+        matcher = await request.app.state.compiling.run(owner, partial(_matcher, model, body, grammar), size)
+    asked = await request.app.state.tokenizing.run(owner, partial(_requests, model, body, tokenize, matcher), size)
     record: RequestRecord = request.state.record
     if (trace := record.trace) is not None:
         trace.generates(body.model, model, asked[0], len(asked) * body.copies, body.stream)

@@ -1,7 +1,8 @@
 """``POST /tokenize`` and ``POST /detokenize``: text ↔ tokens, in the form of vLLM's clients."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic_core import to_json
@@ -10,9 +11,12 @@ from gateway.answers import Detokenized, Tokens
 from gateway.auth import require_api_key
 from gateway.body import json_body
 from gateway.model import Model
-from gateway.prompts import conversation_tokens, require_tokens
+from gateway.prompts import conversation_tokens, text_tokens, tokens_text
 from gateway.routes.models import engine_for
 from gateway.schemas import DetokenizeBody, TokenizeBody
+from gateway.threads import FairThreadsBySize
+
+Result = TypeVar("Result")
 
 router = APIRouter(dependencies=[Depends(require_api_key)])
 
@@ -20,26 +24,29 @@ router = APIRouter(dependencies=[Depends(require_api_key)])
 @router.post("/tokenize")
 async def tokenize(request: Request, body: Annotated[TokenizeBody, Depends(json_body(TokenizeBody))]) -> Response:
     model = engine_for(request, body.model).model
-    answer = await request.app.state.tokenizing.run(request.state.caller.name, partial(_tokenized, model, body))
-    return Response(answer, media_type="application/json")
+    return Response(await _run(request, partial(_tokenized, model, body)), media_type="application/json")
 
 
 @router.post("/detokenize", response_model=None)
 async def detokenize(request: Request, body: Annotated[DetokenizeBody, Depends(json_body(DetokenizeBody))]) -> Detokenized:
     """Special tokens are shown by their names: text and tokens turn into each other and back."""
     model = engine_for(request, body.model).model
-    require_tokens(model, body.tokens, "tokens")
-    decode = partial(model.tokenizer.decode, body.tokens, skip_special_tokens=False)
-    return {"prompt": await request.app.state.tokenizing.run(request.state.caller.name, decode)}
+    return {"prompt": await _run(request, partial(tokens_text, model, body.tokens, param="tokens"))}
+
+
+async def _run(request: Request, work: Callable[[], Result]) -> Result:
+    threads: FairThreadsBySize = request.app.state.tokenizing
+    return await threads.run(request.state.caller.name, work, request.state.body_size)
 
 
 def _tokenized(model: Model, body: TokenizeBody) -> bytes:
     tokens = _tokens(model, body)
+    texts = {token: model.tokenizer.token_text(token) for token in set(tokens)} if body.return_token_strs else {}
     answer: Tokens = {
         "count": len(tokens),
         "max_model_len": model.context_length,
         "tokens": tokens,
-        "token_strs": [model.tokenizer.token_text(token) for token in tokens] if body.return_token_strs else None,
+        "token_strs": [texts[token] for token in tokens] if body.return_token_strs else None,
     }
     return to_json(answer)
 
@@ -47,4 +54,4 @@ def _tokenized(model: Model, body: TokenizeBody) -> bytes:
 def _tokens(model: Model, body: TokenizeBody) -> list[int]:
     if body.messages is not None:
         return conversation_tokens(model, body.messages, add_generation_prompt=body.add_generation_prompt is not False)
-    return model.tokenizer.encode(body.prompt or "", add_special_tokens=body.add_special_tokens is not False)
+    return text_tokens(model, body.prompt or "", add_special_tokens=body.add_special_tokens is not False)

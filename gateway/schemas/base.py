@@ -1,19 +1,25 @@
 """What bodies are made of. Every field says in one phrase what is allowed; that phrase is part of the error message.
 
-Types are strict (the string "5" is no integer, nor is true), unknown fields are refused by name.
+Types are strict (the string "5" is no integer, nor is true), unknown fields are refused by name. Lists and objects are bounded
+and checked no further than their first fault (fail_fast): a megabyte of faults is refused as quickly as one.
 """
 
+from functools import cache
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 LARGEST_TOP_K = 1_000_000  # beyond any vocabulary
 LARGEST_MAX_TOKENS = 1_000_000  # beyond any context: the context's end stops a text anyway
 MOST_CHOICES = 128  # texts of one request
 MOST_BIASES = 300  # as at OpenAI
+MOST_MESSAGES = 2048  # of a conversation, as at OpenAI
+LONGEST_LABEL = 4096  # characters of a string that only names something
+LONGEST_STOP = 1024  # characters of a string that ends a text
+UNKNOWN_FIELD = "unknown_field"  # the type of a validation error whose context names the field
 
 # Refused like every unknown field, but people try these: what to do instead.
 NOT_SUPPORTED = {
@@ -48,19 +54,21 @@ Choices = Annotated[int, integer(1, MOST_CHOICES)]
 Flag = Annotated[bool, Field(description="true or false")]
 AnyString = Annotated[str, Field(description="a string")]
 OptionalString = Annotated[str | None, Field(description="a string")]
+Label = Annotated[str, Field(max_length=LONGEST_LABEL, description=f"a string of up to {LONGEST_LABEL} characters")]
 FilledString = Annotated[str, Field(min_length=1, description="a string that is not empty")]
 ModelName = Annotated[str, Field(description="the name of a model in GET /v1/models")]
 OptionalModelName = Annotated[
     str | None, Field(description="the name of a model in GET /v1/models; without it the default model")
 ]
+_StopString = Annotated[str, Field(min_length=1, max_length=LONGEST_STOP)]
 StopStrings = Annotated[
-    list[Annotated[str, Field(min_length=1)]],
+    list[_StopString],
+    Field(fail_fast=True, max_length=4),
     BeforeValidator(
         lambda stop: [stop] if isinstance(stop, str) else stop,
-        json_schema_input_type=Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=4)],
+        json_schema_input_type=_StopString | Annotated[list[_StopString], Field(max_length=4)],
     ),
-    Field(max_length=4, description="a string, or a list of up to 4 strings, none of them empty"),
+    Field(description=f"a string, or a list of up to 4 strings, each of 1 to {LONGEST_STOP} characters"),
 ]
 
 
@@ -70,6 +78,12 @@ class WrongPart(ValueError):
 
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_unknown_field(cls, fields: object) -> object:
+        _require_known(cls, fields)
+        return fields
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -84,10 +98,11 @@ class OpenAIBody(Body):
 
     @model_validator(mode="before")
     @classmethod
-    def _null_means_default(cls, fields: object) -> object:
-        if not isinstance(fields, dict):
-            return fields
-        return {name: value for name, value in fields.items() if value is not None}
+    def _has_no_unknown_field(cls, fields: object) -> object:
+        if isinstance(fields, dict):
+            fields = {name: value for name, value in fields.items() if value is not None}
+        _require_known(cls, fields)
+        return fields
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -104,6 +119,17 @@ def fields_of(schema: type[BaseModel]) -> dict[str, FieldInfo]:
     fields = schema.model_fields
     names = [name for base in schema.__mro__ for name in vars(base).get("__annotations__", ()) if name in fields]
     return {fields[name].alias or name: fields[name] for name in dict.fromkeys(names)}
+
+
+def _require_known(schema: type[BaseModel], fields: object) -> None:
+    """Raises PydanticCustomError in the name of the first unknown field. Pydantic itself would build an error for every one."""
+    if isinstance(fields, dict) and (unknown := fields.keys() - _names_of(schema)):
+        raise PydanticCustomError(UNKNOWN_FIELD, "unknown field", {"name": next(name for name in fields if name in unknown)})
+
+
+@cache
+def _names_of(schema: type[BaseModel]) -> frozenset[str]:
+    return frozenset(fields_of(schema))
 
 
 def nested_schema(annotation: object) -> type[BaseModel] | None:

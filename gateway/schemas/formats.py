@@ -5,10 +5,11 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
+from pydantic_core import to_json
 
 from gateway.errors import InvalidRequest
 from gateway.grammar import LONGEST_GRAMMAR, LONGEST_SCHEMA, Grammar
-from gateway.schemas.base import AnyString, Flag, OpenAIBody
+from gateway.schemas.base import Flag, Label, OpenAIBody
 
 NAME = Field(pattern="^[a-zA-Z0-9_-]{1,64}$", description="a string of 1 to 64 letters, digits, underscores and dashes")
 GrammarText = Annotated[
@@ -22,7 +23,7 @@ FORMS = '"text", "json_object", "json_schema", "regex" or "grammar"'
 class NamedSchema(OpenAIBody):
     name: Annotated[str, NAME]
     schema_: Annotated[dict[str, Any], SCHEMA]
-    description: AnyString = ""
+    description: Label = ""
     strict: Flag = True  # a text always follows the schema here
 
 
@@ -68,9 +69,10 @@ class _Format(OpenAIBody):
 
     def _schema_text(self, path: str) -> str:
         name, schema = self._schema()
-        text = json.dumps(schema, ensure_ascii=False)
-        if len(text) > LONGEST_SCHEMA:
-            message = f"{path}.{name} has {len(text)} characters; at most {LONGEST_SCHEMA} are accepted."
+        characters = len(to_json(schema).decode())  # a tenth of the time that json.dumps takes for what is too long
+        text = json.dumps(schema, ensure_ascii=False) if characters <= LONGEST_SCHEMA else ""
+        if (characters := max(characters, len(text))) > LONGEST_SCHEMA:
+            message = f"{path}.{name} has {characters} characters; at most {LONGEST_SCHEMA} are accepted."
             raise InvalidRequest(message, param=f"{path}.{name}")
         longest = max(map(len, re.findall(r'"(?:[^"\\]|\\.)*"', text)), default=0)
         if longest > LONGEST_GRAMMAR:
@@ -114,7 +116,7 @@ class TextFormat(_Format):
     model_config = _one_of(text=(), json_object=(), json_schema=("name", "schema"), regex=("regex",), grammar=("grammar",))
     name: Annotated[str | None, NAME] = None
     schema_: Annotated[dict[str, Any] | None, SCHEMA] = None
-    description: AnyString = ""
+    description: Label = ""
     strict: Flag = True
 
     def _given(self) -> set[str]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from gateway.schemas.base import AnyString, OpenAIBody, WrongPart
+from gateway.schemas.base import AnyString, Label, OpenAIBody, WrongPart
 
 ROLES = '"system", "developer", "user" or "assistant"'
 Role = Annotated[Literal["system", "developer", "user", "assistant"], Field(description=ROLES)]
@@ -56,7 +56,7 @@ class ChatMessage(Message):
         _texts_of("text", beside=frozenset({"cache_control"})),
         Field(description='a string or a list of text parts, {"type": "text", "text": "..."}'),
     ]
-    name: AnyString = ""  # changes nothing: no template of ours shows it
+    name: Label = ""  # changes nothing: no template of ours shows it
     tool_calls: Annotated[list[Any], Field(max_length=0, description="an empty list; tools are not supported here")] = []
     annotations: Annotated[list[Any], Field(max_length=0, description="an empty list")] = []
 
@@ -71,7 +71,7 @@ class InputMessage(Message):
         Field(description='a string or a list of text parts, {"type": "input_text", "text": "..."}'),
     ]
     type: Annotated[Literal["message"], Field(description='"message"')] = "message"
-    id: AnyString = ""
+    id: Label = ""
     status: Annotated[
         Literal["in_progress", "completed", "incomplete"], Field(description='"in_progress", "completed" or "incomplete"')
     ] = "completed"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from gateway.errors import InvalidRequest
 from gateway.generation import GenerationRequest
@@ -13,6 +14,7 @@ from gateway.grammar import Grammar, Matcher
 from gateway.schemas.base import (
     LARGEST_MAX_TOKENS,
     MOST_CHOICES,
+    MOST_MESSAGES,
     FilledString,
     Flag,
     MaxTokens,
@@ -48,12 +50,15 @@ class ChatBody(CompletionBase, NoTools):
     only_with: ClassVar[dict[str, str]] = {**CompletionBase.only_with, "top_logprobs": "logprobs"}
 
     model: ModelName
-    messages: Annotated[list[ChatMessage], Field(min_length=1, description="a list of at least one message")]
+    messages: Annotated[
+        list[ChatMessage],
+        Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES, description=f"a list of 1 to {MOST_MESSAGES} messages"),
+    ]
     max_tokens: MaxTokens = 150
     max_completion_tokens: OptionalMaxTokens = None  # the newer name; it wins where both are given
     logprobs: Flag = False
     top_logprobs: Annotated[int | None, integer(0, 20, ', only with "logprobs": true')] = None
-    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1, description='["text"]')] = [
+    modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, min_length=1, max_length=1, description='["text"]')] = [
         "text"
     ]  # changes nothing
 
@@ -76,15 +81,21 @@ PROMPTS = f"a string, a list of token ids, or a list of up to {MOST_CHOICES} str
 
 def _prompts(prompt: object) -> list[Prompt]:
     """One prompt or several, as a list of several."""
-    prompts = prompt if _is_list_of(prompt, str) or _is_list_of(prompt, list) else [prompt]
+    kinds = _kinds_in(prompt)
+    if kinds == {int}:
+        return [prompt]  # type: ignore[list-item]
+    prompts = prompt if kinds in ({str}, {list}) else [prompt]
     assert isinstance(prompts, list)
-    if len(prompts) > MOST_CHOICES or not all(one and (isinstance(one, str) or _is_list_of(one, int)) for one in prompts):
+    if len(prompts) > MOST_CHOICES:
+        raise PydanticCustomError("too_long", "too many prompts")
+    if not all(one and (isinstance(one, str) or _kinds_in(one) == {int}) for one in prompts):
         raise ValueError("no prompt")
     return prompts
 
 
-def _is_list_of(value: object, kind: type) -> bool:
-    return isinstance(value, list) and len(value) > 0 and all(type(one) is kind for one in value)
+def _kinds_in(value: object) -> set[type]:
+    """Of a list, at the speed of C: half a million token ids may come."""
+    return set(map(type, value)) if isinstance(value, list) else set()
 
 
 _Id = Annotated[int, Field(ge=0)]
@@ -153,6 +164,7 @@ def _messages(value: object) -> object:
     return [{"role": "user", "content": value}] if isinstance(value, str) and value else value
 
 
+_InputMessages = Annotated[list[InputMessage], Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES)]
 LOGPROBS = "message.output_text.logprobs"
 
 
@@ -166,18 +178,16 @@ class ResponsesBody(OpenAIBody, NoTools, SamplingBody):
 
     model: ModelName
     input: Annotated[
-        list[InputMessage],
-        BeforeValidator(
-            _messages,
-            json_schema_input_type=_Text | Annotated[list[InputMessage], Field(min_length=1)],
-        ),
-        Field(min_length=1, description="a string that is not empty, or a list of at least one message"),
+        _InputMessages,
+        BeforeValidator(_messages, json_schema_input_type=_Text | _InputMessages),
+        Field(description=f"a string that is not empty, or a list of 1 to {MOST_MESSAGES} messages"),
     ]
     instructions: OptionalString = None
     max_output_tokens: MaxTokens = 150
     text: Annotated[TextOptions, Field(description='an object, {"format": {"type": "..."}}')] = TextOptions()
     include: Annotated[
-        list[Literal["message.output_text.logprobs"]], Field(max_length=1, description=f'an empty list or ["{LOGPROBS}"]')
+        list[Literal["message.output_text.logprobs"]],
+        Field(fail_fast=True, max_length=1, description=f'an empty list or ["{LOGPROBS}"]'),
     ] = []
     top_logprobs: Annotated[int | None, integer(0, 20)] = None
     stream_options: Annotated[

@@ -14,11 +14,12 @@ from gateway.grammar import Grammar, Matcher
 from gateway.schemas.base import (
     LARGEST_MAX_TOKENS,
     LARGEST_TOP_K,
+    LONGEST_LABEL,
     MOST_BIASES,
-    AnyString,
     Body,
     Choices,
     Flag,
+    Label,
     OpenAIBody,
     OptionalModelName,
     StopStrings,
@@ -27,12 +28,15 @@ from gateway.schemas.base import (
 )
 from gateway.schemas.formats import ResponseFormat
 
+MOST_METADATA = 16  # as at OpenAI
+
 Penalty = Annotated[float, number(-2.0, 2.0)]
 Fraction = Annotated[float, number(0.0, 1.0)]
 TokenId = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,8})$")]
 LogitBias = Annotated[
     dict[TokenId, Annotated[float, Field(ge=-100, le=100)]],
     Field(
+        fail_fast=True,
         max_length=MOST_BIASES,
         description=f'an object of up to {MOST_BIASES} token ids, each with a number from -100 to 100: {{"50256": -100}}',
         json_schema_extra={"additionalProperties": False},
@@ -43,15 +47,22 @@ LogitBias = Annotated[
 class ChangesNothing(Body):
     """What OpenAI's clients send though it changes nothing here: accepted where nothing is asked that would be left undone."""
 
-    user: AnyString = ""
-    safety_identifier: AnyString = ""
-    prompt_cache_key: AnyString = ""
+    user: Label = ""
+    safety_identifier: Label = ""
+    prompt_cache_key: Label = ""
     prompt_cache_retention: Annotated[Literal["in_memory", "in-memory", "24h"], Field(description='"in_memory" or "24h"')] = (
         "in_memory"
     )
     service_tier: Annotated[Literal["auto", "default"], Field(description='"auto" or "default"')] = "auto"
     store: Flag = False
-    metadata: Annotated[dict[str, str], Field(description="an object of strings")] = {}
+    metadata: Annotated[
+        dict[Label, Label],
+        Field(
+            fail_fast=True,
+            max_length=MOST_METADATA,
+            description=f"an object of up to {MOST_METADATA} strings, each of up to {LONGEST_LABEL} characters",
+        ),
+    ] = {}
 
 
 class NoTools(Body):

@@ -6,10 +6,10 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from gateway.errors import InvalidRequest
-from gateway.schemas.base import Flag, OpenAIBody, OptionalModelName, OptionalString
+from gateway.schemas.base import MOST_MESSAGES, Flag, OpenAIBody, OptionalModelName, OptionalString
 from gateway.schemas.messages import ChatMessage
 
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(description="a list of token ids")]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(fail_fast=True, description="a list of token ids")]
 
 
 def _only(name: str, without: str) -> JsonDict:
@@ -27,7 +27,8 @@ class TokenizeBody(OpenAIBody):
     model: OptionalModelName = None
     prompt: OptionalString = None
     messages: Annotated[
-        list[ChatMessage] | None, Field(min_length=1, description="a list of at least one message; instead of prompt")
+        Annotated[list[ChatMessage], Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES)] | None,
+        Field(description=f"a list of 1 to {MOST_MESSAGES} messages; instead of prompt"),
     ] = None
     add_special_tokens: Annotated[
         bool | None, Field(description="true or false; only with prompt, where true is the default")

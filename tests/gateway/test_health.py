@@ -1,18 +1,26 @@
 """Liveness, readiness and health are three things, and load is none of them."""
 
 import asyncio
+import os
 import signal
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
+import pytest
 
 from gateway.__main__ import Server
 from gateway.app import create_app
+from gateway.errors import BackendUnavailable
+from gateway.lane import PROBE_TIMEOUT
+from gateway.routes.health import probe
 from gateway.settings import Settings
 from serve.triton_server import TritonServer
-from tests.conftest import DEMO, gateway_process
+from tests.conftest import DEMO, TINY, gateway_process
+from tests.gateway.engines import engine_on
 from tests.gateway.http_client import CHAT, client, load, until
 from tests.gateway.test_http_disconnect import raw_request
 
@@ -65,6 +73,35 @@ def test_a_full_queue_is_not_ill(start_triton: StartTriton, tmp_path: Path, api_
                     break
         assert http.post("/v1/chat/completions", json=LONG).status_code == 429
         assert statuses(url) == dict.fromkeys(PROBES, 200)
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("one_event_loop")
+async def test_a_gateway_whose_loop_was_late_does_not_call_triton_dead(triton: TritonServer) -> None:
+    async with engine_on(triton) as engine:
+
+        async def probed_while_busy(check: Callable[[], Awaitable[None]]) -> None:
+            await asyncio.sleep(PROBE_TIMEOUT + 0.1)  # until Triton's last answer counts no longer
+            asyncio.get_running_loop().call_later(0.001, time.sleep, PROBE_TIMEOUT + 0.2)
+            await check()
+
+        with suppress(BackendUnavailable):
+            await probed_while_busy(engine.probe)  # what it says then depends on chance
+        await probed_while_busy(partial(probe, engine))
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("one_event_loop")
+async def test_a_triton_that_does_not_answer_is_found_though_the_loop_is_on_time(start_triton: StartTriton) -> None:
+    with start_triton(TINY, slots=1) as triton:
+        async with engine_on(triton) as engine:
+            await asyncio.sleep(PROBE_TIMEOUT + 0.1)
+            os.kill(triton.stub_pids[0], signal.SIGSTOP)
+            began = time.monotonic()
+            with pytest.raises(BackendUnavailable, match="within a second"):
+                await probe(engine)
+            assert time.monotonic() - began < 2 * PROBE_TIMEOUT
+            os.kill(triton.stub_pids[0], signal.SIGCONT)
 
 
 def test_health_tells_the_version_of_every_model(gateway_url: str) -> None:

@@ -46,13 +46,13 @@ def test_a_minutes_requests_may_come_at_once_and_then_as_they_fill_up() -> None:
     usage = Usage()
     of = limits(usage, requests_per_minute=600)  # one more every 100 ms
     for _ in range(600):
-        of.count_request()
+        of.begin_request()
     with pytest.raises(RateLimited) as caught:
-        of.count_request()
+        of.begin_request()
     assert (caught.value.limit, caught.value.retry_after) == ("requests_per_minute", 1)
     assert "600 requests a minute" in caught.value.message and "'alice'" in caught.value.message
     time.sleep(0.11)
-    of.count_request()
+    of.begin_request()
 
 
 def test_tokens_that_were_not_used_are_given_back() -> None:
@@ -82,20 +82,26 @@ def test_a_request_that_can_never_fit_is_told_so_and_not_to_come_again() -> None
     assert "can never fit" in told.message and "101" in told.message and "again" not in told.message
 
 
-def test_generations_at_once_are_limited_and_end_with_their_block() -> None:
-    of = limits(concurrent_requests=2)
-    with of.generation(1, 1):
-        with pytest.raises(ValueError), of.generation(1, 1):
-            assert refused(of).limit == "concurrent_requests"
-            raise ValueError
-        with of.generation(1, 1):
-            pass
+def test_requests_at_once_are_limited_and_end_once() -> None:
+    usage = Usage()
+    requests = [limits(usage, concurrent_requests=2, requests_per_minute=10) for _ in range(3)]
+    for running in requests[:2]:
+        running.begin_request()
+    with pytest.raises(RateLimited) as caught:
+        requests[2].begin_request()
+    assert caught.value.limit == "concurrent_requests"
+    requests[2].end_request()  # it never began
+    assert usage.running == 2
+    for _ in range(2):
+        requests[0].end_request()
+    requests[2].begin_request()
+    assert usage.running == 2 and int(requests[0].headers()["x-ratelimit-remaining-requests"]) == 7
 
 
 def test_a_request_refused_for_its_tokens_is_no_request_of_the_minute() -> None:
     of = limits(requests_per_minute=2, tokens_per_minute=10)
     for _ in range(5):
-        of.count_request()
+        of.begin_request()
         refused(of, 5, 6)
     assert of.headers()["x-ratelimit-remaining-requests"] == "2"
 
@@ -234,6 +240,26 @@ def test_requests_at_once_get_no_more_than_the_limit(limited: tuple[str, dict[st
             return sorted(answer.status_code for answer in answers)
 
     assert asyncio.run(all_at_once()) == [200] + [429] * 5
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/tokenize", "/detokenize"])
+def test_an_upload_takes_its_place_before_its_body_has_come(limited: tuple[str, dict[str, str]], path: str) -> None:
+    url, given = limited
+    host, port = url.removeprefix("http://").split(":")
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {given['one']}\r\nContent-Length: 100\r\n\r\n{{"
+    with socket.create_connection((host, int(port)), timeout=20) as uploading:
+        uploading.sendall(head.encode())
+        for _ in until(3):
+            if chat(url, given["one"]).status_code == 429:
+                break
+        with client(url, given["one"]) as http:
+            for refused_path in ("/tokenize", "/detokenize"):
+                assert "1 at once" in http.post(refused_path, json={"tokens": [1]}).json()["error"]["message"]
+            assert http.get("/v1/models").status_code == 200  # reading is not limited
+    for _ in until(3):
+        if chat(url, given["one"]).status_code == 200:
+            return
+    raise AssertionError("its place is still held")
 
 
 def test_a_key_without_limits_gets_no_headers_of_them(limited: tuple[str, dict[str, str]]) -> None:

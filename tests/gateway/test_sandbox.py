@@ -1,4 +1,4 @@
-"""Processes with bounds: they come to harm, we do not. A template is the program that runs in them here."""
+"""Processes with bounds: they come to harm, we do not. Chat templates and tokenizers are the programs that run in them here."""
 
 import os
 import signal
@@ -6,19 +6,23 @@ import time
 
 import pytest
 
+from gateway.prompt_encoder import unpack
 from gateway.sandbox import BoundExceeded, Sandbox
 from serve.processes import children, is_alive
+from tests.gateway.test_tokenizer import TOKENIZER, TOKENIZER_JSON
 
-MESSAGE = [{"role": "user", "content": "half \ud800 of a pair\u2028"}]
+CONTENT = "Hello\u2028 世界"
 ECHO = "{{ messages[0].content }}"
 
 
 def sandbox(template: str, processes: int = 1) -> Sandbox:
-    return Sandbox("gateway.template_process", template, seconds=0.3, memory=64 << 20, processes=processes)
+    setup = {"tokenizer": TOKENIZER_JSON, "chat_template": template}
+    return Sandbox("gateway.prompt_process", setup, seconds=0.3, memory=64 << 20, processes=processes)
 
 
-def ask(asked: Sandbox) -> str:
-    return str(asked.ask({"messages": MESSAGE, "add_generation_prompt": True})["text"])
+def ask(asked: Sandbox, content: str = CONTENT, add_generation_prompt: bool = True) -> list[int]:
+    question = {"messages": [{"role": "user", "content": content}], "add_generation_prompt": add_generation_prompt}
+    return unpack(asked.ask(question | {"param": "messages"})["tokens"])
 
 
 def new_child(before: set[int]) -> int:
@@ -30,12 +34,12 @@ def test_process_is_kept_and_one_that_was_killed_is_begun_again_and_it_ends_with
     before = set(children(os.getpid()))
     asked = sandbox(ECHO, processes=2)
     for _ in range(3):
-        assert ask(asked) == MESSAGE[0]["content"]
+        assert ask(asked) == TOKENIZER.encode(CONTENT)
     first = new_child(before)
     os.kill(first, signal.SIGKILL)
     while is_alive(first):
         time.sleep(0.01)
-    assert ask(asked) == MESSAGE[0]["content"]
+    assert ask(asked) == TOKENIZER.encode(CONTENT)
     second = new_child(before | {first})
     del asked
     assert not is_alive(second)
@@ -50,5 +54,5 @@ def test_question_without_end_ends_its_process_and_the_next_one_is_answered(temp
     began = time.monotonic()
     with pytest.raises(BoundExceeded):
         ask(asked)
-    assert asked.ask({"messages": [], "add_generation_prompt": False}) == {"text": "fine"}
+    assert ask(asked, add_generation_prompt=False) == TOKENIZER.encode("fine")
     assert time.monotonic() - began < 20

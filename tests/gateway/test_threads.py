@@ -6,9 +6,10 @@ import time
 import pytest
 
 from gateway.errors import Overloaded
-from gateway.threads import FairThreads
+from gateway.threads import LARGE, MOST_BYTES, FairThreads, FairThreadsBySize
 
 pytestmark = pytest.mark.anyio
+MOST = 20  # pieces of work that wait
 SECONDS = 0.2  # that a piece of work takes
 
 
@@ -33,6 +34,32 @@ async def test_work_that_would_wait_too_long_is_refused() -> None:
     with pytest.raises(Overloaded, match="Too much of this key's text"):
         await threads.run("key", work)
     await first
+
+
+async def test_more_than_may_wait_is_refused_at_once_and_what_waits_is_done() -> None:
+    threads = FairThreads("test", workers=2, share=1, patience=60, most_waiting=MOST)
+    sizes = [MOST_BYTES, MOST_BYTES, 1, 0]  # the first one runs, the second waits
+    asked = [asyncio.ensure_future(threads.run("key", work, size)) for size in sizes]
+    done, _ = await asyncio.wait(asked, timeout=SECONDS / 4)
+    assert done == {asked[2]} and isinstance(asked[2].exception(), Overloaded)
+    few = [asyncio.ensure_future(threads.run("other", lambda: None)) for _ in range(MOST)]
+    assert await asyncio.gather(*few) == [None] * MOST
+    await asyncio.gather(asked[0], asked[1], asked[3])
+    many = [asyncio.ensure_future(threads.run("key", work)) for _ in range(MOST + 3)]
+    await asyncio.sleep(SECONDS / 4)
+    assert [isinstance(one.exception(), Overloaded) for one in many if one.done()] == [True] * 2
+    for one in many:
+        one.cancel()
+    await asyncio.gather(*many, return_exceptions=True)
+    await threads.run("key", work, MOST_BYTES)  # what has left is no longer counted
+
+
+async def test_small_work_does_not_wait_for_the_large_work_of_its_key() -> None:
+    threads = FairThreadsBySize("test", patience=60, patience_of_large=60, most_waiting=MOST)
+    large = [asyncio.ensure_future(threads.run("key", work, LARGE)) for _ in range(3)]
+    await asyncio.gather(*(threads.run("key", lambda: None, LARGE - 1) for _ in range(MOST)))
+    assert not any(one.done() for one in large)
+    assert max(await asyncio.gather(*large)) - min(await asyncio.gather(*large)) > 1.5 * SECONDS
 
 
 async def test_work_whose_client_has_left_counts_until_its_thread_is_free() -> None:

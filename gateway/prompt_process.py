@@ -1,0 +1,94 @@
+"""Turns what strangers ask into tokens, and tokens into text, in a process with bounds: what gateway/prompt_encoder.py asks of
+gateway/sandbox.py.
+
+A tokenizer and a chat template are programs that came with a checkpoint. A normalizer may make a megabyte of one character, a
+regular expression may take for ever; Jinja's sandbox keeps a template from files and from Python's insides, but not from loops
+without end. Here they can do no harm with that.
+
+| question                                           | answer                                                |
+| -------------------------------------------------- | ----------------------------------------------------- |
+| ``messages``, ``add_generation_prompt``, ``param`` | ``tokens``, or ``error``: a sentence for the client   |
+| ``text``, ``add_special_tokens``, ``param``        | the same                                              |
+| ``tokens``                                         | ``text``                                              |
+
+Tokens are 32-bit integers in base64: of a million in JSON's digits, the gateway's other requests would notice the reading.
+"""
+
+import ctypes
+import os
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from gateway.errors import InvalidRequest
+from gateway.prompt_encoder import pack, unpack
+from gateway.tokenizer import Tokenizer
+
+LONGEST_REASON = 500  # characters
+LONGEST_TEXT = 4 << 20  # characters: more than a body can hold
+LARGE = 1 << 16  # characters of a text and its packed tokens after which freed memory goes back to the system
+
+C_LIBRARY = ctypes.CDLL(None)
+
+
+def prepare(setup: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, str]]:
+    """``setup``: a ``tokenizer`` as in tokenizer.json, and a ``chat_template`` or null."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one text at a time: more threads would only take memory
+    tokenizer = Tokenizer(setup["tokenizer"], None)
+    template = _Template(setup["chat_template"] or "")
+
+    def answer(question: dict[str, Any]) -> dict[str, str]:
+        if "tokens" in question:
+            return {"text": tokenizer.decode(unpack(question["tokens"]), skip_special_tokens=False)}
+        param, special = question["param"], question.get("add_special_tokens", False)
+        try:
+            text = template.render(question, param) if "messages" in question else question["text"]
+            tokens = pack(tokenizer.encode(text, param=param, add_special_tokens=special))
+        except InvalidRequest as error:
+            return {"error": error.message}
+        if len(text) + len(tokens) > LARGE:
+            C_LIBRARY.malloc_trim(0)
+        return {"tokens": tokens}
+
+    return answer
+
+
+class _Template:
+    """Compiled with the first conversation: that may fail, too."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._compiled: jinja2.Template | None = None
+
+    def render(self, question: dict[str, Any], param: str) -> str:
+        """Raises InvalidRequest where it refuses the conversation, or fails in any way."""
+        try:
+            self._compiled = self._compiled or compile_template(self._source)
+            text = self._compiled.render(messages=question["messages"], add_generation_prompt=question["add_generation_prompt"])
+        except jinja2.TemplateError as error:
+            reason = str(error)[:LONGEST_REASON]
+            raise InvalidRequest(f"{param}: this model's chat template refuses them: {reason}", param=param) from error
+        except Exception as error:
+            raise InvalidRequest(f"{param}: this model's chat template cannot render them", param=param) from error
+        if len(text) > LONGEST_TEXT:
+            raise InvalidRequest(f"{param}: this model's chat template cannot render them", param=param)
+        return text
+
+
+def compile_template(source: str) -> jinja2.Template:
+    """In Jinja's sandbox, with the settings and functions that chat templates expect."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.loopcontrols"],
+        optimized=False,  # or what it finds constant would be computed for every conversation, also where no branch leads there
+    )
+    environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
+    return environment.from_string(source)
+
+
+def _raise(message: str) -> Any:
+    raise jinja2.TemplateError(message)
