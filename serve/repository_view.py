@@ -1,7 +1,7 @@
 """What Triton sees of a model repository: all of it, without the versions that it could not load, until their files change.
 
-Triton tries a version that fails again at every look at its repository, for ever, with a new process each time: half a core and
-log lines without end. Loading on request would avoid that, but then everyone who reaches Triton's port could load code. So Triton
+Triton tries a version that fails again at every look at its repository, for ever, with a new process each time: half a core,
+and log lines without end. Loading on request would avoid that, but then everyone who reaches Triton's port could load code. So it
 looks at a directory of links, from which a version that fails is taken away.
 Standard library only: Triton's container has this file too.
 """
@@ -89,11 +89,11 @@ class RepositoryView:
 
     def _follow(self) -> None:
         """Links what is new, and takes away what is gone or refused."""
-        there = {(model.name, entry.name) for model in _models(self._repository) for entry in model.iterdir() if _is_version(entry)}
-        if self._shown.keys() - there:
-            self._refused.clear()  # what is unloaded makes room
+        models = _models(self._repository)
+        there = {(model.name, entry.name) for model in models for entry in model.iterdir() if _is_version(entry)}
+        room = bool(self._shown.keys() - there)  # what is unloaded makes some
         for version, signature in list(self._refused.items()):
-            if version not in there or self._signature(version) != signature:
+            if room or version not in there or self._signature(version) != signature:
                 del self._refused[version]
                 self._judged_from[version] = time.monotonic() + JUDGED_AFTER
         wanted = there - self._refused.keys()

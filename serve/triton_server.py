@@ -183,8 +183,9 @@ class TritonServer:
 
     def _model_control(self) -> list[str]:
         if self._models is not None:
+            repository = f"--model-repository={self._model_repository}"
             loaded = [f"--load-model={model}" for model in self._models]
-            return [f"--model-repository={self._model_repository}", "--model-control-mode=explicit", *loaded, "--allow-http=false"]
+            return [repository, "--model-control-mode=explicit", *loaded, "--allow-http=false"]
         return [
             f"--model-repository={self._view.directory}",
             "--model-control-mode=poll",
