@@ -13,11 +13,13 @@ import re
 import resource
 import signal
 import sys
-from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # which an isolated script does not have
+from gateway.chat_environment import compile_template, render
 
 LONGEST_REASON = 500  # characters
 LONGEST_TEXT = 4 << 20  # characters: more than a body can hold
@@ -34,29 +36,13 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_PROF, seconds)  # of processor time; without a handler its signal kills
         try:
             compiled = compiled or compile_template(template)
-            answer = {"text": compiled.render(**json.loads(line))}
+            answer = {"text": render(compiled, json.loads(line))}
         except jinja2.TemplateError as exc:
             answer = {"refused": str(exc)[:LONGEST_REASON]}
         except Exception:  # also a MemoryError: the template may fail in any way
             answer = FAILED
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(_written(answer), flush=True)
-
-
-def compile_template(source: str) -> jinja2.Template:
-    """In Jinja's sandbox, with the settings and functions that chat templates expect."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=["jinja2.ext.loopcontrols"],
-        optimized=False,  # or what it finds constant would be computed for every conversation, also where no branch leads there
-    )
-    environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
-    return environment.from_string(source)
-
-
-def _raise(message: str) -> Any:
-    raise jinja2.TemplateError(message)
 
 
 def _written(answer: dict[str, Any]) -> str:

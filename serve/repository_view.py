@@ -1,8 +1,8 @@
 """What Triton sees of a model repository: all of it, without the versions that it could not load, until their files change.
 
 Triton tries a version that fails again at every look at its repository, for ever, with a new process each time: half a core,
-and log lines without end. Loading on request would avoid that, but then everyone who reaches Triton's port could load code. So it
-looks at a directory of links, from which a version that fails is taken away.
+and log lines without end. Loading on request would avoid that, but then everyone who reaches Triton's port could load code. So
+it looks at a directory of links, from which a version that fails is taken away.
 Standard library only: Triton's container has this file too.
 """
 

@@ -23,14 +23,14 @@ def read(path: str | Path, *, tokenizer: str | None = None, chat_template: str |
         checkpoint = _read(path, tokenizer)
         return replace(checkpoint, tokenizer=choose_template(checkpoint.tokenizer, chat_template))
     except CheckpointError as exc:
-        raise CheckpointError(f"{path}: {_line(str(exc))}") from exc
+        raise CheckpointError(f"{path}: {one_line(str(exc))}") from exc
     except MemoryError as exc:
         raise CheckpointError(f"{path}: reading it takes more memory than there is") from exc
     except OSError as exc:
         raise CheckpointError(f"{path}: it cannot be read: {exc.strerror or exc}") from exc
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """One line of bounded length: names and values in it are the file's, and may be anything."""
     text = "".join(character if character.isprintable() else " " for character in text[: 2 * MESSAGE_LIMIT])
     text = " ".join(text.split())

@@ -23,9 +23,7 @@ class Served:
         self.export(seed=0)
         shutil.copytree(self.repository / "good", self.repository / "broken")
         self.reported: list[str] = []
-        self.triton = TritonServer(
-            self.repository, directory / "run", env={"TIDEGATE_SLOTS": "2"}, report=self.reported.append
-        )
+        self.triton = TritonServer(self.repository, directory / "run", env={"TIDEGATE_SLOTS": "2"}, report=self.reported.append)
 
     def export(self, seed: int) -> None:
         samples.nanogpt(self.directory / "model.pt", seed=seed)
