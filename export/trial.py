@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 from export.checkpoint import CheckpointError
+from export.checkpoints import located
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY = 1 << 30  # bytes of heap, besides what the size of the file accounts for
@@ -59,6 +60,7 @@ def _harm(status: int, heap: int) -> str:
 
 
 def _size(checkpoint: Path) -> int:
+    checkpoint = located(checkpoint)
     files = checkpoint.iterdir() if checkpoint.is_dir() else [checkpoint]
     return sum(file.stat().st_size for file in files if file.is_file())
 
