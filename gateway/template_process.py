@@ -18,7 +18,8 @@ from typing import Any
 
 import jinja2
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # which an isolated script does not have
+if __name__ == "__main__":  # an isolated script does not have its own package on its path
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
 from gateway.chat_environment import compile_template, render
 
 LONGEST_REASON = 500  # characters
