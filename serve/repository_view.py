@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-LOOK_INTERVAL = 0.5  # seconds; Triton looks every 2
+LOOK_INTERVAL = 0.2  # seconds between looks at the files; Triton's own are 2 s apart
+ASK_INTERVAL = 0.6  # seconds between questions to Triton
 JUDGED_AFTER = 5.0  # seconds after a link has come back: until it tries again, Triton repeats the reason that it gave before
 TIMEOUT = 5.0  # seconds that Triton's index may take
 REFUSAL = "TritonModelException: "  # what Triton writes before the sentence of a backend
@@ -70,19 +71,22 @@ class RepositoryView:
         self.stop()
 
     def _watch(self, ended: threading.Event) -> None:
+        next_question = time.monotonic()
         while not ended.wait(LOOK_INTERVAL):
-            with suppress(OSError, http.client.HTTPException, ValueError):  # Triton starts or ends, or an export writes
-                self._take_away_refused()
-            with suppress(OSError):
+            if time.monotonic() >= next_question:
+                next_question = time.monotonic() + ASK_INTERVAL
+                with suppress(OSError, http.client.HTTPException, ValueError):  # Triton starts or ends
+                    self._take_away_refused()
+            with suppress(OSError):  # an export writes
                 self._follow()
 
     def _take_away_refused(self) -> None:
         models = _index(self.port)
-        if any(model["state"] == "LOADING" for model in models):
+        if any(model.get("state") == "LOADING" for model in models):
             return
         for model in models:
             version, reason = (model["name"], model.get("version", "")), model.get("reason", "")
-            failed = model["state"] == "UNAVAILABLE" and reason not in ("", "unloaded")
+            failed = model.get("state") == "UNAVAILABLE" and reason not in ("", "unloaded")
             if failed and version in self._shown and time.monotonic() >= self._judged_from.get(version, 0.0):
                 self._refused[version] = self._shown[version]
                 self._report(f"{version[0]} version {version[1]} is not served until its files change: {sentence(reason)}")
@@ -152,7 +156,8 @@ def _index(port: int) -> list[dict[str, Any]]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     try:
         connection.request("POST", "/v2/repository/index", "{}", {"Content-Type": "application/json"})
-        models: list[dict[str, Any]] = json.load(connection.getresponse())
+        answer = connection.getresponse()
+        models: list[dict[str, Any]] = json.load(answer) if answer.status == 200 else []
         return models
     finally:
         connection.close()

@@ -66,7 +66,7 @@ def test_a_model_that_cannot_be_loaded_is_let_be_until_its_files_change(served: 
     assert soon(lambda: served.reported)
     time.sleep(2.5)  # for an attempt that had begun
     attempts, used = served.attempts("broken"), served.processor_seconds()
-    time.sleep(6)  # three of Triton's looks
+    time.sleep(4.5)  # two of Triton's looks at least
     assert served.attempts("broken") == attempts <= 2
     assert served.processor_seconds() - used < 0.3  # it was 0.1 to 0.5 of a core
     (sentence,) = [sentence for sentence in served.reported if sentence.startswith("broken")]
@@ -87,7 +87,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_one_before_alone(served: Ser
     assert soon(lambda: any("good version 2" in sentence for sentence in served.reported))
     time.sleep(2.5)
     attempts = served.attempts("good", 2)
-    time.sleep(4.5)
+    time.sleep(3)
     assert served.attempts("good", 2) == attempts and set(stubs) <= set(served.triton.stub_pids)
     served.card("good", 2).write_bytes(kept)
     assert soon(lambda: served.has_loaded("good", 2))
