@@ -100,13 +100,15 @@ def _declared(directory: Path, config: Json) -> tuple[Json, dict[int, AddedToken
 def _special_tokens(names: Mapping[str, Any]) -> dict[str, AddedToken]:
     """By name: `bos_token` and its like, and others that a model may have, such as `image_token`."""
     known = {f"{name}_token" for name in NAMES}
-    found = {
-        key: _token(value)
-        for key, value in names.items()
-        if value is not None and (key in known or (key.endswith("_token") and isinstance(value, str | dict)))
-    }
+    found = {key: _token(value) for key, value in names.items() if key in known and value is not None}
+    found |= {key: _token(value) for key, value in names.items() if key.endswith("_token") and _is_token(value)}
     extra = names.get("extra_special_tokens")
-    return found | ({key: _token(value) for key, value in extra.items()} if isinstance(extra, dict) else {})
+    found |= {key: _token(value) for key, value in extra.items()} if isinstance(extra, dict) else {}
+    return {key: token for key, token in found.items() if key.isidentifier()}
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, dict) and "content" in value)
 
 
 def _extra_tokens(names: Mapping[str, Any]) -> list[AddedToken]:
