@@ -1,5 +1,6 @@
 # The gateway: Python, the packages of requirements/gateway.lock, its own source. No torch, no ONNX Runtime, no Triton.
 #   docker build -f docker/gateway.Dockerfile -t tidegate-gateway:0.1.0 .
+# It starts with a key of its own alone: MY_API_KEY, MY_API_KEY_FILE or API_KEYS_FILE.
 
 # To pin it to the byte: --build-arg PYTHON_IMAGE=python@sha256:…
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
@@ -33,6 +34,7 @@ ENV PATH=/opt/tidegate/venv/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
+    ALLOW_DEFAULT_KEY=off \
     LOG_FORMAT=json
 USER 10001:10001
 EXPOSE 5002

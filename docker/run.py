@@ -21,8 +21,10 @@ from typing import NoReturn
 from step import HTTP_PORT, StepFailed, step_all
 
 from serve.processes import GuardedProcess
+from serve.repository_view import RepositoryView
 
 MODELS = Path("/models")
+SHOWN = Path("/tmp/models")  # without the versions that Triton could not load
 SHARED_MEMORY = Path("/dev/shm")
 NEEDED_SHARED_MEMORY = 64 * 2**20  # bytes: what Triton and its model processes exchange lies there
 START_TIMEOUT = 600.0  # seconds until a model is loaded: weights may come from a slow disk
@@ -32,7 +34,7 @@ DEAD = "is not healthy"  # what Triton says of a model process that has died: it
 SHM_PREFIX = "tidegate_"
 COMMAND = [
     "tritonserver",
-    f"--model-repository={MODELS}",
+    f"--model-repository={SHOWN}",
     "--model-control-mode=poll",
     "--repository-poll-secs=2",
     "--exit-on-error=false",  # a broken model must not stop the others
@@ -40,7 +42,7 @@ COMMAND = [
     "--disable-auto-complete-config",
     "--grpc-address=0.0.0.0",
     "--grpc-port=8001",
-    "--http-address=127.0.0.1",  # for the steps of this file alone
+    "--http-address=127.0.0.1",  # for this process and its health checks alone
     f"--http-port={HTTP_PORT}",
     "--metrics-address=0.0.0.0",
     "--metrics-port=8002",
@@ -63,7 +65,10 @@ def main(options: list[str]) -> None:
     try:
         if problems := list(missing()):
             sys.exit("\n".join(f"triton: {problem}" for problem in problems))
-        with GuardedProcess([*COMMAND, *options], env=os.environ, grace=8.0, shm_prefix=SHM_PREFIX) as triton:
+        with (
+            RepositoryView(MODELS, SHOWN, HTTP_PORT, lambda sentence: print(f"triton: {sentence}", flush=True)),
+            GuardedProcess([*COMMAND, *options], env=os.environ, grace=8.0, shm_prefix=SHM_PREFIX) as triton,
+        ):
             reason = failure(triton)
             with suppress(ProcessLookupError):  # the reason may be that it has ended
                 os.kill(triton.pid, signal.SIGKILL)  # it has nothing left to finish

@@ -1,65 +1,56 @@
-"""The chat template of a model: which one, and that the gateway will be able to render it."""
+"""The chat template of a model: which one, with the tokens it names; and whether the gateway will be able to render it."""
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
+from export.chat_environment import compile_template, render
 from export.checkpoint import CheckpointError, TokenizerFiles
 from export.text_file import is_unicode, read_text
 
 DOLLY = Path(__file__).with_name("dolly.jinja")
+CONVERSATION = {"messages": [{"role": "user", "content": "Hello"}], "add_generation_prompt": True}
 
 
 def choose_template(tokenizer: TokenizerFiles, chosen: str | None) -> TokenizerFiles:
-    """``chosen``: None for the model's own chat template, `none`, `dolly`, or a Jinja file.
-
-    Raises CheckpointError where the template does not render a conversation.
-    """
+    """``chosen``: None for the model's own chat template, `none`, `dolly`, or a Jinja file."""
     if chosen == "none":
         return replace(tokenizer, chat_template=None)
-    if chosen is None:
-        if tokenizer.chat_template is not None and (fault := _fault(tokenizer.chat_template)):
-            raise CheckpointError(f"its chat template does not render ({fault}): `--chat-template none` leaves it out")
-        return tokenizer
-    path = DOLLY if chosen == "dolly" else Path(chosen).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f"the chat template {chosen!r} is neither `dolly`, `none` nor a file")
-    template = read_text(path)
-    if fault := _fault(template):
-        raise CheckpointError(f"the chat template {path} does not render: {fault}")
+    template = tokenizer.chat_template
+    if chosen is not None:
+        path = DOLLY if chosen == "dolly" else Path(chosen).expanduser()
+        if not path.is_file():
+            raise CheckpointError(f"the chat template {chosen!r} is neither `dolly`, `none` nor a file")
+        template = read_text(path)
+    if template is not None:
+        if not is_unicode(template):
+            raise CheckpointError("its chat template is no valid Unicode text: `--chat-template none` leaves it out")
+        template = with_tokens(template, tokenizer.special_tokens)
     return replace(tokenizer, chat_template=template)
 
 
-def self_contained(template: str | None, bos: str | None, eos: str | None) -> str | None:
-    """The template with the tokens it mentions defined in it: whoever renders it needs nothing besides the messages."""
-    for name, text in (("eos_token", eos), ("bos_token", bos)):
-        if template and name in template:
-            template = f"{{% set {name} = {json.dumps(text or '', ensure_ascii=False)} %}}{template}"
-    return template
+def with_tokens(template: str, special_tokens: Mapping[str, str]) -> str:
+    """The template with the special tokens that it names defined in it: who renders it needs nothing besides the messages.
 
-
-def _fault(template: str) -> str | None:
-    """Why the gateway could not render the shortest conversation with the template; None where it can.
-
-    The sandbox and its settings are those of gateway/template_process.py, which the export must not import.
+    The line ends behind the definitions, which Jinja drops: so the template begins a line, as it does alone.
     """
-    if not is_unicode(template):
-        return "it is no valid Unicode text"
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"], optimized=False
-    )
-    environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
+    named = {name: text for name, text in special_tokens.items() if re.search(rf"\b{re.escape(name)}\b", template)}
+    sets = [f"{{% set {name} = {json.dumps(text, ensure_ascii=False)} %}}" for name, text in named.items()]
+    return "".join([*sets, "\n", template]) if sets else template
+
+
+def require_rendering(template: str | None, chosen: str | None) -> None:
+    """Raises CheckpointError where the template does not render a short conversation. Only for a process with bounds: any
+    template may loop without end, also one that did not a moment ago."""
+    if template is None:
+        return
     try:
-        environment.from_string(template).render(messages=[{"role": "user", "content": "Hello"}], add_generation_prompt=True)
+        render(compile_template(template), CONVERSATION)
     except Exception as exc:  # a template may raise whatever its expressions raise
-        return " ".join(f"{type(exc).__name__}: {exc}".split())
-    return None
-
-
-def _raise(message: str) -> Any:
-    raise jinja2.TemplateError(message)
+        fault = " ".join(f"{type(exc).__name__}: {exc}".split())
+        if chosen is None:
+            way_out = "`--chat-template none` leaves it out"
+            raise CheckpointError(f"its chat template does not render ({fault}): {way_out}") from exc
+        raise CheckpointError(f"the chat template {chosen} does not render: {fault}") from exc

@@ -2,15 +2,24 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from reprlib import Repr
+from typing import Any, Literal
 
 import numpy as np
+
+_repr = Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 60
 
 
 class CheckpointError(Exception):
     """The checkpoint cannot be served. The message is one sentence for its owner: what is wrong, and what would be right."""
+
+
+def shown(value: Any) -> str:
+    """A value for a message. Short: one from a pickle may hold itself a thousand million times."""
+    return _repr.repr(value)
 
 
 @dataclass(frozen=True)
@@ -33,8 +42,12 @@ class Architecture:
 @dataclass(frozen=True)
 class TokenizerFiles:
     tokenizer_json: str  # for `tokenizers.Tokenizer.from_str`
-    chat_template: str | None  # Jinja, over `messages`, `add_generation_prompt`, `bos_token`, `eos_token`
+    chat_template: str | None  # Jinja, rendered as in export/chat_environment.py
     end_tokens: tuple[int, ...]  # ids that end a text
+    special_tokens: Mapping[str, str] = field(default_factory=dict)  # by the names that templates use: `eos_token`, …
+    added_tokens: Mapping[str, int] = field(default_factory=dict)  # texts with the ids that the checkpoint's files give them
+    # text → tokens, read from the same files in another way; None where there is no other way
+    reference: Callable[[str], list[int]] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 from export.checkpoint import Checkpoint, CheckpointError
-from export.checkpoints import read
+from export.checkpoints import located, read
 from export.graph import write_graph
 from export.model_directory import config_pbtxt, model_parameters, write_model_card, write_tokenizer
 from export.progress import bar, say
@@ -37,7 +37,8 @@ class ExportSettings:
         """Of the settings and of the files as they are now."""
         settings = asdict(self) | {"checkpoint": self.checkpoint.name}
         del settings["repository"]
-        files = [self.checkpoint, *(Path(option) for option in (self.tokenizer, self.chat_template) if option)]
+        named = (Path(option).expanduser() for option in (self.tokenizer, self.chat_template) if option)
+        files = [located(self.checkpoint), *named]
         if self.checkpoint.is_file():  # where nanoGPT leaves its characters
             folder = self.checkpoint.absolute().parent
             files += [folder / "meta.pkl", *sorted(folder.parent.glob("data/*/meta.pkl"))]

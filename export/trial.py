@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 from export.checkpoint import CheckpointError
+from export.checkpoints import located
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY = 1 << 30  # bytes of heap, besides what the size of the file accounts for
@@ -51,7 +52,7 @@ def try_out(checkpoint: Path, tokenizer: str | None, chat_template: str | None, 
 def _harm(status: int, heap: int) -> str:
     """Of a process that could not say itself what came over it."""
     if status == -signal.SIGXCPU:
-        return "reading it, or rendering its chat template, does not come to an end"
+        return "reading it, encoding a text, or rendering its chat template, does not come to an end"
     if status == -signal.SIGKILL:  # by the kernel, where memory runs out
         return "reading it takes more memory than there is"
     given = f"status {status} within {heap / 2**30:.1f} GiB of memory"
@@ -59,6 +60,7 @@ def _harm(status: int, heap: int) -> str:
 
 
 def _size(checkpoint: Path) -> int:
+    checkpoint = located(checkpoint)
     files = checkpoint.iterdir() if checkpoint.is_dir() else [checkpoint]
     return sum(file.stat().st_size for file in files if file.is_file())
 
@@ -104,16 +106,22 @@ def _heap() -> int:
 
 
 def _read(path: str, tokenizer: str | None, chat_template: str | None) -> None:
-    from tokenizers import Tokenizer
-
-    from export.checkpoints import read
+    from export import tokenizer_limits
+    from export.chat_template import require_rendering
+    from export.checkpoints import one_line, read
+    from export.token_check import require_own_tokens
     from export.tokenizers import guarded
     from export.verify import text_windows
 
     checkpoint = read(path, tokenizer=tokenizer, chat_template=chat_template)
-    with guarded(f"{path}: its tokenizer cannot be used"):
-        tokens = text_windows(checkpoint, checkpoint.architecture.context_length)
-        Tokenizer.from_str(checkpoint.tokenizer.tokenizer_json).decode(tokens[0].tolist())
+    try:
+        require_rendering(checkpoint.tokenizer.chat_template, chat_template)
+        with guarded("its tokenizer cannot be used"):
+            tokenizer_limits.require_bounded(checkpoint.tokenizer.tokenizer_json)
+            text_windows(checkpoint, checkpoint.architecture.context_length)
+            require_own_tokens(checkpoint.tokenizer)
+    except CheckpointError as refusal:
+        raise CheckpointError(f"{path}: {one_line(str(refusal))}") from refusal
 
 
 if __name__ == "__main__":

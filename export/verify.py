@@ -9,12 +9,12 @@ from tokenizers import Tokenizer
 
 from backends.onnx_decoder.decoder import Candidates, Decoder, Row
 from export.checkpoint import Checkpoint
+from export.token_check import known_text
 
 WINDOWS = (256, 192, 128, 96)  # tokens of each window of text: of unlike lengths, as the rows of a served batch are
 CHUNK = 64  # tokens of a prefill chunk, whose logits are in memory together with their reference
 DECODED, VERIFIED = 8, 4  # cached decode steps of one token, then a verification row of several
 TAIL = DECODED + VERIFIED
-TEXT = Path(__file__).with_name("verify_text.txt")
 
 
 class VerificationFailed(Exception):
@@ -131,19 +131,10 @@ def verify(model_path: Path, checkpoint: Checkpoint, context_length: int, progre
 def text_windows(checkpoint: Checkpoint, context_length: int) -> list[np.ndarray]:
     """The text as windows of int32 tokens, without characters that the tokenizer does not know; a short text is repeated."""
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer.tokenizer_json)
-    text = TEXT.read_text(encoding="utf-8")
-    known = {character for character in set(text) if _can_encode(tokenizer, character)}
-    tokens = tokenizer.encode("".join(filter(known.__contains__, text)), add_special_tokens=False).ids
+    tokens = tokenizer.encode(known_text(tokenizer), add_special_tokens=False).ids
     lengths = [min(length, context_length) for length in WINDOWS]
     ends = np.cumsum(lengths)
     return np.split(np.resize(np.array(tokens, np.int32), ends[-1]), ends[:-1])
-
-
-def _can_encode(tokenizer: Tokenizer, character: str) -> bool:
-    try:
-        return bool(tokenizer.encode(character, add_special_tokens=False).ids)
-    except Exception:  # the library has no narrower one: a vocabulary of words or characters without this one
-        return False
 
 
 def _verify_prefill(

@@ -17,12 +17,11 @@ Tokens are 32-bit integers in base64: of a million in JSON's digits, the gateway
 import ctypes
 import os
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from gateway.chat_environment import compile_template, render
 from gateway.errors import InvalidRequest
 from gateway.prompt_encoder import pack, unpack
 from gateway.tokenizer import Tokenizer
@@ -38,7 +37,7 @@ def prepare(setup: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, str]]
     """``setup``: a ``tokenizer`` as in tokenizer.json, and a ``chat_template`` or null."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one text at a time: more threads would only take memory
     tokenizer = Tokenizer(setup["tokenizer"], None)
-    template = _Template(setup["chat_template"] or "")
+    template = Template(setup["chat_template"] or "")
 
     def answer(question: dict[str, Any]) -> dict[str, str]:
         if "tokens" in question:
@@ -56,7 +55,7 @@ def prepare(setup: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, str]]
     return answer
 
 
-class _Template:
+class Template:
     """Compiled with the first conversation: that may fail, too."""
 
     def __init__(self, source: str) -> None:
@@ -67,7 +66,8 @@ class _Template:
         """Raises InvalidRequest where it refuses the conversation, or fails in any way."""
         try:
             self._compiled = self._compiled or compile_template(self._source)
-            text = self._compiled.render(messages=question["messages"], add_generation_prompt=question["add_generation_prompt"])
+            conversation = {name: question[name] for name in ("messages", "add_generation_prompt")}
+            text = render(self._compiled, conversation)
         except jinja2.TemplateError as error:
             reason = str(error)[:LONGEST_REASON]
             raise InvalidRequest(f"{param}: this model's chat template refuses them: {reason}", param=param) from error
@@ -76,19 +76,3 @@ class _Template:
         if len(text) > LONGEST_TEXT:
             raise InvalidRequest(f"{param}: this model's chat template cannot render them", param=param)
         return text
-
-
-def compile_template(source: str) -> jinja2.Template:
-    """In Jinja's sandbox, with the settings and functions that chat templates expect."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=["jinja2.ext.loopcontrols"],
-        optimized=False,  # or what it finds constant would be computed for every conversation, also where no branch leads there
-    )
-    environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
-    return environment.from_string(source)
-
-
-def _raise(message: str) -> Any:
-    raise jinja2.TemplateError(message)

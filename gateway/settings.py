@@ -30,6 +30,7 @@ class Settings:
     drain_delay: int = 0  # seconds between a stop, which /readyz tells at once, and the refusal of new connections
     grace_period: int = 2  # seconds after that in which what runs may finish
     api_keys_file: Path | None = None  # gateway/keys.py says what it holds
+    allow_default_key: bool = True  # off in containers: there nobody is at a terminal to be warned
     cors_origins: tuple[str, ...] = ("*",)  # whose pages may ask; empty: no page of another origin
     log_format: str = "text"  # or "json": one object a line
     otel_exporter_otlp_endpoint: str | None = None  # of a collector that takes traces over HTTP; None: no traces
@@ -51,9 +52,17 @@ class Settings:
             values["speculation"] = _choice("SPECULATION", text, SWITCH) == "on"
         if text := environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip():
             values["otel_exporter_otlp_endpoint"] = _collector(text, environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip())
+        if text := environment.get("ALLOW_DEFAULT_KEY", "").strip():
+            values["allow_default_key"] = _choice("ALLOW_DEFAULT_KEY", text, SWITCH) == "on"
         # Whoever has a file of keys wants no public key beside them.
         default_key = None if "api_keys_file" in values else DEFAULT_API_KEY
-        return cls(my_api_key=_api_key(environment, default_key), **values)
+        settings = cls(my_api_key=_api_key(environment, default_key), **values)
+        if settings.my_api_key == DEFAULT_API_KEY and not settings.allow_default_key:
+            raise SettingsError(
+                f"The key would be {DEFAULT_API_KEY}, which everyone knows, and ALLOW_DEFAULT_KEY is 'off'. "
+                "Set a key: MY_API_KEY=something-secret, MY_API_KEY_FILE or API_KEYS_FILE; or ALLOW_DEFAULT_KEY=on for a trial."
+            )
+        return settings
 
     @property
     def longest_stop(self) -> int:

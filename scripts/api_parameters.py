@@ -79,7 +79,7 @@ MEANINGS = {
     "return_token_strs": "the text of each token too",
     "role": "who said it; `developer` is the same as `system`",
     "schema": "the JSON schema that the answer follows",
-    "seed": "the same seed gives the same text",
+    "seed": "the same seed gives the same text; null and −1 draw a random one",
     "status": NO_CHANGE,
     "stop": "end the text before the first of these, which are not part of it",
     "stream": "send the answer as it is written",

@@ -35,11 +35,15 @@ def announce(settings: GatewaySettings) -> None:
     """The last lines of a start: address, key, and a command that works when pasted."""
     everywhere = f" (listening on {settings.host})" if settings.host in EVERY_ADDRESS else ""
     proxy = "--noproxy '*' " if any(map(os.environ.get, PROXIES)) else ""
-    header = shlex.quote(f"X-API-Key: {settings.my_api_key}")
+    key, shown = settings.my_api_key, settings.my_api_key
+    if key is None:
+        make = f"python -m gateway.keys create NAME --file {settings.api_keys_file}"
+        key, shown = "YOUR-KEY", f"one of those in {settings.api_keys_file}; `{make}` makes another"
+    header = shlex.quote(f"X-API-Key: {key}")
     say(
         f"\nTidegate is ready. Ctrl-C stops it.\n"
         f"  address  {url(settings)}{everywhere}\n"
-        f"  key      {settings.my_api_key}\n"
+        f"  key      {shown}\n"
         f"  try      curl -s {proxy}{url(settings)}/generate -H {header} -H 'Content-Type: application/json' "
         f"-d {shlex.quote(json.dumps(EXAMPLE))}"
     )

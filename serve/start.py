@@ -49,8 +49,10 @@ def serve(settings: Settings) -> None:
 def start_triton(settings: Settings, run_dir: Path, model: str, running: ExitStack) -> TritonServer:
     say(f"Starting Triton with {model}")
     slots = {"TIDEGATE_SLOTS": str(settings.slots)} if settings.slots else {}
-    triton = running.enter_context(TritonServer(MODEL_REPOSITORY, run_dir, env=slots))
+    triton = running.enter_context(TritonServer(MODEL_REPOSITORY, run_dir, env=slots, report=_warn))
     triton.wait_ready(TRITON_START_TIMEOUT, needed=model)
-    for name, reason in triton.refusals().items():
-        say(f"WARNING: {name} is not served. The model was refused: {reason}")
     return triton
+
+
+def _warn(sentence: str) -> None:
+    say(f"WARNING: {sentence}")

@@ -13,11 +13,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from serve.machine import libpython_directory
 from serve.processes import GuardedProcess, children, is_alive, is_zombie
+from serve.repository_view import RepositoryView, sentence
 
 BACKENDS = Path(__file__).resolve().parent.parent / "backends"
 POLL_INTERVAL = 2  # seconds between Triton's looks at the repository
@@ -36,22 +37,29 @@ class TritonError(Exception):
 
 
 class TritonServer:
-    """One `tritonserver` process on a free port of 127.0.0.1, gRPC only.
+    """One `tritonserver` process on a free port of 127.0.0.1.
 
-    ``models`` are loaded and nothing else. None: whatever lies in the repository, which is looked at again every few seconds.
+    ``models`` are loaded and nothing else. None: whatever lies in the repository, which is looked at again every few seconds;
+    ``report`` then receives a sentence for each version that could not be loaded (see serve/repository_view.py).
     ``env`` is added to the environment of the server and so of our backend. ``run_dir`` receives the backend directory and
     `triton.log`; two servers must not share one. The port stays the same when the server is started again.
     """
 
     def __init__(
-        self, model_repository: Path, run_dir: Path, models: Sequence[str] | None = None, env: Mapping[str, str] | None = None
+        self,
+        model_repository: Path,
+        run_dir: Path,
+        models: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        report: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self._model_repository = model_repository.resolve()
         self._run_dir = run_dir.resolve()
         self._backend_directory = self._run_dir / "backends"
         self._models = models
         self._env = _environment(self._backend_directory / LIBRARIES, env or {})
-        self._port = free_port()
+        self._port, http_port = free_port(), free_port()
+        self._view = RepositoryView(self._model_repository, self._run_dir / "models", http_port, report)
         self._process: GuardedProcess | None = None
         self._stubs: list[int] = []  # as last seen, dead ones too
         self._next_search = 0.0  # for stubs
@@ -97,6 +105,8 @@ class TritonServer:
         self._run_dir.mkdir(parents=True, exist_ok=True)
         lay_out_backends(self._backend_directory)
         self._check_stub(self._backend_directory / "python" / STUB_NAME)
+        if self._models is None:
+            self._view.start()
         first = self._process is None
         with self.log.open("wb" if first else "ab") as log:
             self._log_start = log.tell()
@@ -124,6 +134,7 @@ class TritonServer:
         """Returns when the server, its stubs and their files in /dev/shm are gone."""
         if self._process is not None:
             self._process.stop()
+            self._view.stop()
             shutil.rmtree(self._backend_directory, ignore_errors=True)
 
     def __enter__(self) -> "TritonServer":
@@ -140,7 +151,7 @@ class TritonServer:
 
     def refusals(self) -> dict[str, str]:
         """The models that could not be loaded in this run, with the reasons: the backend's own words where it has any."""
-        return {name: _sentence(reason) for name, reason in REFUSED.findall(self._read_log())}
+        return {name: sentence(reason) for name, reason in REFUSED.findall(self._read_log())}
 
     def _failure(self, name: str | None = None) -> str:
         """Why a model was refused, by default any; where nothing says that, the log's end."""
@@ -160,13 +171,11 @@ class TritonServer:
     def _command(self) -> list[str]:
         return [
             str(_wheel() / "bin" / "tritonserver"),
-            f"--model-repository={self._model_repository}",
             f"--backend-directory={self._backend_directory}",
             *self._model_control(),
             "--disable-auto-complete-config",
             "--grpc-address=127.0.0.1",
             f"--grpc-port={self._port}",
-            "--allow-http=false",
             "--allow-metrics=false",
             "--exit-timeout-secs=2",
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
@@ -174,10 +183,18 @@ class TritonServer:
 
     def _model_control(self) -> list[str]:
         if self._models is not None:
-            return ["--model-control-mode=explicit", *(f"--load-model={model}" for model in self._models)]
-        # A broken model must not stop the others. One load at a time: each takes half of the memory that is free (machine.py).
-        polled = f"--repository-poll-secs={POLL_INTERVAL}"
-        return ["--model-control-mode=poll", polled, "--exit-on-error=false", "--model-load-thread-count=1"]
+            repository = f"--model-repository={self._model_repository}"
+            loaded = [f"--load-model={model}" for model in self._models]
+            return [repository, "--model-control-mode=explicit", *loaded, "--allow-http=false"]
+        return [
+            f"--model-repository={self._view.directory}",
+            "--model-control-mode=poll",
+            f"--repository-poll-secs={POLL_INTERVAL}",
+            "--exit-on-error=false",  # a broken model must not stop the others
+            "--model-load-thread-count=1",  # one at a time: each takes half of the memory that is free (machine.py)
+            "--http-address=127.0.0.1",  # for the view alone
+            f"--http-port={self._view.port}",
+        ]
 
     def _check_stub(self, stub: Path) -> None:
         """TritonError where a shared library is missing to the stub: the server would wait for it for ever."""
@@ -189,11 +206,6 @@ class TritonServer:
         with socket.socket() as connection:
             connection.settimeout(1)
             return connection.connect_ex(("127.0.0.1", self._port)) == 0 and self.running
-
-
-def _sentence(reason: str) -> str:
-    """Without Triton's own words around a backend's sentence, and without its Python traceback."""
-    return reason.partition("TritonModelException: ")[2].partition("\\n\\nAt:")[0].strip() or reason
 
 
 def lay_out_backends(directory: Path) -> None:

@@ -19,32 +19,36 @@ def read(path: str | Path, *, tokenizer: str | None = None, chat_template: str |
     """
     path = Path(path).expanduser()
     try:
-        path = _located(path)
+        path = _existing(path)
         checkpoint = _read(path, tokenizer)
         return replace(checkpoint, tokenizer=choose_template(checkpoint.tokenizer, chat_template))
     except CheckpointError as exc:
-        raise CheckpointError(f"{path}: {_line(str(exc))}") from exc
+        raise CheckpointError(f"{path}: {one_line(str(exc))}") from exc
     except MemoryError as exc:
         raise CheckpointError(f"{path}: reading it takes more memory than there is") from exc
     except OSError as exc:
         raise CheckpointError(f"{path}: it cannot be read: {exc.strerror or exc}") from exc
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """One line of bounded length: names and values in it are the file's, and may be anything."""
     text = "".join(character if character.isprintable() else " " for character in text[: 2 * MESSAGE_LIMIT])
     text = " ".join(text.split())
     return text if len(text) <= MESSAGE_LIMIT else f"{text[: MESSAGE_LIMIT - 1]}…"
 
 
-def _located(path: Path) -> Path:
+def located(path: Path) -> Path:
     """A file inside a Hugging Face directory stands for the directory."""
+    inside = path.name == "config.json" or path.name.endswith((".safetensors", ".safetensors.index.json"))
+    return path.parent if path.is_file() and inside else path
+
+
+def _existing(path: Path) -> Path:
     if not path.exists():
         raise CheckpointError("there is no such file or directory")
     if not path.is_file() and not path.is_dir():
         raise CheckpointError("it is neither a file nor a directory")  # a pipe could be waited for for ever
-    inside = path.name == "config.json" or path.name.endswith((".safetensors", ".safetensors.index.json"))
-    return path.parent if path.is_file() and inside else path
+    return located(path)
 
 
 def _read(path: Path, tokenizer: str | None) -> Checkpoint:

@@ -7,7 +7,8 @@ from export import reference
 from export.checkpoint import Architecture, Checkpoint, CheckpointError, TokenizerFiles
 from export.checkpoints import gpt2, torch_file
 from export.checkpoints.settings import LAYERS, checked, head_dim, whole
-from export.tokenizers import named, vocabulary_size
+from export.tokenizer_source import named
+from export.tokenizers import vocabulary_size
 
 GPT2_ROWS = range(50257, 51201)  # GPT-2's 50257 tokens, and the padding that training scripts add
 

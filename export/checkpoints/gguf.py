@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from export import reference
-from export.checkpoint import Architecture, Checkpoint, CheckpointError
+from export.checkpoint import Architecture, Checkpoint, CheckpointError, shown
 from export.checkpoints import gguf_file, gguf_tokenizer, llama
-from export.checkpoints.settings import LAYERS, checked, demand, head_dim, real, shown, whole
+from export.checkpoints.settings import LAYERS, checked, demand, head_dim, real, whole
 from export.checkpoints.tensors import is_tied
-from export.tokenizers import named, vocabulary_size
+from export.tokenizer_source import named
+from export.tokenizers import vocabulary_size
 
 NAMES = llama.Names(
     embedding="token_embd.weight",

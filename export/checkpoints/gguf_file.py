@@ -14,8 +14,7 @@ import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
-from export.checkpoint import CheckpointError
-from export.checkpoints.settings import shown
+from export.checkpoint import CheckpointError, shown
 from export.checkpoints.tensors import RawTensor, check_places, fitting
 
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}

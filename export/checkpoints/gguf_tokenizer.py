@@ -1,13 +1,12 @@
 """The tokenizer inside a GGUF file, as `tokenizer.json`: byte-level BPE (`gpt2`) and SentencePiece BPE (`llama`)."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
-from export.chat_template import self_contained
-from export.checkpoint import CheckpointError, TokenizerFiles
-from export.checkpoints.settings import shown
+from export.checkpoint import CheckpointError, TokenizerFiles, shown
 from export.tokenizers import byte_level_bpe, files, guarded
 
 TOKEN_LIMIT, TEXT_LIMIT = 1024, 16 << 20  # characters of a token, and of all: every way to split a token is looked at
@@ -24,6 +23,8 @@ PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("qwen2", "stablelm2"), (QWEN2,)),
     "default": (r"[\p{P}\$\+<=>\^~\|]+", WORDS, r"\p{N}+", r"[0-9][0-9][0-9]"),
 }
+# GGUF's words for the special tokens, and transformers'
+NAMES = {"bos": "bos", "eos": "eos", "unknown": "unk", "seperator": "sep", "padding": "pad", "cls": "cls", "mask": "mask"}
 IGNORE_MERGES = {"llama3", "llama-v3", "llama-bpe"}  # a word that is one token is that token, whatever the merges say
 
 
@@ -37,18 +38,22 @@ def build(metadata: Mapping[str, Any]) -> TokenizerFiles:
     tokens, types = _tokens(metadata)
     with guarded("its vocabulary makes no tokenizer"):
         tokenizer: Tokenizer = builders[model](metadata, tokens, types)
-    kinds = ((text, kind) for text, kind in zip(tokens, types, strict=True) if kind in (CONTROL, USER_DEFINED))
-    added = [AddedToken(text, special=kind == CONTROL, normalized=False) for text, kind in kinds]
+    kinds = {text: kind for text, kind in zip(tokens, types, strict=True) if kind in (CONTROL, USER_DEFINED)}
+    added = [AddedToken(text, special=kind == CONTROL, normalized=False) for text, kind in kinds.items()]
     tokenizer.add_tokens(added)
-    ids = {key: _token_id(metadata, key, len(tokens)) for key in ("bos", "eos", "eot", "eom")}
-    bos, eos = (None if (number := ids[key]) is None else tokens[number] for key in ("bos", "eos"))
-    if bos is not None and metadata.get(
+    ids = {key: _token_id(metadata, key, len(tokens)) for key in (*NAMES, "eot", "eom")}
+    special = {f"{name}_token": tokens[number] for key, name in NAMES.items() if (number := ids[key]) is not None}
+    if (bos := special.get("bos_token")) is not None and metadata.get(
         "tokenizer.ggml.add_bos_token", model == "llama" or metadata.get("tokenizer.ggml.pre") in [*IGNORE_MERGES]
     ):
         tokenizer.post_processor = processors.TemplateProcessing([bos, "$A"], [bos, "$A", "$B"], [(bos, ids["bos"])])
     template = metadata.get("tokenizer.chat_template")
-    template = self_contained(template if isinstance(template, str) else None, bos, eos)
-    return files(tokenizer, template, [number for key in ("eos", "eot", "eom") if (number := ids[key]) is not None])
+    ends = [number for key in ("eos", "eot", "eom") if (number := ids[key]) is not None]
+    made = files(tokenizer, template if isinstance(template, str) else None, ends)
+    # llama.cpp renders templates with empty texts for the two that a file may lack
+    names = {"bos_token": "", "eos_token": ""} | special
+    numbers = {text: number for number, text in enumerate(tokens) if text in kinds}
+    return replace(made, special_tokens=names, added_tokens=numbers)
 
 
 def _tokens(metadata: Mapping[str, Any]) -> tuple[list[str], list[int]]:

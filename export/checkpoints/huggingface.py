@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from export import reference
-from export.checkpoint import Architecture, Checkpoint, CheckpointError, TokenizerFiles
+from export.checkpoint import Architecture, Checkpoint, CheckpointError, TokenizerFiles, shown
 from export.checkpoints import gpt2, llama, safetensors_file
-from export.checkpoints.settings import LAYERS, checked, demand, head_dim, real, shown, whole
+from export.checkpoints.settings import LAYERS, checked, demand, head_dim, real, whole
 from export.checkpoints.tensors import RawTensor, Weights, is_tied
+from export.own_files import require_own_files
 from export.text_file import read_object
-from export.tokenizers import from_directory, named, vocabulary_size
+from export.tokenizer_source import from_directory, named
+from export.tokenizers import vocabulary_size
 
 GELUS: dict[str, Literal["tanh", "exact"]] = {
     "gelu_new": "tanh",
@@ -38,13 +40,14 @@ LLAMA = llama.Names(
 
 
 def read(path: Path, *, tokenizer: str | None) -> Checkpoint:
+    require_own_files(path)
     if not (path / "config.json").is_file():
         raise CheckpointError("it lacks config.json, as Hugging Face directories have")
     config = read_object(path / "config.json")
     readers = {"gpt2": _gpt2, "llama": _llama}
     demand({"model_type": config.get("model_type")}, "model_type", *readers)
     demand(config, "quantization_config", None)
-    files = named(tokenizer) if tokenizer else from_directory(path)
+    files = named(tokenizer) if tokenizer else from_directory(path, rows=whole(config, "vocab_size"))
     tensors = safetensors_file.directory(path)
     architecture, weights = readers[config["model_type"]](config, tensors, files)
     # an id outside the vocabulary is a default that nobody adjusted: it can never be sampled

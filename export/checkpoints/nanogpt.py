@@ -6,7 +6,8 @@ from typing import Any
 from export.checkpoint import Checkpoint, CheckpointError, TokenizerFiles
 from export.checkpoints.build_nanogpt import GPT2_ROWS, default_tokenizer, gpt2_checkpoint
 from export.checkpoints.settings import whole
-from export.tokenizers import named, token_count
+from export.tokenizer_source import named
+from export.tokenizers import token_count
 
 
 def read(path: Path, saved: dict[str, Any], *, tokenizer: str | None) -> Checkpoint:

@@ -1,19 +1,11 @@
 """Reading a checkpoint's own configuration: every number is checked before anything is computed from it."""
 
 from collections.abc import Mapping
-from reprlib import Repr
 from typing import Any
 
-from export.checkpoint import Architecture, CheckpointError
+from export.checkpoint import Architecture, CheckpointError, shown
 
-_repr = Repr()
-_repr.maxstring = _repr.maxother = _repr.maxlong = 60
 LAYERS, SIZE = 1024, 1 << 24  # no model that this project serves comes near: more is a broken or hostile file
-
-
-def shown(value: Any) -> str:
-    """A value for a message. Short: one from a pickle may hold itself a thousand million times."""
-    return _repr.repr(value)
 
 
 def whole(settings: Mapping[str, Any], key: str, default: int | None = None, limit: int = SIZE) -> int:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.checkpoint import CheckpointError
-from export.checkpoints.settings import shown
+from export.checkpoint import CheckpointError, shown
 from export.checkpoints.tensors import RawTensor, fitting
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from gateway.schemas.formats import ResponseFormat
 
 MOST_METADATA = 16  # as at OpenAI
 
+RANDOM_SEED = -1  # as at other servers; every other number is a fixed seed, negative ones too
 Penalty = Annotated[float, number(-2.0, 2.0)]
 Fraction = Annotated[float, number(0.0, 1.0)]
 TokenId = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,8})$")]
@@ -92,7 +93,7 @@ class SamplingBody(ChangesNothing):
     frequency_penalty: Penalty = 0.0
     repetition_penalty: Annotated[float, number(0.1, 10.0, " (1: none)")] = 1.0
     logit_bias: LogitBias = {}
-    seed: Annotated[int | None, integer(-(2**63), 2**63 - 1)] = None
+    seed: Annotated[int | None, integer(-(2**63), 2**63 - 1, " (-1: a random one)")] = None
     stop: StopStrings = []
     min_tokens: Annotated[int, integer(0, LARGEST_MAX_TOKENS)] = 0
     ignore_eos: Flag = False
@@ -121,7 +122,7 @@ class SamplingBody(ChangesNothing):
             prompt_tokens,
             self.answer_tokens,
             self._sampling(),
-            self.seed,
+            None if self.seed == RANDOM_SEED else self.seed,
             tuple(self.stop),
             prompt_field=self.prompt_field,
             min_tokens=self.min_tokens,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.settings import Settings
+from gateway.settings import DEFAULT_API_KEY, Settings, SettingsError
 from serve.settings import Settings as ServeSettings
 from tests.deploy.engine import CPU_FILES, GPU_FILES, ROOT, configuration, plain_environment, program
 
@@ -128,3 +128,17 @@ def test_monitoring_is_a_profile_and_every_file_that_it_mounts_is_there() -> Non
 def test_every_image_has_a_version() -> None:
     for name, service in services(*GPU_FILES).items():
         assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+", service["image"]), name
+
+
+def test_a_container_of_the_gateway_refuses_the_public_key_unless_that_is_allowed() -> None:
+    image = re.search(r"^ENV (.+?[^\\])$", (ROOT / "docker" / "gateway.Dockerfile").read_text().split("FROM")[-1], re.M | re.S)
+    assert image is not None
+    environment = dict(re.findall(r"(\w+)=(\S+)", image[1]))
+    for given in ({}, {"MY_API_KEY": DEFAULT_API_KEY}):
+        with pytest.raises(SettingsError, match="which everyone knows, and ALLOW_DEFAULT_KEY is 'off'"):
+            Settings.from_environment(environment | given)
+    for composed in (services(*GPU_FILES, MY_API_KEY=DEFAULT_API_KEY), services(*CPU_FILES, MY_API_KEY=DEFAULT_API_KEY)):
+        with pytest.raises(SettingsError, match="everyone knows"):
+            Settings.from_environment(environment | composed["gateway"]["environment"])
+    allowed = services(*GPU_FILES, MY_API_KEY=DEFAULT_API_KEY, ALLOW_DEFAULT_KEY="on")["gateway"]["environment"]
+    assert Settings.from_environment(environment | allowed).my_api_key == DEFAULT_API_KEY

@@ -72,10 +72,16 @@ def test_the_gateway_holds_its_lock_and_nothing_else(engine: Engine, images: dic
 
 
 def test_the_gateway_does_not_start_without_triton_and_says_so(engine: Engine, images: dict[str, str]) -> None:
-    settings = ["--env=TRITON_URL=127.0.0.1:1", "--env=RECOVERY_TIMEOUT=1"]
+    settings = ["--env=TRITON_URL=127.0.0.1:1", "--env=RECOVERY_TIMEOUT=1", "--env=MY_API_KEY=something-secret"]
     done = engine.run(["docker", "run", "--rm", "--network=none", *settings, images["gateway"]])
     assert done.returncode == 1
     assert "Start Triton first" in done.stderr
+
+
+def test_the_gateway_does_not_start_with_the_public_key_and_says_how_to_set_one(engine: Engine, images: dict[str, str]) -> None:
+    done = engine.run(["docker", "run", "--rm", "--network=none", images["gateway"]])
+    assert done.returncode == 1
+    assert "Set a key: MY_API_KEY=something-secret, MY_API_KEY_FILE or API_KEYS_FILE" in done.stderr
 
 
 def test_triton_says_what_it_lacks(engine: Engine, images: dict[str, str]) -> None:

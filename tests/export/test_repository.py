@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from export import exporter, verify
+from export import exporter, token_check
 from export import repository as repository_module
 from export.__main__ import main
 from export.checkpoint import CheckpointError
@@ -117,6 +118,42 @@ def test_a_fingerprint_changes_with_the_file_and_with_the_settings(tmp_path: Pat
     assert fingerprint([file], {"precision": "int4"}) != first
     os.utime(file, (1, 1))
     assert fingerprint([file], {"precision": "int8"}) != first
+
+
+@pytest.mark.parametrize("name", ["dolly.jinja", "verify_text.txt", "checkpoints/gguf.py"])
+def test_a_fingerprint_changes_with_every_file_of_the_exporter(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = shutil.copytree(Path(repository_module.__file__).parent, tmp_path / "export")
+    monkeypatch.setattr(repository_module, "__file__", str(own / "repository.py"))
+    first = fingerprint([], {})
+    (own / "__pycache__").mkdir(exist_ok=True)
+    (own / "__pycache__" / "graph.pyc").touch()
+    assert fingerprint([], {}) == first
+    with (own / name).open("a") as file:
+        file.write("\n")
+    assert fingerprint([], {}) != first
+
+
+def test_a_file_of_a_directory_that_changes_is_noticed_however_the_directory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    directory = tmp_path / "model"
+    directory.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (directory / name).touch()
+    (tmp_path / "mine.jinja").write_text("a")
+    named = [settings(checkpoint, tmp_path / "models") for checkpoint in (directory, directory / "config.json")]
+    named.append(replace(named[0], tokenizer="~/model"))
+    first = [one.fingerprint() for one in named]
+    assert [one.fingerprint() for one in named] == first
+    (directory / "tokenizer.json").write_text("{}")
+    assert not set(first) & {one.fingerprint() for one in named}
+    template = replace(named[0], chat_template="~/mine.jinja")
+    before = template.fingerprint()
+    (tmp_path / "mine.jinja").write_text("ab")
+    assert template.fingerprint() != before
 
 
 def test_a_failing_export_leaves_the_old_model_and_nothing_else(old_model: Path) -> None:
@@ -285,7 +322,7 @@ def test_a_repository_that_is_a_bind_mount_of_the_same_file_system_is_written(tm
 def test_a_failure_elsewhere_is_not_blamed_on_the_repository(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(verify, "TEXT", tmp_path / "gone.txt")
+    monkeypatch.setattr(token_check, "TEXT", tmp_path / "gone.txt")
     assert main([str(checkpoint), "--repository", str(tmp_path / "models")]) == 1
     said = capsys.readouterr().err
     assert "gone.txt" in said and "nothing was changed" in said and "cannot be written" not in said

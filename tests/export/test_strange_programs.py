@@ -84,11 +84,47 @@ def with_tokenizer(path: Path, **changes: Any) -> Path:
 def test_a_normalizer_that_makes_a_terabyte_of_a_letter_is_refused(tmp_path: Path) -> None:
     growing = {"type": "Replace", "pattern": {"String": "e"}, "content": "e" * 1000}
     path = with_tokenizer(llama_directory(tmp_path), normalizer={"type": "Sequence", "normalizers": [growing] * 4})
-    with pytest.raises(CheckpointError, match="ended with status -6|memory|come to an end"):
+    with pytest.raises(CheckpointError, match="its normalizer puts more than 64 characters in the place of one"):
         trial.try_out(path, None, None, cpu_seconds=8)
 
 
-def test_a_regular_expression_that_tries_everything_comes_to_an_end(tmp_path: Path) -> None:
-    """The library gives up by itself; were that to change, this would be refused as a template is that never ends."""
+def test_a_regular_expression_that_tries_everything_is_refused(tmp_path: Path) -> None:
     split = {"type": "Split", "pattern": {"Regex": "(([A-Za-z ,.]+)+)+#"}, "behavior": "Isolated", "invert": False}
-    trial.try_out(with_tokenizer(llama_directory(tmp_path), pre_tokenizer=split), None, None, cpu_seconds=8)
+    path = with_tokenizer(llama_directory(tmp_path), pre_tokenizer=split)
+    with pytest.raises(CheckpointError, match="its tokenizer (takes more than 1 s|cannot be used: Onig)"):
+        trial.try_out(path, None, None, cpu_seconds=8)
+
+
+def replaced(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+HARMFUL: dict[str, tuple[dict[str, Any], str]] = {
+    "a megabyte of a rare letter": (
+        {"normalizer": replaced({"String": "ꙮ"}, "a" * 10**6)},
+        "its normalizer puts more than 64 characters in the place of one",
+    ),
+    "a megabyte of two letters, step by step": (
+        {"normalizer": {"type": "Sequence", "normalizers": [replaced({"String": "qzq"}, "qzq" * 20)] * 3}},
+        "its normalizer puts more than 64 characters in the place of one",
+    ),
+    "a text of one token": (
+        {"decoder": {"type": "Sequence", "decoders": [replaced({"String": "e"}, "e" * 30)] * 2}},
+        "its decoder puts more than 64 characters in the place of one",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HARMFUL)
+def test_a_tokenizer_that_would_harm_the_gateway_is_refused_at_the_export(kind: str, tmp_path: Path) -> None:
+    changes, said = HARMFUL[kind]
+    path = with_tokenizer(llama_directory(tmp_path), **changes)
+    with pytest.raises(CheckpointError, match=said):
+        trial.try_out(path, None, None, cpu_seconds=8)
+
+
+def test_a_template_that_loops_only_sometimes_is_rendered_in_a_bounded_process_alone(tmp_path: Path) -> None:
+    path = llama_directory(tmp_path)
+    samples.save_tokenizer(path, "{% if [0, 1] | random %}" + ENDLESS + "{% endif %}")
+    for _ in range(8):  # one rendering in the parent would take hours, every second time
+        assert read(path).tokenizer.chat_template is not None

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, pre_tokenizers
 
-from export import tokenizers
+from export import tokenizer_source, tokenizers
+from export.chat_template import require_rendering
 from export.checkpoint import CheckpointError
 from export.checkpoints import gguf_tokenizer, read
 from tests.export import samples
@@ -159,7 +160,7 @@ def test_vocab_json_and_merges_txt_make_the_same_tokenizer(tmp_path: Path) -> No
     whole = samples.small_tokenizer()
     whole.model.save(str(tmp_path))
     (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": "<|im_end|>", "bos_token": "<|im_start|>"}))
-    built = tokenizers.from_directory(tmp_path)
+    built = tokenizer_source.from_directory(tmp_path)
     for text in ("the tide goes out<|im_end|>", "  two  spaces\n你好"):
         assert Tokenizer.from_str(built.tokenizer_json).encode(text).ids == whole.encode(text).ids
     assert built.end_tokens == (0, 2)
@@ -271,19 +272,13 @@ def test_a_template_can_be_a_file_or_none_and_nothing_else(tmp_path: Path) -> No
         ("{{ messages.append(messages[0]) }}", "SecurityError"),
     ],
 )
-def test_a_template_that_does_not_render_is_refused(template: str, fault: str, tmp_path: Path) -> None:
-    samples.hf_llama(tmp_path)
-    samples.save_tokenizer(tmp_path, template)
-    with pytest.raises(
-        CheckpointError, match=f"its chat template does not render .{fault}.*`--chat-template none` leaves it out"
-    ):
-        read(tmp_path)
-    assert read(tmp_path, chat_template="none").tokenizer.chat_template is None
-    assert read(tmp_path, chat_template="dolly").tokenizer.chat_template is not None
-    (tmp_path / "mine.jinja").write_text(template)
-    with pytest.raises(CheckpointError, match=f"the chat template .*mine.jinja does not render: {fault}") as refused:
-        read(tmp_path, chat_template=str(tmp_path / "mine.jinja"))
+def test_a_template_that_does_not_render_is_refused(template: str, fault: str) -> None:
+    own = f"its chat template does not render .{fault}.*`--chat-template none` leaves it out"
+    with pytest.raises(CheckpointError, match=own) as refused:
+        require_rendering(template, None)
     assert "\n" not in str(refused.value)
+    with pytest.raises(CheckpointError, match=f"the chat template mine.jinja does not render: {fault}"):
+        require_rendering(template, "mine.jinja")
 
 
 def test_a_template_may_use_what_those_of_hugging_face_use(tmp_path: Path) -> None:
@@ -291,6 +286,7 @@ def test_a_template_may_use_what_those_of_hugging_face_use(tmp_path: Path) -> No
     template = "{% for message in messages %}{% break %}{% endfor %}{{ strftime_now('%Y') }}{{ messages | tojson }}"
     samples.save_tokenizer(tmp_path, template)
     assert read(tmp_path).tokenizer.chat_template == template
+    require_rendering(template, None)
 
 
 def test_a_template_of_other_bytes_than_utf8_is_refused(tmp_path: Path) -> None:

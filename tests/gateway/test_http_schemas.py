@@ -53,6 +53,13 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("body", EVERY_ROUTE)
+def test_a_seed_of_minus_one_is_a_random_one_as_at_other_servers(body: Any) -> None:
+    assert body(seed=-1).generation([1]).seed is None
+    for fixed in (-2, 0, 1):
+        assert body(seed=fixed).generation([1]).seed == fixed
+
+
 def test_generate_samples_from_the_whole_of_top_k() -> None:
     assert generate(top_k=7).generation([1]).sampling.top_p == 1.0
 

@@ -35,6 +35,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         "API_KEYS_FILE": str(file),
         "CORS_ORIGINS": "https://chat.example, http://localhost:3000",
         "LOG_FORMAT": "json",
+        "ALLOW_DEFAULT_KEY": "off",
     }
     assert Settings.from_environment(environment) == Settings(
         my_api_key="密钥",
@@ -52,7 +53,21 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         api_keys_file=file,
         cors_origins=("https://chat.example", "http://localhost:3000"),
         log_format="json",
+        allow_default_key=False,
     )
+
+
+def test_the_public_key_is_refused_where_it_is_not_allowed(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(DEFAULT_API_KEY)
+    for environment in ({}, {"MY_API_KEY": DEFAULT_API_KEY}, {"MY_API_KEY_FILE": str(tmp_path / "key")}):
+        with pytest.raises(SettingsError, match="everyone knows.* Set a key: MY_API_KEY=something-secret, "):
+            Settings.from_environment(environment | {"ALLOW_DEFAULT_KEY": "off"})
+        assert Settings.from_environment(environment | {"ALLOW_DEFAULT_KEY": "on"}).my_api_key == DEFAULT_API_KEY
+    own: tuple[dict[str, str], ...] = ({"MY_API_KEY": "own"}, {"API_KEYS_FILE": str(tmp_path / "key")})
+    for environment in own:
+        assert Settings.from_environment(environment | {"ALLOW_DEFAULT_KEY": "off"}).my_api_key != DEFAULT_API_KEY
+    with pytest.raises(SettingsError, match="^ALLOW_DEFAULT_KEY is 'yes'; it must be one of on, off"):
+        Settings.from_environment({"ALLOW_DEFAULT_KEY": "yes"})
 
 
 def test_the_key_may_come_from_a_file(tmp_path: Path) -> None:

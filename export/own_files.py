@@ -1,0 +1,27 @@
+"""Which files of a checkpoint's directory may be read: its own.
+
+A link can name any file of the machine, whose content would then be part of the model: every key may read a chat template.
+"""
+
+from pathlib import Path
+
+from export.checkpoint import CheckpointError
+
+READ = {".json", ".jinja", ".safetensors", ".txt"}  # the suffixes of everything that is read
+
+
+def require_own_files(directory: Path) -> None:
+    """Raises CheckpointError where a file that may be read is a link to elsewhere.
+
+    Hugging Face's cache has links in `models--…/snapshots/…` to `models--…/blobs`: they are the directory's own files.
+    """
+    own = directory.resolve()
+    allowed = [own, *(repository / "blobs" for repository in own.parents if repository.name.startswith("models--"))]
+    for entry in sorted(directory.iterdir()):
+        if entry.suffix in READ and entry.is_symlink() and entry.is_file() and not _is_within(entry.resolve(), allowed):
+            way_out = "put the file itself there"
+            raise CheckpointError(f"its {entry.name} is a link to a file outside of the directory: {way_out}")
+
+
+def _is_within(file: Path, directories: list[Path]) -> bool:
+    return any(file.is_relative_to(directory) for directory in directories)

@@ -1,0 +1,163 @@
+"""What Triton sees of a model repository: all of it, without the versions that it could not load, until their files change.
+
+Triton tries a version that fails again at every look at its repository, for ever, with a new process each time: half a core,
+and log lines without end. Loading on request would avoid that, but then everyone who reaches Triton's port could load code. So
+it looks at a directory of links, from which a version that fails is taken away.
+Standard library only: Triton's container has this file too.
+"""
+
+import http.client
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+LOOK_INTERVAL = 0.2  # seconds between looks at the files; Triton's own are 2 s apart
+ASK_INTERVAL = 0.6  # seconds between questions to Triton
+JUDGED_AFTER = 5.0  # seconds after a link has come back: until it tries again, Triton repeats the reason that it gave before
+TIMEOUT = 5.0  # seconds that Triton's index may take
+REFUSAL = "TritonModelException: "  # what Triton writes before the sentence of a backend
+
+Version = tuple[str, str]  # of a model: their directories' names
+Signature = tuple[tuple[str, int, int], ...]  # of files: name, size, time of change
+
+
+class RepositoryView:
+    """From `start` to `stop`, or as a context manager: ``directory`` follows ``repository``.
+
+    ``port`` is that of Triton's HTTP on 127.0.0.1. ``report`` receives a sentence for each version that Triton could not load.
+    """
+
+    def __init__(self, repository: Path, directory: Path, port: int, report: Callable[[str], None]) -> None:
+        self.directory = directory
+        self._repository = repository
+        self.port = port
+        self._report = report
+        self._shown: dict[Version, Signature] = {}  # as the files were when they were linked
+        self._refused: dict[Version, Signature] = {}
+        self._judged_from: dict[Version, float] = {}
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Before Triton is started: the directory is filled, then followed by a thread."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        self.directory.mkdir(parents=True)
+        for memory in (self._shown, self._refused, self._judged_from):
+            memory.clear()  # a new Triton has more memory, perhaps
+        self._follow()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, args=[self._ended], name="repository view", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """After Triton has ended."""
+        if self._thread is not None:
+            self._ended.set()
+            self._thread.join()
+            self._thread = None
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> "RepositoryView":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _watch(self, ended: threading.Event) -> None:
+        next_question = time.monotonic()
+        while not ended.wait(LOOK_INTERVAL):
+            if time.monotonic() >= next_question:
+                next_question = time.monotonic() + ASK_INTERVAL
+                with suppress(OSError, http.client.HTTPException, ValueError):  # Triton starts or ends
+                    self._take_away_refused()
+            with suppress(OSError):  # an export writes
+                self._follow()
+
+    def _take_away_refused(self) -> None:
+        models = _index(self.port)
+        if any(model.get("state") == "LOADING" for model in models):
+            return
+        for model in models:
+            version, reason = (model["name"], model.get("version", "")), model.get("reason", "")
+            failed = model.get("state") == "UNAVAILABLE" and reason not in ("", "unloaded")
+            if failed and version in self._shown and time.monotonic() >= self._judged_from.get(version, 0.0):
+                self._refused[version] = self._shown[version]
+                self._report(f"{version[0]} version {version[1]} is not served until its files change: {sentence(reason)}")
+
+    def _follow(self) -> None:
+        """Links what is new, and takes away what is gone or refused."""
+        models = _models(self._repository)
+        there = {(model.name, entry.name) for model in models for entry in model.iterdir() if _is_version(entry)}
+        room = bool(self._shown.keys() - there)  # what is unloaded makes some
+        for version, signature in list(self._refused.items()):
+            if room or version not in there or self._signature(version) != signature:
+                del self._refused[version]
+                self._judged_from[version] = time.monotonic() + JUDGED_AFTER
+        wanted = there - self._refused.keys()
+        for version in self._shown.keys() - wanted:
+            del self._shown[version]
+        for version in wanted - self._shown.keys():
+            self._shown[version] = self._signature(version)
+        names = {name for name, _ in wanted}
+        for name in names:
+            self._link(name, {version for model, version in wanted if model == name})
+        for model in self.directory.iterdir():
+            if model.name not in names:
+                shutil.rmtree(model)
+
+    def _link(self, name: str, versions: set[str]) -> None:
+        """The files of a model and these of its versions. A model that is new appears whole."""
+        model, shown = self._repository / name, self.directory / name
+        wanted = {entry.name for entry in model.iterdir() if not _is_version(entry)} | versions
+        place = shown if shown.exists() else self.directory.with_name(f"{self.directory.name}.new")
+        place.mkdir(exist_ok=True)
+        have = {entry.name for entry in place.iterdir()}
+        for entry in have - wanted:
+            (place / entry).unlink()
+        for entry in wanted - have:
+            (place / entry).symlink_to(model / entry)
+        if place != shown:
+            place.rename(shown)
+
+    def _signature(self, version: Version) -> Signature:
+        model = self._repository / version[0]
+        files = [model / "config.pbtxt", *sorted((model / version[1]).rglob("*"))]
+        found = []
+        for file in files:
+            with suppress(OSError):  # it is just being replaced
+                status = os.stat(file)
+                found.append((file.name, status.st_size, status.st_mtime_ns))
+        return tuple(found)
+
+
+def sentence(reason: str) -> str:
+    """Without Triton's own words around a backend's sentence, and without its Python traceback."""
+    own = reason.partition(REFUSAL)[2].replace("\\n", "\n").partition("\n\nAt:")[0].strip()
+    return " ".join((own or reason).split())
+
+
+def _models(repository: Path) -> list[Path]:
+    return [config.parent for config in repository.glob("*/config.pbtxt")]
+
+
+def _is_version(entry: Path) -> bool:
+    return entry.name.isdecimal() and entry.is_dir()
+
+
+def _index(port: int) -> list[dict[str, Any]]:
+    """Every version that Triton knows, with its state. http.client asks no proxy, whatever the environment says."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
+    try:
+        connection.request("POST", "/v2/repository/index", "{}", {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        models: list[dict[str, Any]] = json.load(answer) if answer.status == 200 else []
+        return models
+    finally:
+        connection.close()
