@@ -16,6 +16,7 @@ MAXIMUM_HEADERS = 100
 MAXIMUM_CHUNKS = 8192  # of a body: each costs some µs, however little is in it
 
 END_OF_HEAD = b"\r\n\r\n"
+EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 LONE_CR_OR_LF = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
 BEGINS_A_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]")
 
@@ -87,8 +88,8 @@ class RequestReader:
                 return
 
     def _next_request(self) -> h11.Request | None:
-        while self._head.startswith(b"\r\n"):  # empty lines before a request mean nothing
-            del self._head[:2]
+        if empty := EMPTY_LINES.match(self._head):  # before a request they mean nothing
+            del self._head[: len(empty[0])]
         if self._head and self._head != b"\r" and not BEGINS_A_METHOD.match(self._head):
             raise BadHttp("a request begins with its method")
         end = self._head.find(END_OF_HEAD, max(0, self._searched - len(END_OF_HEAD)))

@@ -5,9 +5,10 @@ import logging
 import pytest
 
 from gateway import errors
-from gateway.body import BodyTooLarge, RequestTimeout
+from gateway.body import BodyTooLarge, RequestTimeout, UnsupportedEncoding
 from gateway.error_responses import MethodNotAllowed, RouteNotFound, error_body, error_in_stream
-from gateway.http_protocol import BadHttp, HeadTooLarge, TooManyConnections
+from gateway.http_protocol import TooManyConnections
+from gateway.http_reader import BadHttp, HeadTooLarge
 
 TABLE = [
     # error, status, type of /generate, type and code of /v1
@@ -25,8 +26,9 @@ TABLE = [
     (MethodNotAllowed("m"), 405, "invalid_request", "invalid_request_error", "method_not_allowed"),
     (RequestTimeout("m"), 408, "invalid_request", "invalid_request_error", "request_timeout"),
     (BodyTooLarge("m"), 413, "invalid_request", "invalid_request_error", None),
+    (UnsupportedEncoding("m"), 415, "invalid_request", "invalid_request_error", "unsupported_encoding"),
     (BadHttp("m"), 400, "invalid_request", "invalid_request_error", "bad_http"),
-    (HeadTooLarge("m"), 431, "invalid_request", "invalid_request_error", "headers_too_large"),
+    (HeadTooLarge(), 431, "invalid_request", "invalid_request_error", "headers_too_large"),
     (TooManyConnections("m"), 503, "server_error", "server_error", "too_many_connections"),
 ]
 

@@ -74,7 +74,8 @@ def test_a_tokenizer_without_bounds_refuses_its_text_and_goes_on_with_others(tok
         assert encoded(prompts, "Hello") == TOKENIZER.encode("Hello")  # in the second
         refused = asked.exception()
     assert isinstance(refused, InvalidRequest) and refused.param == "prompt"
-    assert refused.message == "prompt: this model's tokenizer cannot encode it within its bounds"
+    # Ours or the regular expressions' own bound, whichever is reached first.
+    assert refused.message.startswith("prompt: this model's tokenizer cannot ")
     assert encoded(prompts, "Hello") == TOKENIZER.encode("Hello")
     assert time.monotonic() - began < 15  # two seconds of processor time, on a busy machine
 
