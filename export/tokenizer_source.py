@@ -91,9 +91,10 @@ def _declared(directory: Path, config: Json) -> tuple[Json, dict[int, AddedToken
         return config, {_id(key): _token(value) for key, value in sorted(decoder.items(), key=lambda item: _id(item[0]))}
     names = config | _object(directory, "special_tokens_map.json")
     special = {token.content for token in [*_special_tokens(names).values(), *_extra_tokens(names)]}
-    numbers = sorted((_id(number), text) for text, number in _object(directory, "added_tokens.json").items())
+    numbers = {_id(number): _token(text).content for text, number in _object(directory, "added_tokens.json").items()}
     return names, {
-        number: AddedToken(text, special=text in special, normalized=text not in special) for number, text in numbers
+        number: AddedToken(text, special=text in special, normalized=text not in special)
+        for number, text in sorted(numbers.items())
     }
 
 
