@@ -13,7 +13,7 @@ from export import plain_bpe
 from export.checkpoint import CheckpointError, TokenizerFiles, shown
 from export.own_files import require_own_files
 from export.text_file import is_unicode, read_object, read_text
-from export.tokenizers import ID_LIMIT, byte_level_bpe, characters, files, gpt2, guarded, parsed
+from export.tokenizers import ID_LIMIT, byte_level_bpe, characters, files, gpt2, guarded, parsed, words
 
 NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # of the special tokens that every tokenizer may have
 FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
@@ -91,9 +91,10 @@ def _declared(directory: Path, config: Json) -> tuple[Json, dict[int, AddedToken
         return config, {_id(key): _token(value) for key, value in sorted(decoder.items(), key=lambda item: _id(item[0]))}
     names = config | _object(directory, "special_tokens_map.json")
     special = {token.content for token in [*_special_tokens(names).values(), *_extra_tokens(names)]}
-    numbers = sorted((_id(number), text) for text, number in _object(directory, "added_tokens.json").items())
+    numbers = {_id(number): _token(text).content for text, number in _object(directory, "added_tokens.json").items()}
     return names, {
-        number: AddedToken(text, special=text in special, normalized=text not in special) for number, text in numbers
+        number: AddedToken(text, special=text in special, normalized=text not in special)
+        for number, text in sorted(numbers.items())
     }
 
 
@@ -173,11 +174,11 @@ def _from_vocabulary(
         tokenizer = byte_level_bpe(numbers, merges, split=(QWEN2_WORDS,) if is_qwen2 else (), add_prefix_space=prefix)
         if is_qwen2:
             tokenizer.normalizer = normalizers.NFC()
-    return tokenizer, plain_bpe.encoder(vocabulary, merges, partial(_words, tokenizer.pre_tokenizer, is_qwen2))
+    return tokenizer, plain_bpe.encoder(vocabulary, merges, partial(_words, tokenizer, is_qwen2))
 
 
-def _words(cut: pre_tokenizers.PreTokenizer, composed: bool, text: str) -> list[str]:
-    return [word for word, _ in cut.pre_tokenize_str(unicodedata.normalize("NFC", text) if composed else text)]
+def _words(tokenizer: Tokenizer, composed: bool, text: str) -> list[str]:
+    return words(tokenizer, unicodedata.normalize("NFC", text) if composed else text)
 
 
 def _begin_with(tokenizer: Tokenizer, bos: str | None) -> None:

@@ -6,7 +6,7 @@ import pickletools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,17 @@ def gpt2() -> TokenizerFiles:
     tokenizer = byte_level_bpe(vocabulary, merges)
     tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     names = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
-    return replace(files(tokenizer), special_tokens=names, added_tokens={END_OF_TEXT: vocabulary[END_OF_TEXT]})
+    return replace(
+        files(tokenizer),
+        special_tokens=names,
+        added_tokens={END_OF_TEXT: vocabulary[END_OF_TEXT]},
+        reference=plain_bpe.encoder(vocabulary, merges, partial(words, tokenizer)),
+    )
+
+
+def words(tokenizer: Tokenizer, text: str) -> list[str]:
+    """As the tokenizer cuts a text before it looks for merges."""
+    return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
 
 
 def byte_level_bpe(
@@ -127,7 +137,7 @@ def characters(meta: Path) -> TokenizerFiles:
     tokenizer = Tokenizer(models.WordLevel(stoi, unk_token="no such character"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
-    return files(tokenizer)
+    return replace(files(tokenizer), reference=lambda text: [stoi[character] for character in text])
 
 
 def _check_sizes(content: bytes) -> None:

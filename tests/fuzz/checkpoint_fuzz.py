@@ -61,6 +61,20 @@ def _vocabulary_files(directory: Path) -> Path:
     (directory / "tokenizer.json").unlink()
     (directory / "vocab.json").write_text(json.dumps(model["vocab"]))
     (directory / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(merge) for merge in model["merges"]))
+    (directory / "added_tokens.json").write_text(json.dumps({"<|user|>": len(model["vocab"])}))
+    (directory / "special_tokens_map.json").write_text(
+        json.dumps({"sep_token": "<|user|>", "eos_token": {"content": "<|im_end|>"}})
+    )
+    return directory
+
+
+def _added_tokens(directory: Path) -> Path:
+    """A directory whose tokenizer_config.json has the added tokens with their flags."""
+    samples.hf_gpt2(directory)
+    file = directory / "tokenizer_config.json"
+    flags = {"content": "<|im_end|>", "lstrip": True, "rstrip": False, "normalized": False, "special": True}
+    more = {"added_tokens_decoder": {"2": flags}, "extra_special_tokens": ["<|im_start|>"], "image_token": "the"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | more))
     return directory
 
 
@@ -72,6 +86,7 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "Hugging Face GPT-2": _directory(samples.hf_gpt2),
     "Hugging Face Llama, shards": _directory(samples.hf_llama, shards=True),
     "Hugging Face, vocab.json": _vocabulary_files,
+    "Hugging Face, added tokens": _added_tokens,
 }
 
 
