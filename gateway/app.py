@@ -31,8 +31,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.keys = KeyRing(settings)
     app.state.metrics = Metrics(lambda: app.state.registry.all_engines(), settings.max_waiting)
     app.state.tracing = tracing.start(settings)
-    # A large grammar takes seconds to compile, so does a megabyte of text to tokenize: a core is left for everything else.
-    app.state.compiling = FairThreads("grammar", workers=1, share=1, patience=settings.queue_timeout)
+    # A megabyte of text takes a second to tokenize; a grammar up to a second to try, in processes of its model's own.
+    app.state.compiling = FairThreads("grammar", workers=8, share=1, patience=settings.queue_timeout)
     app.state.tokenizing = FairThreads("prompt", workers=4, share=2, patience=settings.queue_timeout)
     configure_logging(settings.log_format)
     _add_middleware(app, settings)

@@ -34,7 +34,7 @@ class Ways:
     lexeme that only certain texts end, such as the `.com` of `\\.com$`."""
 
     way: bytes | None
-    hints: list[bytes]
+    hints: list[list[int]]
 
 
 class Work:
@@ -52,8 +52,7 @@ class Completion:
 
     def __init__(self, vocabulary: Vocabulary, ways: Ways, closes_with: int) -> None:
         self._vocabulary, self._closes_with = vocabulary, closes_with
-        self._hints = [vocabulary.spelled(hint) for hint in ways.hints]
-        self._way = ways.way
+        self._hints, self._way = ways.hints, ways.way
         self._strayed = b""  # what was written since the way was left
         self._savings = SAVINGS
         self._shrinks = False  # whether the way lately became shorter with each token

@@ -40,79 +40,87 @@ class GrammarCompiler:
     """Compiles grammars for one model's vocabulary, of ``vocabulary_size`` tokens. Threads may share it."""
 
     def __init__(self, tokenizer: Tokenizer, vocabulary_size: int, end_tokens: frozenset[int]) -> None:
-        self._tokenizer, self._vocabulary_size, self._end_tokens = tokenizer, vocabulary_size, sorted(end_tokens)
+        self._tokenizer, self._vocabulary_size, self.end_tokens = tokenizer, vocabulary_size, sorted(end_tokens)
         self._outcomes: OrderedDict[bytes, dict[str, Any]] = OrderedDict()  # of trials, the latest last
-        self._lock = Lock()
+        self._lock, self._making = Lock(), Lock()
 
     def compile(self, grammar: Grammar) -> "Matcher":
         """A matcher at the beginning of its text. May take a second: not for the event loop.
 
         Raises InvalidRequest with the library's own words, which speak of the grammar only.
         """
-        outcome = self._outcome(grammar)
-        if "refused" in outcome:
-            raise InvalidRequest(f"{PARAM}: this {grammar.kind} cannot be used: {outcome['refused'][:300]}", param=PARAM)
-        way: str | None = outcome["way"]
-        ways = Ways(way if way is None else way.encode("latin-1"), [hint.encode("latin-1") for hint in outcome["hints"]])
-        return Matcher(_Start(self._vocabulary, grammar, ways, self._end_tokens))
-
-    def _outcome(self, grammar: Grammar) -> dict[str, Any]:
-        name = hashlib.sha256(f"{grammar.kind} {grammar.text}".encode(errors="surrogatepass")).digest()
-        with self._lock:
-            if name in self._outcomes:
-                self._outcomes.move_to_end(name)
-                return self._outcomes[name]
+        if (known := self.known(grammar)) is not None:
+            return known
         try:
             outcome: dict[str, Any] = self._sandbox.ask({"kind": grammar.kind, "text": grammar.text})
         except BoundExceeded:
             outcome = {"refused": "it takes too much time or memory to compile"}
         with self._lock:
-            self._outcomes[name] = outcome
+            self._outcomes[_name(grammar)] = outcome
             if len(self._outcomes) > KEPT:
                 self._outcomes.popitem(last=False)
-        return outcome
+        return self._matcher(grammar, outcome)
 
-    @property
-    def _vocabulary(self) -> Vocabulary:
+    def known(self, grammar: Grammar) -> "Matcher | None":
+        """The same at once, where this grammar was tried lately. Raises InvalidRequest where it was refused then."""
         with self._lock:
-            return self._made[0]
+            if (outcome := self._outcomes.get(_name(grammar))) is None:
+                return None
+            self._outcomes.move_to_end(_name(grammar))
+        return self._matcher(grammar, outcome)
+
+    def _matcher(self, grammar: Grammar, outcome: dict[str, Any]) -> "Matcher":
+        if "refused" in outcome:
+            raise InvalidRequest(f"{PARAM}: this {grammar.kind} cannot be used: {outcome['refused'][:300]}", param=PARAM)
+        way: str | None = outcome["way"]
+        return Matcher(_Start(self, grammar, None if way is None else way.encode("latin-1"), outcome["hints"]))
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Made when it is first needed: that takes a tenth of a second."""
+        encode = partial(self._tokenizer.encode, add_special_tokens=False)
+        return Vocabulary.of(self._texts, self._tokenizer.special_tokens, encode)
+
+    @cached_property
+    def _texts(self) -> list[bytes]:
+        return [self._tokenizer.token_bytes(token) for token in range(self._vocabulary_size)]
 
     @property
     def _sandbox(self) -> Sandbox:
-        with self._lock:
-            return self._made[1]
+        """One, whichever thread needs it first."""
+        with self._making:
+            return self._trials
 
     @cached_property
-    def _made(self) -> tuple[Vocabulary, Sandbox]:
-        """When they are first needed: that takes a few tenths of a second."""
-        texts = [self._tokenizer.token_bytes(token) for token in range(self._vocabulary_size)]
-        special = self._tokenizer.special_tokens
+    def _trials(self) -> Sandbox:
         setup = {
-            "texts": [text.decode("latin-1") for text in texts],
-            "special": special,
-            "end_tokens": bool(self._end_tokens),
+            "texts": [text.decode("latin-1") for text in self._texts],
+            "special": self._tokenizer.special_tokens,
+            "end_tokens": bool(self.end_tokens),
         }
-        sandbox = Sandbox("gateway.grammar_process", setup, seconds=SECONDS, memory=MEMORY, processes=TRIALS_AT_ONCE)
-        return Vocabulary.of(texts, special, partial(self._tokenizer.encode, add_special_tokens=False)), sandbox
+        return Sandbox("gateway.grammar_process", setup, seconds=SECONDS, memory=MEMORY, processes=TRIALS_AT_ONCE)
+
+
+def _name(grammar: Grammar) -> bytes:
+    return hashlib.sha256(f"{grammar.kind} {grammar.text}".encode(errors="surrogatepass")).digest()
 
 
 class _Start:
     """Of a grammar that has passed its trial: compiled when the first of its texts needs a mask, so that those that wait hold
     little, and once for them all."""
 
-    def __init__(self, vocabulary: Vocabulary, grammar: Grammar, ways: Ways, end_tokens: list[int]) -> None:
-        self.vocabulary, self.end_tokens, self._grammar, self._ways = vocabulary, end_tokens, grammar, ways
+    def __init__(self, compiler: GrammarCompiler, grammar: Grammar, way: bytes | None, hints: list[list[int]]) -> None:
+        self.compiler, self._grammar, self._ways = compiler, grammar, Ways(way, hints)
         self._compiled: llguidance.LLMatcher | None = None
         self._lock = Lock()
 
-    def state(self) -> llguidance.LLMatcher:
+    def state(self) -> tuple[llguidance.LLMatcher, Completion]:
+        """Of a new text."""
         with self._lock:
+            vocabulary = self.compiler.vocabulary
             if self._compiled is None:
-                self._compiled = self.vocabulary.compile(self._grammar)
-            return self._compiled.deep_copy()
-
-    def completion(self) -> Completion:
-        return Completion(self.vocabulary, self._ways, self.vocabulary.closing(self._grammar.kind))
+                self._compiled = vocabulary.compile(self._grammar)
+            return self._compiled.deep_copy(), Completion(vocabulary, self._ways, vocabulary.closing(self._grammar.kind))
 
 
 class Matcher:
@@ -123,8 +131,7 @@ class Matcher:
 
     def __init__(self, start: _Start) -> None:
         self._start = start
-        self._compiled: llguidance.LLMatcher | None = None
-        self._completion = start.completion()
+        self._begun: tuple[llguidance.LLMatcher, Completion] | None = None
 
     def copy(self) -> "Matcher":
         """A text of its own, from the beginning."""
@@ -133,18 +140,19 @@ class Matcher:
     @property
     def complete(self) -> bool:
         """Nothing can follow: the text has ended, without an end token."""
-        return self._compiled is not None and self._compiled.is_stopped()
+        return self._begun is not None and self._begun[0].is_stopped()
 
     def allowed(self) -> np.ndarray:
         """bool [vocabulary]: the tokens that may come next, the model's end tokens among them where the text may end."""
         with _contained():
-            state, size = self._state, self._start.vocabulary.end
+            (state, _), compiler = self._state(), self._start.compiler
+            size = compiler.vocabulary.end
             mask = np.frombuffer(state.compute_bitmask(), np.uint8)
             if state.is_error():
                 raise InvalidRequest(f"The form that the text must have {TOO_MUCH_WORK}.")
             bits = np.unpackbits(mask, count=size + 1, bitorder="little").view(np.bool_)
             allowed: np.ndarray = bits[:size]
-            allowed[self._start.end_tokens] = bits[size]
+            allowed[compiler.end_tokens] = bits[size]
             return allowed
 
     def advance(self, token: int, left: int) -> int:
@@ -153,23 +161,23 @@ class Matcher:
 
         An end token is returned and not taken. Where no completion is known that is short enough, the model's choice stands.
         """
-        ends = self._start.end_tokens
+        ends = self._start.compiler.end_tokens
         if token in ends:
             return token
         with _contained():
-            steered = self._completion.steer(self._state, token, left)
+            state, completion = self._state()
+            steered = completion.steer(state, token, left)
             if steered is None and ends:  # it may end here, and nothing else leads to an end
                 return ends[0]
             token = token if steered is None else steered
-            if not self._state.consume_token(token):
+            if not state.consume_token(token):
                 raise InvalidRequest(f"The form that the text must have {TOO_MUCH_WORK}.")
             return token
 
-    @property
-    def _state(self) -> llguidance.LLMatcher:
-        if self._compiled is None:
-            self._compiled = self._start.state()
-        return self._compiled
+    def _state(self) -> tuple[llguidance.LLMatcher, Completion]:
+        if self._begun is None:
+            self._begun = self._start.state()
+        return self._begun
 
 
 @contextmanager

@@ -17,7 +17,6 @@ LIMITS = llguidance.LLParserLimits(
     max_lexer_states=10_000,
     initial_lexer_fuel=100_000,
     step_lexer_fuel=150_000,
-    step_max_items=20_000,
     verbose_errors=False,
 )
 # What a schema may not ask for itself, or bring in by another spelling: an escaped name would be an unknown property.
@@ -58,7 +57,7 @@ class Vocabulary:
         where a text is forced; else it is cut into the longest tokens."""
         unusable = set(special)
         wanted = _Tokens(texts, sorted(unusable), encode)
-        trie = llguidance.LLTokenizer(llguidance.TokenizerWrapper(wanted))
+        trie = llguidance.LLTokenizer(llguidance.TokenizerWrapper(wanted), slices=[])  # those take longer than they spare
         wanted.encode = encode or trie.greedy_tokenize
         token_of = {text: token for token, text in reversed(list(enumerate(texts))) if token not in unusable}
         return cls(

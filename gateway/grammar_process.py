@@ -3,7 +3,7 @@
 A grammar is a program that came with a request: most take a millisecond to compile, but short ones can take minutes or
 gigabytes. Here it is compiled, a text of it is begun, and ways to its end are searched; only then does the gateway compile it.
 
-Asked ``{"kind": …, "text": …}``, answers ``{"way": …, "hints": …}``, `Ways` in Latin-1, or ``{"refused": why}``.
+Asked ``{"kind": …, "text": …}``, answers ``{"way": … in Latin-1, "hints": …}`` as in `Ways`, or ``{"refused": why}``.
 """
 
 import json
@@ -50,10 +50,9 @@ def tried(vocabulary: Vocabulary, grammar: Grammar, *, ends: bool) -> dict[str, 
     if not allowed and not (ends and start.is_accepting()):
         raise ValueError("this model's vocabulary has no token that it could begin with")
     hints = _hints(vocabulary, grammar)
-    spelled = [vocabulary.spelled(hint) for hint in hints]
-    way = Search(vocabulary, spelled, vocabulary.closing(grammar.kind), Work(FIRST_SEARCH)).from_here(start, LONGEST_WAY)
+    way = Search(vocabulary, hints, vocabulary.closing(grammar.kind), Work(FIRST_SEARCH)).from_here(start, LONGEST_WAY)
     _begin(vocabulary, start, random.Random(0))
-    return {"way": None if way is None else way.decode("latin-1"), "hints": [hint.decode("latin-1") for hint in hints]}
+    return {"way": None if way is None else way.decode("latin-1"), "hints": hints}
 
 
 def _begin(vocabulary: Vocabulary, start: llguidance.LLMatcher, chance: random.Random) -> None:
@@ -81,7 +80,7 @@ def _allowed(vocabulary: Vocabulary, state: llguidance.LLMatcher) -> int:
     return mask & ~(1 << vocabulary.end)
 
 
-def _hints(vocabulary: Vocabulary, grammar: Grammar) -> list[bytes]:
+def _hints(vocabulary: Vocabulary, grammar: Grammar) -> list[list[int]]:
     """The ends of a short example of each pattern: whatever a text has so far, one of them mostly completes it."""
     found: dict[bytes, None] = {}
     for make in list(_patterns(grammar))[:PATTERNS]:
@@ -89,7 +88,8 @@ def _hints(vocabulary: Vocabulary, grammar: Grammar) -> list[bytes]:
         if grammar.kind == "json_schema":
             example = example[1:-1]  # without its quotes
         found |= dict.fromkeys(example[begin:] for begin in range(len(example)))
-    return sorted(found, key=len)[:HINTS]
+    hints = [vocabulary.spelled(text) for text in sorted(found, key=len)[:HINTS]]
+    return [hint for hint in hints if hint]
 
 
 def _patterns(grammar: Grammar) -> Iterator[Callable[[int], Grammar]]:

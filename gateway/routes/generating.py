@@ -8,9 +8,10 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 from gateway.accounting import accounted
+from gateway.body import MAXIMUM_BODY
 from gateway.errors import InvalidRequest
 from gateway.generation import Delta, GenerationRequest
-from gateway.grammar import PARAM, Grammar, Matcher
+from gateway.grammar import PARAM, Matcher
 from gateway.model import Model
 from gateway.routes.models import engine_for
 from gateway.schemas import SamplingBody
@@ -38,7 +39,10 @@ async def begin(request: Request, body: SamplingBody, tokenize: Tokenize) -> Tex
     model = engine.model
     matcher = None
     if grammar := body.grammar():
-        matcher = await request.app.state.compiling.run(owner, partial(_matcher, model, body, grammar))
+        matcher = _matcher(body, partial(model.known_grammar, grammar))
+        if matcher is None:
+            compiling, compile_ = request.app.state.compiling, partial(model.compile_grammar, grammar)
+            matcher = await compiling.run(owner, partial(_matcher, body, compile_), size=_size(request))
     asked = await request.app.state.tokenizing.run(owner, partial(_requests, model, body, tokenize, matcher))
     if (trace := request.state.record.trace) is not None:
         trace.generates(body.model, model, asked[0], len(asked) * body.copies, body.stream)
@@ -63,9 +67,14 @@ def _requests(model: Model, body: SamplingBody, tokenize: Tokenize, matcher: Mat
     return [body.generation(tokens, matcher) for tokens in tokenize(model)]
 
 
-def _matcher(model: Model, body: SamplingBody, grammar: Grammar) -> Matcher:
+def _matcher(body: SamplingBody, made: Callable[[], Matcher | None]) -> Matcher | None:
     """Raises InvalidRequest in the name of the field that this route calls it by."""
     try:
-        return model.compile_grammar(grammar)
+        return made()
     except InvalidRequest as error:
         raise InvalidRequest(error.message.replace(PARAM, body.format_field, 1), param=body.format_field) from error
+
+
+def _size(request: Request) -> int:
+    """Of the body, in bytes; the largest that it can be where its head does not say."""
+    return int(request.headers.get("content-length", MAXIMUM_BODY))

@@ -35,6 +35,20 @@ async def test_work_that_would_wait_too_long_is_refused() -> None:
     await first
 
 
+async def test_a_key_may_let_some_megabytes_wait_and_no_more_while_others_may_still() -> None:
+    threads = FairThreads("test", workers=4, share=1, patience=60)
+    asked = [asyncio.ensure_future(threads.run("key", work, size=1 << 20)) for _ in range(12)]
+    await asyncio.sleep(SECONDS / 2)
+    refused = [one for one in asked if one.done()]
+    assert 5 <= len(refused) <= 9
+    for one in refused:
+        with pytest.raises(Overloaded, match="Too much of this key's text"):
+            one.result()
+    await threads.run("other", work, size=1 << 20)
+    await asyncio.gather(*(one for one in asked if one not in refused))
+    await threads.run("key", work, size=1 << 20)
+
+
 async def test_work_whose_client_has_left_counts_until_its_thread_is_free() -> None:
     threads = FairThreads("test", workers=4, share=1, patience=60)
     began = time.monotonic()
