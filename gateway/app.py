@@ -35,8 +35,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.metrics = Metrics(lambda: app.state.registry.all_engines(), settings.max_waiting)
     app.state.tracing = tracing.start(settings)
     app.state.large_bodies = LargeBodies()
-    # A large grammar takes seconds to compile: a core is left for everything else.
-    app.state.compiling = FairThreads("grammar", workers=1, share=1, patience=settings.queue_timeout)
+    # A grammar takes up to a second to try, in processes of its model's own.
+    app.state.compiling = FairThreads("grammar", workers=8, share=1, patience=settings.queue_timeout)
     app.state.tokenizing = FairThreadsBySize(
         "prompt",
         patience=settings.queue_timeout,

@@ -51,3 +51,7 @@ class Model:
     def compile_grammar(self, grammar: Grammar) -> Matcher:
         """See `GrammarCompiler.compile`."""
         return self.grammars.compile(grammar)
+
+    def known_grammar(self, grammar: Grammar) -> Matcher | None:
+        """See `GrammarCompiler.known`."""
+        return self.grammars.known(grammar)

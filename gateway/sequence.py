@@ -46,7 +46,8 @@ class Sequence:
         sequential = self._always_full_logits or self._grammar is not None
         self._drafter = None if sequential or not speculation else Drafter(self._tokens, self.length)
         self.credit = 0.0  # tokens that drafts have gained it, less what steps took longer for any text's drafts
-        self._text = model.tokenizer.decode_stream(prompt, request.stop)
+        # A text with a grammar ends where its form is whole, not at a stop string within it.
+        self._text = model.tokenizer.decode_stream(prompt, request.stop if self._grammar is None else ())
         self._logprobs = _WithText()
         self._prompt_logprobs: dict[int, TokenLogprob] = {}  # place in the prompt → what is known of it
         self._ready = asyncio.Event()

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from gateway.accounting import accounted
 from gateway.errors import InvalidRequest
 from gateway.generation import Delta, GenerationRequest
-from gateway.grammar import PARAM, Grammar, Matcher
+from gateway.grammar import PARAM, Matcher
 from gateway.model import Model
 from gateway.record import RequestRecord
 from gateway.routes.models import engine_for
@@ -39,7 +39,10 @@ async def begin(request: Request, body: SamplingBody, tokenize: Tokenize) -> Tex
     model = engine.model
     matcher = None
     if grammar := body.grammar():
-        matcher = await request.app.state.compiling.run(owner, partial(_matcher, model, body, grammar), size)
+        matcher = _matcher(body, partial(model.known_grammar, grammar))
+        if matcher is None:
+            compile_ = partial(_matcher, body, partial(model.compile_grammar, grammar))
+            matcher = await request.app.state.compiling.run(owner, compile_, size)
     asked = await request.app.state.tokenizing.run(owner, partial(_requests, model, body, tokenize, matcher), size)
     record: RequestRecord = request.state.record
     if (trace := record.trace) is not None:
@@ -65,9 +68,9 @@ def _requests(model: Model, body: SamplingBody, tokenize: Tokenize, matcher: Mat
     return [body.generation(tokens, matcher) for tokens in tokenize(model)]
 
 
-def _matcher(model: Model, body: SamplingBody, grammar: Grammar) -> Matcher:
+def _matcher(body: SamplingBody, made: Callable[[], Matcher | None]) -> Matcher | None:
     """Raises InvalidRequest in the name of the field that this route calls it by."""
     try:
-        return model.compile_grammar(grammar)
+        return made()
     except InvalidRequest as error:
         raise InvalidRequest(error.message.replace(PARAM, body.format_field, 1), param=body.format_field) from error

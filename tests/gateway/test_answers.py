@@ -184,6 +184,15 @@ async def test_json_is_whole_however_hot_the_sampling_and_however_few_the_tokens
             assert pieces[-1].finish_reason == "stop"
 
 
+async def test_stop_string_within_a_text_that_must_have_a_form_does_not_cut_it(triton: TritonServer) -> None:
+    async with engine_on(triton, DEMO) as engine:
+        grammar = engine.model.compile_grammar(Grammar("json_object"))
+        for stop in ("\n", "}"):
+            pieces = await pieces_of(engine, request(engine, "As JSON:", HOT, 20, grammar=grammar, stop=(stop,)))
+            assert isinstance(json.loads("".join(piece.text for piece in pieces)), dict)
+            assert pieces[-1].finish_reason == "stop"
+
+
 async def test_grammar_and_free_text_run_in_the_same_step_without_touching_each_other(triton: TritonServer) -> None:
     async with engine_on(triton, DEMO) as engine:
         grammar = engine.model.compile_grammar(Grammar("regex", "[a-z]{3,9}( [a-z]{3,9}){2}"))

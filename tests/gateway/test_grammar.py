@@ -12,13 +12,9 @@ from hypothesis import strategies as st
 
 from export import tokenizers as exported
 from gateway.errors import InvalidRequest
-from gateway.grammar import Grammar, GrammarCompiler, Matcher
+from gateway.grammar import Grammar, GrammarCompiler
 from gateway.tokenizer import Tokenizer
-
-TOKENIZER = Tokenizer(exported.gpt2().tokenizer_json, None)
-SIZE = 50257
-END = 50256
-COMPILER = GrammarCompiler(TOKENIZER, SIZE, frozenset({END}))
+from tests.gateway.grammars import COMPILER, END, TOKENIZER, walk
 
 SCHEMAS: list[dict[str, Any]] = [
     {"type": "object"},
@@ -40,20 +36,6 @@ SCHEMAS: list[dict[str, Any]] = [
     },
     {"$ref": "#/$defs/tree", "$defs": {"tree": {"type": "object", "properties": {"next": {"$ref": "#/$defs/tree"}}}}},
 ]
-
-
-def walk(matcher: Matcher, seed: int, tokens: int) -> tuple[str, bool]:
-    """A text of uniformly random allowed tokens, steered as a sequence is; and whether it has ended by itself."""
-    chance = np.random.default_rng(seed)
-    state, text = matcher.copy(), b""
-    for left in range(tokens, 0, -1):
-        token = state.advance(int(chance.choice(np.flatnonzero(state.allowed()))), left)
-        if token == END:
-            return text.decode(), True
-        text += TOKENIZER.token_bytes(token)
-        if state.complete:
-            return text.decode(), True
-    return text.decode(), False
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: json.dumps(schema)[:30])

@@ -1,0 +1,118 @@
+"""What the gateway and its sandbox ask of llguidance alike: a grammar in the library's form, bounds of work, a vocabulary.
+
+Without numpy: each process of the sandbox would hold it too.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import llguidance
+
+WHITESPACE = r"\n? {0,12}"  # between JSON's parts: enough to indent; without a bound a hot model writes nothing else
+# Bounds of compilation and of a step, several times what ordinary schemas take. llguidance's own defaults allow seconds.
+LIMITS = llguidance.LLParserLimits(
+    max_grammar_size=100_000,
+    max_lexer_states=10_000,
+    initial_lexer_fuel=100_000,
+    step_lexer_fuel=150_000,
+    verbose_errors=False,
+)
+# What a schema may not ask for itself, or bring in by another spelling: an escaped name would be an unknown property.
+JSON_RULES: Any = {
+    "whitespace_pattern": WHITESPACE,
+    "json_allowed_escapes": '"\\bfnrt',
+    "lenient": False,
+    "coerce_one_of": False,
+}
+# What ends things, then what things are short with: tried in this order to complete a text in few tokens.
+CLOSERS = [b"}", b"]", b")", b'"', b":", b",", b"0", b"1", b"null", b"true", b"a", b"{", b"[", b" "]
+TEXT_CLOSERS = [b'"', b"a", b"1", b"0", b" "]  # the same within a text in quotes
+PLAIN_FIRST = sorted(range(256), key=lambda byte: (not chr(byte).isalnum() or byte > 127, byte))
+
+Encode = Callable[[str], list[int]]
+Kind = Literal["json_object", "json_schema", "regex", "lark"]
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """``text``: a JSON schema, a regular expression (Rust's syntax), a grammar in llguidance's Lark; "" for "json_object"."""
+
+    kind: Kind
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    trie: llguidance.LLTokenizer
+    end: int  # llguidance's own end token, which no model has: the last bit of its masks
+    closers: list[int]  # those of CLOSERS and TEXT_CLOSERS that are tokens
+    text_closers: list[int]
+    single_bytes: dict[int, int]  # byte → its token, where it has one; letters and digits first
+
+    @classmethod
+    def of(cls, texts: list[bytes], special: Iterable[int], encode: Encode | None = None) -> "Vocabulary":
+        """``texts``: the bytes of each token. ``encode``: from text to tokens as the model knows it, which is what may follow
+        where a text is forced; else it is cut into the longest tokens."""
+        unusable = set(special)
+        wanted = _Tokens(texts, sorted(unusable), encode)
+        trie = llguidance.LLTokenizer(llguidance.TokenizerWrapper(wanted), slices=[])  # those take longer than they spare
+        wanted.encode = encode or trie.greedy_tokenize
+        token_of = {text: token for token, text in reversed(list(enumerate(texts))) if token not in unusable}
+        return cls(
+            trie=trie,
+            end=len(texts),
+            closers=[token_of[text] for text in CLOSERS if text in token_of],
+            text_closers=[token_of[text] for text in TEXT_CLOSERS if text in token_of],
+            single_bytes={byte: token_of[bytes([byte])] for byte in PLAIN_FIRST if bytes([byte]) in token_of},
+        )
+
+    def compile(self, grammar: Grammar) -> llguidance.LLMatcher:
+        """Raises ValueError with the library's own words, which speak of the grammar only."""
+        matcher = llguidance.LLMatcher(self.trie, _source(grammar), log_level=0, limits=LIMITS)
+        if reason := matcher.get_error().partition("<")[0].strip():
+            raise ValueError(reason)
+        return matcher
+
+    def closing(self, kind: Kind) -> int:
+        """What stands behind a lexeme: a string's quote in JSON, else the end of the text."""
+        return self.single_bytes.get(ord('"'), self.end) if kind in ("json_object", "json_schema") else self.end
+
+    def spelled(self, text: bytes) -> list[int]:
+        """A token for each byte; where a byte has none, as few tokens as come of taking the longest one each time."""
+        if all(byte in self.single_bytes for byte in text):
+            return [self.single_bytes[byte] for byte in text]
+        return self.cut(text)
+
+    def cut(self, text: bytes) -> list[int]:
+        """The longest token each time, up to half a character. Empty where the vocabulary cannot write the text."""
+        tokens = self.trie.greedy_tokenize(text.decode(errors="ignore"))
+        return tokens if text.startswith(self.trie.decode_bytes(tokens)) else []
+
+
+def _source(grammar: Grammar) -> str:
+    match grammar.kind:
+        case "regex":
+            return llguidance.LLMatcher.grammar_from_regex(grammar.text)
+        case "lark":
+            return llguidance.LLMatcher.grammar_from_lark(grammar.text)
+    schema = grammar.text if grammar.kind == "json_schema" else json.dumps({"type": "object"})
+    return llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=JSON_RULES)
+
+
+class _Tokens:
+    """A vocabulary as llguidance wants to see it: the bytes of every token, and an end token behind them all."""
+
+    bos_token_id = None
+
+    def __init__(self, texts: list[bytes], special: list[int], encode: Encode | None) -> None:
+        self.tokens = [*texts, b""]
+        self.eos_token_id = len(texts)
+        self.special_token_ids = [*special, self.eos_token_id]
+        self.encode = encode
+
+    def __call__(self, text: str) -> list[int]:
+        if not isinstance(text, str):
+            raise TypeError  # so it is asked for text, not for bytes
+        return self.encode(text) if self.encode else []
