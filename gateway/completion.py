@@ -78,7 +78,7 @@ class Completion:
         """Of at most ``limit`` tokens."""
         if self._way is not None and written and self._way.startswith(written):
             rest = self._way[len(written) :]
-            return rest if len(self._cut(rest)) <= limit else None
+            return rest if len(rest) <= limit or len(self._cut(rest)) <= limit else None
         work = Work(min(SEARCH, self._savings))
         self._savings -= work.left
         found = self._kept_up(state, token, written, limit, work)

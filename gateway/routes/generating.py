@@ -43,7 +43,8 @@ async def begin(request: Request, body: SamplingBody, tokenize: Tokenize) -> Tex
         if matcher is None:
             compiling, compile_ = request.app.state.compiling, partial(model.compile_grammar, grammar)
             matcher = await compiling.run(owner, partial(_matcher, body, compile_), size=_size(request))
-    asked = await request.app.state.tokenizing.run(owner, partial(_requests, model, body, tokenize, matcher))
+    read = partial(_requests, model, body, tokenize, matcher)
+    asked = await request.app.state.tokenizing.run(owner, read, size=_size(request))
     if (trace := request.state.record.trace) is not None:
         trace.generates(body.model, model, asked[0], len(asked) * body.copies, body.stream)
     asked = [replace(one, owner=owner, trace=trace) for one in asked]
