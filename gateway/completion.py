@@ -102,7 +102,7 @@ class Completion:
         for shift in dict.fromkeys([*shifts, *range(1, SHIFTS + 1)]):
             way = half + self._way[shift:]
             tokens = self._cut(way)
-            if len(tokens) > limit + SHIFTS or not work.take(COPY + 2 * len(way)):
+            if len(tokens) > limit + SHIFTS + characters or not work.take(COPY + 2 * len(way)):
                 return None
             asked = [token, *tokens, self._vocabulary.end]
             if shift <= len(self._way) and len(tokens) <= limit and state.validate_tokens(asked) == len(asked):
