@@ -78,7 +78,7 @@ class Completion:
         """Of at most ``limit`` tokens."""
         if self._way is not None and written and self._way.startswith(written):
             rest = self._way[len(written) :]
-            return rest if len(self._cut(rest)) <= limit else None
+            return rest if len(rest) <= limit or len(self._cut(rest)) <= limit else None
         work = Work(min(SEARCH, self._savings))
         self._savings -= work.left
         found = self._kept_up(state, token, written, limit, work)
@@ -102,7 +102,7 @@ class Completion:
         for shift in dict.fromkeys([*shifts, *range(1, SHIFTS + 1)]):
             way = half + self._way[shift:]
             tokens = self._cut(way)
-            if len(tokens) > limit + SHIFTS or not work.take(COPY + 2 * len(way)):
+            if len(tokens) > limit + SHIFTS + characters or not work.take(COPY + 2 * len(way)):
                 return None
             asked = [token, *tokens, self._vocabulary.end]
             if shift <= len(self._way) and len(tokens) <= limit and state.validate_tokens(asked) == len(asked):

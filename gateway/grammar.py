@@ -75,9 +75,15 @@ class GrammarCompiler:
         way: str | None = outcome["way"]
         return Matcher(_Start(self, grammar, None if way is None else way.encode("latin-1"), outcome["hints"]))
 
-    @cached_property
+    @property
     def vocabulary(self) -> Vocabulary:
-        """Made when it is first needed: that takes a tenth of a second."""
+        """One, whichever thread needs it first."""
+        with self._making:
+            return self._own_vocabulary
+
+    @cached_property
+    def _own_vocabulary(self) -> Vocabulary:
+        """Takes a tenth of a second."""
         encode = partial(self._tokenizer.encode, add_special_tokens=False)
         return Vocabulary.of(self._texts, self._tokenizer.special_tokens, encode)
 

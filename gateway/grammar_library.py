@@ -29,6 +29,7 @@ JSON_RULES: Any = {
 # What ends things, then what things are short with: tried in this order to complete a text in few tokens.
 CLOSERS = [b"}", b"]", b")", b'"', b":", b",", b"0", b"1", b"null", b"true", b"a", b"{", b"[", b" "]
 TEXT_CLOSERS = [b'"', b"a", b"1", b"0", b" "]  # the same within a text in quotes
+FORCED = 256  # characters that are forced, of which the first token is asked for at each step
 PLAIN_FIRST = sorted(range(256), key=lambda byte: (not chr(byte).isalnum() or byte > 127, byte))
 
 Encode = Callable[[str], list[int]]
@@ -71,7 +72,7 @@ class Vocabulary:
     def compile(self, grammar: Grammar) -> llguidance.LLMatcher:
         """Raises ValueError with the library's own words, which speak of the grammar only."""
         matcher = llguidance.LLMatcher(self.trie, _source(grammar), log_level=0, limits=LIMITS)
-        if reason := matcher.get_error().partition("<")[0].strip():
+        if reason := matcher.get_error().partition("<non-verbose/>")[0].strip():
             raise ValueError(reason)
         return matcher
 
@@ -115,4 +116,4 @@ class _Tokens:
     def __call__(self, text: str) -> list[int]:
         if not isinstance(text, str):
             raise TypeError  # so it is asked for text, not for bytes
-        return self.encode(text) if self.encode else []
+        return self.encode(text[:FORCED]) if self.encode else []  # only the first token of it is of use

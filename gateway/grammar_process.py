@@ -49,9 +49,9 @@ def tried(vocabulary: Vocabulary, grammar: Grammar, *, ends: bool) -> dict[str, 
     allowed = _allowed(vocabulary, start)
     if not allowed and not (ends and start.is_accepting()):
         raise ValueError("this model's vocabulary has no token that it could begin with")
+    _begin(vocabulary, start, random.Random(0))  # before the search: copies share the states of the library's automaton
     hints = _hints(vocabulary, grammar)
     way = Search(vocabulary, hints, vocabulary.closing(grammar.kind), Work(FIRST_SEARCH)).from_here(start, LONGEST_WAY)
-    _begin(vocabulary, start, random.Random(0))
     return {"way": None if way is None else way.decode("latin-1"), "hints": hints}
 
 

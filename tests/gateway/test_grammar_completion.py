@@ -91,6 +91,20 @@ def test_looking_for_a_far_end_takes_a_millisecond_a_token(grammar: Grammar, tok
     assert spent < 60 * 0.008  # it took 113 ms; a busy machine is slow, and its clock of processor time coarse
 
 
+def test_long_constant_costs_no_more_a_token_than_a_short_one() -> None:
+    def quickest(length: int) -> float:
+        state = COMPILER.compile(Grammar("json_schema", json.dumps({"const": "constant " * (length // 9)}))).copy()
+        seconds = []
+        for taken in range(20):
+            began = time.perf_counter()
+            token = int(np.flatnonzero(state.allowed())[0])
+            seconds.append(time.perf_counter() - began)
+            state.advance(token, 3000 - taken)
+        return min(seconds)
+
+    assert quickest(8000) < 10 * quickest(800)
+
+
 def test_same_seed_gives_the_same_text_however_often_its_grammar_was_compiled() -> None:
     grammar = Grammar("json_schema", json.dumps(SCHEMAS["nested"]))
     texts = {walk(COMPILER.compile(grammar), 3, 60, 1.0) for _ in range(3)}
