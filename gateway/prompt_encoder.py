@@ -12,6 +12,7 @@ from gateway.sandbox import BoundExceeded, Sandbox
 
 SECONDS = 2.0  # of processor time for one prompt; a megabyte of prose takes half a second
 MEMORY = 176 << 20  # bytes, besides what a process takes by itself; enough for a megabyte of most texts
+LARGE = 1 << 17  # characters or tokens
 PROCESSES = 2  # of a model: the second one begins where the first is busy, so one key's megabyte keeps nobody else waiting
 
 
@@ -28,24 +29,25 @@ class PromptEncoder:
 
     def encode(self, text: str, *, param: str, add_special_tokens: bool) -> list[int]:
         """Raises InvalidRequest."""
-        return self._tokens(text=text, param=param, add_special_tokens=add_special_tokens)
+        return self._tokens(len(text) > LARGE, text=text, param=param, add_special_tokens=add_special_tokens)
 
     def encode_conversation(self, messages: list[dict[str, str]], *, param: str, add_generation_prompt: bool) -> list[int]:
         """Raises InvalidRequest, also where the chat template refuses it."""
-        return self._tokens(messages=messages, param=param, add_generation_prompt=add_generation_prompt)
+        large = sum(len(message["content"]) for message in messages) > LARGE
+        return self._tokens(large, messages=messages, param=param, add_generation_prompt=add_generation_prompt)
 
     def decode(self, tokens: list[int], *, param: str) -> str:
         """Special tokens are shown by their names. Raises InvalidRequest."""
         try:
-            return str(self._sandbox.ask({"tokens": pack(tokens)})["text"])
+            return str(self._sandbox.ask({"tokens": pack(tokens)}, fills_memory=len(tokens) > LARGE)["text"])
         except BoundExceeded as error:
             raise InvalidRequest(
                 f"{param}: this model's tokenizer cannot decode them within its bounds", param=param
             ) from error
 
-    def _tokens(self, *, param: str, **question: Any) -> list[int]:
+    def _tokens(self, large: bool, *, param: str, **question: Any) -> list[int]:
         try:
-            answer = self._sandbox.ask({"param": param} | question)
+            answer = self._sandbox.ask({"param": param} | question, fills_memory=large)
         except BoundExceeded as error:
             fault = "tokenizer cannot encode it within its bounds"
             if "messages" in question:

@@ -14,7 +14,6 @@ without end. Here they can do no harm with that.
 Tokens are 32-bit integers in base64: of a million in JSON's digits, the gateway's other requests would notice the reading.
 """
 
-import ctypes
 import os
 from collections.abc import Callable
 from typing import Any
@@ -28,9 +27,6 @@ from gateway.tokenizer import Tokenizer
 
 LONGEST_REASON = 500  # characters
 LONGEST_TEXT = 4 << 20  # characters: more than a body can hold
-LARGE = 1 << 16  # characters of a text and its packed tokens after which freed memory goes back to the system
-
-C_LIBRARY = ctypes.CDLL(None)
 
 
 def prepare(setup: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, str]]:
@@ -48,8 +44,6 @@ def prepare(setup: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, str]]
             tokens = pack(tokenizer.encode(text, param=param, add_special_tokens=special))
         except InvalidRequest as error:
             return {"error": error.message}
-        if len(text) + len(tokens) > LARGE:
-            C_LIBRARY.malloc_trim(0)
         return {"tokens": tokens}
 
     return answer

@@ -31,11 +31,15 @@ class Sandbox:
         for _ in range(processes):
             self._idle.put(_Process([module, setup, seconds, memory]))
 
-    def ask(self, question: object) -> Any:
-        """Raises BoundExceeded."""
+    def ask(self, question: object, *, fills_memory: bool = False) -> Any:
+        """Raises BoundExceeded. ``fills_memory``: its process is replaced afterwards, or the next such question would find the
+        memory full of holes."""
         process = self._idle.get()
         try:
-            return process.ask(json.dumps(question))
+            answer = process.ask(json.dumps(question))
+            if fills_memory:
+                process.replace()
+            return answer
         finally:
             self._idle.put(process)
 
@@ -58,6 +62,11 @@ class _Process:
             self._end()
             raise BoundExceeded
         return json.loads(answer)
+
+    def replace(self) -> None:
+        """The new one prepares itself meanwhile."""
+        self._end()
+        self._process = self._start()
 
     def _start(self) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
