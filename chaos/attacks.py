@@ -75,32 +75,11 @@ class Line:
     unfinished: bool = False  # the last byte of each body never comes
 
 
-def lines() -> list[Line]:
-    return [
-        Line("`multipleOf` 4999999", [_schema({"type": "integer", "multipleOf": 4999999})]),
-        Line("`multipleOf` 1999993", [_schema({"type": "integer", "multipleOf": 1999993})]),
-        Line(
-            "`(?s:.){900}`, 24 texts",
-            [_chat(n=24, response_format={"type": "regex", "regex": "(?s:.){900}"}, **LONG)],
-            [_chat(n=24, **LONG)],
-        ),
-        Line("24 texts of `top_k` 0, `top_p` 1", [_chat(n=24, top_k=0, top_p=1, **LONG)], [_chat(n=24, **LONG)]),
-        Line("`/tokenize` 1,048,000 characters", [("/tokenize", _json(prompt="1" * 1_048_000))]),
-        Line("520,000 messages `0`", [_chat(messages=[0] * 520_000)]),
-        Line("300,000 messages `{}`", [_chat(messages=[{}] * 300_000)]),
-        Line("250,000 stop strings", [_chat(stop=[""] * 250_000)]),
-        Line("`/detokenize` 250,000 × −1", [("/detokenize", _json(tokens=[-1] * 250_000))]),
-        Line("33 of these", [_chat(messages=[0] * 520_000)] * 11 + [_chat(messages=[{}] * 300_000)] * 22),
-        Line("900 uploads without their end", [_chat(messages=[{"role": "user", "content": "a" * 1_000_000}])] * 900, [], True),
-        Line("100 grammars", [_schema(_large_schema(number)) for number in range(100)]),
-    ]
-
-
 LONG: dict[str, Any] = {"max_tokens": 900, "temperature": 1.5, "ignore_eos": True}
 
 
 def _json(**fields: Any) -> bytes:
-    return json.dumps(fields).encode()
+    return json.dumps(fields, separators=(",", ":")).encode()
 
 
 def _chat(**fields: Any) -> Request:
@@ -117,6 +96,35 @@ def _large_schema(number: int) -> dict[str, Any]:
     """About 25,000 characters, another one for each number."""
     fields = {f"field_{number}_{index}": {"type": "string", "pattern": f"^[a-z]{{1,{index + 1}}}$"} for index in range(400)}
     return {"type": "object", "properties": fields}
+
+
+LARGE = [
+    _chat(messages=[0] * 520_000),
+    _chat(messages=[{}] * 340_000),
+    _chat(stop=[""] * 340_000),
+    ("/detokenize", _json(tokens=[-1] * 340_000)),
+]
+
+
+def lines() -> list[Line]:
+    return [
+        Line("`multipleOf` 4999999", [_schema({"type": "integer", "multipleOf": 4999999})]),
+        Line("`multipleOf` 1999993", [_schema({"type": "integer", "multipleOf": 1999993})]),
+        Line(
+            "`(?s:.){900}`, 24 texts",
+            [_chat(n=24, response_format={"type": "regex", "regex": "(?s:.){900}"}, **LONG)],
+            [_chat(n=24, **LONG)],
+        ),
+        Line("24 texts of `top_k` 0, `top_p` 1", [_chat(n=24, top_k=0, top_p=1, **LONG)], [_chat(n=24, **LONG)]),
+        Line("`/tokenize` 1,048,000 characters", [("/tokenize", _json(prompt="1" * 1_048_000))]),
+        Line("520,000 messages `0`", [LARGE[0]]),
+        Line("340,000 messages `{}`", [LARGE[1]]),
+        Line("340,000 stop strings", [LARGE[2]]),
+        Line("`/detokenize` 340,000 × −1", [LARGE[3]]),
+        Line("33 of these", (LARGE * 9)[:33]),
+        Line("900 uploads without their end", [_chat(messages=[{"role": "user", "content": "a" * 1_000_000}])] * 900, [], True),
+        Line("100 grammars", [_schema(_large_schema(number)) for number in range(100)]),
+    ]
 
 
 def measure(line: Line, url: str, pid: int, harmless_events: float) -> Figures:
@@ -226,7 +234,7 @@ def _send_all(address: str, requests: list[Request], figures: Figures) -> None:
 
     def send(request: Request) -> tuple[str, float]:
         path, body = request
-        long = b'"ignore_eos": true' in body
+        long = b'"ignore_eos":true' in body
         connection = http.client.HTTPConnection(address, timeout=SECONDS if long else PATIENCE)
         began = time.monotonic()
         try:

@@ -21,7 +21,7 @@ from gateway.threads import FairThreads, FairThreadsBySize
 from gateway.tritons import Tritons
 from gateway.uploads import Uploads
 
-LARGE_PROMPT_PATIENCE = 3.0  # seconds that one waits for the key's others to be tokenized
+PATIENCE = 3.0  # seconds that a large prompt, or a grammar, waits for the key's others: an answer comes within five
 EXPOSED_HEADERS = ["X-Request-Id", "Retry-After", *RATE_LIMIT_HEADERS]  # that a page of another origin may read
 
 
@@ -36,11 +36,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.tracing = tracing.start(settings)
     app.state.large_bodies = LargeBodies()
     # A grammar takes up to a second to try, in processes of its model's own.
-    app.state.compiling = FairThreads("grammar", workers=8, share=1, patience=settings.queue_timeout)
+    app.state.compiling = FairThreads("grammar", workers=8, share=1, patience=PATIENCE)
     app.state.tokenizing = FairThreadsBySize(
         "prompt",
         patience=settings.queue_timeout,
-        patience_of_large=LARGE_PROMPT_PATIENCE,
+        patience_of_large=PATIENCE,
         most_waiting=settings.max_waiting,
     )
     app.state.uploads = Uploads()

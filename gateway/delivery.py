@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from gateway.choosing import Position, accepted, choose, choose_from_whole, first_of_prompt, logprob, positions_of
-from gateway.errors import InternalError, TidegateError
+from gateway.errors import STOPS, InternalError, TidegateError
 from gateway.logs import current_request_id
 from gateway.model import Model
 from gateway.sequence import Sequence
@@ -21,7 +21,6 @@ from gateway.step import StepAnswer, StepRow
 
 logger = logging.getLogger(__name__)
 
-STOPS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)  # what is no error
 NO_TOKEN = -1  # of a sequence that has ended
 SLOW = 0.005  # seconds of processor time: a sequence whose last token took more chooses its next among its like
 NICE = 10  # of the thread that these are chosen in: all others go first

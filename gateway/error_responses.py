@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import InternalError, InvalidRequest, TidegateError
+from gateway.errors import STOPS, InternalError, InvalidRequest, TidegateError
 from gateway.request_log import CLIENT_CLOSED_REQUEST
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,9 @@ class UnexpectedErrors:
 
         try:
             await self._app(scope, receive, watch_send)
-        except Exception as error:
+        except STOPS:
+            raise
+        except BaseException as error:  # a panic of a library in Rust is no Exception
             if scope["type"] != "http" or begun:
                 raise  # the server logs it and cuts the connection, the only way left to tell
             log.error("Unexpected error", exc_info=error)

@@ -15,6 +15,10 @@ A message is for the client: it names what came and what is allowed, and nothing
 one of these where they enter, with their cause.
 """
 
+import asyncio
+
+STOPS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)  # what ends work and is no error
+
 
 class TidegateError(Exception):
     status = 500

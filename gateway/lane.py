@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gateway.delivery import STOPS, Batch, Delivery, isolated
-from gateway.errors import BackendUnavailable, InternalError
+from gateway.delivery import Batch, Delivery, isolated
+from gateway.errors import STOPS, BackendUnavailable, InternalError
 from gateway.model import Model
 from gateway.scheduler import rows_of
 from gateway.sequence import Sequence
