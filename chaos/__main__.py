@@ -40,7 +40,7 @@ def main() -> None:
     sys.exit(0 if report.good else 1)
 
 
-COUNTS = ("kills", "stub_kills", "stalls", "swaps", "drains", "disconnects")
+COUNTS = ("kills", "stub_kills", "stalls", "swaps", "drains", "disconnects", "delivery_faults")
 
 
 def parse() -> argparse.Namespace:

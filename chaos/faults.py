@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from chaos.load import Load
-from chaos.schedule import DISCONNECT, DRAIN, LEAVINGS, Fault
+from chaos.schedule import DISCONNECT, DRAIN, IN_DELIVERY, LEAVINGS, Fault
 from chaos.stack import KeptTriton, Stack
 
 VICTIM_TIMEOUT = 30.0  # seconds
@@ -32,12 +32,14 @@ class Breaker:
         """Faults behind the gateways come one after the other, so do drains, and all else at any time."""
         leaving = [fault for fault in faults if fault.kind == DISCONNECT]
         draining = [fault for fault in faults if fault.kind == DRAIN]
-        behind = [fault for fault in faults if fault.kind not in (DISCONNECT, DRAIN)]
+        behind = [fault for fault in faults if fault.kind not in (DISCONNECT, DRAIN, IN_DELIVERY)]
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._break_backend(behind))
             tasks.create_task(self._drain_gateways(draining))
             for fault in leaving:
                 tasks.create_task(self._disconnect(fault))
+            for fault in (fault for fault in faults if fault.kind == IN_DELIVERY):
+                tasks.create_task(self._fail_a_delivery(fault))
         await self._stack.wait_whole()
 
     async def _break_backend(self, faults: list[Fault]) -> None:
@@ -70,6 +72,11 @@ class Breaker:
         if fault.number % PRINTED_DISCONNECTS == PRINTED_DISCONNECTS - 1:
             self._line(f"disconnect, the {fault.number + 1}th")
         await self._load.leave(LEAVINGS[fault.number % len(LEAVINGS)], fault.luck)
+
+    async def _fail_a_delivery(self, fault: Fault) -> None:
+        await self._wait_for(fault)
+        await self._load.be_hurt(fault.luck)
+        self.done.append((fault.kind, time.monotonic()))
 
     async def _kill(self, fault: Fault, stub: bool) -> None:
         victims = self._stack.tritons if fault.everywhere else [self._pick(fault)]

@@ -8,13 +8,15 @@ from contextlib import aclosing, suppress
 from urllib.parse import urlsplit
 
 from chaos.clients import KEY, Broken, Client, Refused
+from chaos.faulty_gateway import VICTIM
 from chaos.oracle import Tally
-from chaos.questions import Question
+from chaos.questions import PROMPTS, ROUTES, SAMPLINGS, Question
 from chaos.recovery import Recoveries
 
 PATIENCE = 90.0  # seconds for which a client that is refused asks again
 LONGEST_PAUSE = 0.5  # seconds before it does
 STREAMING = 0.7  # of the requests
+HURT = "The server met an error it did not expect"
 
 
 class Load:
@@ -48,6 +50,26 @@ class Load:
         pieces = {"after the first piece": 1, "in the middle": chance.randint(2, 40)}.get(phase)
         seconds = None if pieces else chance.uniform(0, 0.02 if stream else 1.0)
         await self._answered(question, stream, chance, pieces, seconds)
+
+    async def be_hurt(self, luck: float) -> None:
+        """One more client, whose sequence meets a fault wherever it is taken: returns once it was told so."""
+        chance = random.Random(luck)
+        rules = chance.choice(SAMPLINGS) | {"seed": VICTIM}
+        question = Question("a victim", chance.choice(ROUTES), chance.choice(PROMPTS), 60, rules)
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                async with aclosing(
+                    chance.choice(self._clients).pieces(question, stream=chance.random() < STREAMING)
+                ) as pieces:
+                    async for _ in pieces:
+                        pass
+            except Broken as broken:
+                if HURT in str(broken):
+                    return
+            except Refused as refused:
+                await asyncio.sleep(min(refused.retry_after, LONGEST_PAUSE))
+        self._tally.note_lost(question, "no fault was met")
 
     async def _ask_on(self, number: int) -> None:
         chance = random.Random(f"{self._seed} {number}")

@@ -22,7 +22,7 @@ IDLE_TIMEOUT = 10.0  # seconds after the last answer
 
 async def run(plan: Plan, repository: Path, run_dir: Path, say: Say, command: str = "") -> Report:
     """Two Tritons and a spare one, two gateways."""
-    async with running_stack(repository, run_dir, tritons=2, spares=1, gateways=2) as stack:
+    async with running_stack(repository, run_dir, tritons=2, spares=1, gateways=2, module="chaos.faulty_gateway") as stack:
         servers = [*stack.tritons, *stack.spares]
         asked = questions()
         client = Client(stack.gateways[0].url)

@@ -5,10 +5,19 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["kill of Triton", "kill of its stub", "stall", "swap of a replica", "drain of a gateway", "disconnect"]
+Kind = Literal[
+    "kill of Triton",
+    "kill of its stub",
+    "stall",
+    "swap of a replica",
+    "drain of a gateway",
+    "disconnect",
+    "fault in a delivery",
+]
 BACKEND: tuple[Kind, ...] = ("kill of Triton", "kill of its stub", "stall", "swap of a replica")  # behind the gateways
 DRAIN: Kind = "drain of a gateway"
 DISCONNECT: Kind = "disconnect"
+IN_DELIVERY: Kind = "fault in a delivery"
 LEAVINGS = ("while it sends", "before the first piece", "after the first piece", "in the middle", "without a stream")
 SHORTEST_STALL, LONGEST_STALL = 2.0, 20.0  # seconds
 ENDLESS = math.inf  # a stall that only a restart ends
@@ -25,6 +34,7 @@ class Plan:
     swaps: int = 2
     drains: int = 10
     disconnects: int = 200
+    delivery_faults: int = 200
     longest_stall: float = LONGEST_STALL
 
     def counts(self) -> dict[Kind, int]:
@@ -35,6 +45,7 @@ class Plan:
             "swap of a replica": self.swaps,
             "drain of a gateway": self.drains,
             "disconnect": self.disconnects,
+            "fault in a delivery": self.delivery_faults,
         }
 
 

@@ -118,10 +118,10 @@ class KeptTriton:
 class Gateway:
     """`python -m gateway` on a port of its own, which stays the same."""
 
-    def __init__(self, tritons: list[str], log: Path, **environment: str) -> None:
+    def __init__(self, tritons: list[str], log: Path, module: str = "gateway", **environment: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._log = log
+        self._log, self._module = log, module
         settings = {"TRITON_URL": ",".join(tritons), "HOST": "127.0.0.1", "PORT": str(self.port), "MY_API_KEY": KEY}
         settings |= {"GRACE_PERIOD": str(GRACE), "DRAIN_DELAY": "1", "PYTHONPATH": str(ROOT)}
         self._environment = os.environ | settings | environment
@@ -134,7 +134,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Returns when it is ready."""
-        command = [sys.executable, "-m", "gateway"]
+        command = [sys.executable, "-m", self._module]
         with self._log.open("ab") as log:
             self._process = await asyncio.to_thread(
                 lambda: GuardedProcess(command, env=self._environment, output=log, grace=GRACE + 10)
@@ -203,13 +203,16 @@ async def running_stack(
     gateways: int,
     model: str = TINY,
     slots: int = 32,
+    module: str = "gateway",
     **settings: str,
 ) -> AsyncIterator[Stack]:
-    """Everything runs and answers; at the end nothing of it is left. ``settings``: of the gateways."""
+    """Everything runs and answers; at the end nothing of it is left. ``module``, ``settings``: of the gateways."""
     run_dir.mkdir(parents=True, exist_ok=True)
     servers = [KeptTriton(repository, run_dir / f"triton-{place}", model, slots) for place in range(tritons + spares)]
     addresses = [server.address for server in servers]
-    doors = [Gateway(addresses, run_dir / f"gateway-{place}.log", MODEL_NAME=model, **settings) for place in range(gateways)]
+    doors = [
+        Gateway(addresses, run_dir / f"gateway-{place}.log", module, MODEL_NAME=model, **settings) for place in range(gateways)
+    ]
     stack = Stack(servers[:tritons], servers[tritons:], doors)
     try:
         await asyncio.gather(*(server.start() for server in stack.tritons))

@@ -11,7 +11,17 @@ from chaos.schedule import Plan
 from tests.logits import WIDER_VECTORS
 
 SHORT = Plan(
-    seed=5, seconds=8, streams=8, kills=2, stub_kills=1, stalls=1, swaps=1, drains=1, disconnects=20, longest_stall=3
+    seed=5,
+    seconds=8,
+    streams=8,
+    kills=2,
+    stub_kills=1,
+    stalls=1,
+    swaps=1,
+    drains=1,
+    disconnects=20,
+    delivery_faults=20,
+    longest_stall=3,
 )  # the second kill is of both Tritons at once
 
 
