@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_PAUSE = 0.1  # seconds between attempts while Triton does not answer, or while it has no slot
 PROBE_TIMEOUT = 1.0  # seconds
-LATE = 0.2  # seconds after which a timer's end says that our own loop was busy
+LATE = 0.1  # seconds by which our own loop may be late
 MOST_LATE_LOOKS = 3
 STALLED_AFTER = 10.0  # seconds that a step may take before its Triton counts as stuck
 PATIENCE = 0.5  # of a step's time: so long the next one waits for tokens that are chosen in threads
@@ -96,15 +96,16 @@ class Lane:
             self._wake.set()
 
     async def _answer_in_time(self) -> None:
-        """Where our own loop was too busy to look in time, Triton is asked again: that is no fault of its."""
+        """A silence proves nothing where our own loop was too busy to listen: then Triton is asked again."""
         for _ in range(MOST_LATE_LOOKS):
             began = time.monotonic()
             asked = asyncio.ensure_future(self._probe_step())
             asked.add_done_callback(_look_at)
-            done, _ = await asyncio.wait({asked}, timeout=PROBE_TIMEOUT)
+            await asyncio.wait({asked}, timeout=PROBE_TIMEOUT)
+            done, _ = await asyncio.wait({asked}, timeout=LATE)  # what came in time may not have been looked at yet
             if done:
                 return await asked
-            if time.monotonic() - began < PROBE_TIMEOUT + LATE:
+            if time.monotonic() - began < PROBE_TIMEOUT + 2 * LATE:
                 break
         raise BackendUnavailable("The model server does not answer within a second.", retry_after=2)
 

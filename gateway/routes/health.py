@@ -7,9 +7,7 @@
 | `/health` | every model answers a real step; tells versions and load           | `make serve`, the page, people       |
 """
 
-import asyncio
-import time
-from typing import Any, Self
+from typing import Any
 
 from fastapi import APIRouter, Request
 
@@ -17,10 +15,6 @@ from gateway.engine import Engine
 from gateway.errors import BackendUnavailable
 from gateway.registry import Registry
 from gateway.routes.models import READ
-
-TICK = 0.05  # seconds between looks at the clock
-LATE = 0.1  # seconds: a loop that was so late may have slept through an answer
-MOST_PROBES = 3
 
 router = APIRouter()
 
@@ -67,44 +61,7 @@ async def _probe_all(registry: Registry) -> None:
     """Raises BackendUnavailable unless our loops run and every newest model answers a real step."""
     _require_loops(registry)
     for engine in registry.engines():
-        await probe(engine)
-
-
-async def probe(engine: Engine) -> None:
-    """Raises BackendUnavailable unless a Triton answers in time: see `Lane.probe`.
-
-    A silence proves nothing where this loop itself was late: then it asks again, and in the end calls Triton busy, not dead.
-    """
-    for _ in range(MOST_PROBES):
-        async with LoopDelay() as delay:
-            try:
-                return await engine.probe()
-            except BackendUnavailable as error:
-                if not isinstance(error.__cause__, TimeoutError) or delay.seconds < LATE:
-                    raise
-
-
-class LoopDelay:
-    """By how much the event loop was late at the worst since it was entered."""
-
-    async def __aenter__(self) -> Self:
-        self._worst, self._due = 0.0, time.monotonic()
-        self._task = asyncio.create_task(self._watch())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.wait({self._task})
-
-    @property
-    def seconds(self) -> float:
-        return max(self._worst, time.monotonic() - self._due)
-
-    async def _watch(self) -> None:
-        while True:
-            self._due = time.monotonic() + TICK
-            await asyncio.sleep(TICK)
-            self._worst = self.seconds
+        await engine.probe()
 
 
 def _require_loops(registry: Registry) -> None:
