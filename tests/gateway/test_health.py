@@ -92,7 +92,7 @@ async def test_a_triton_that_does_not_answer_is_found_though_the_loop_is_on_time
             await asyncio.sleep(PROBE_TIMEOUT + 0.1)
             os.kill(triton.stub_pids[0], signal.SIGSTOP)
             began = time.monotonic()
-            with pytest.raises(BackendUnavailable, match="within a second"):
+            with pytest.raises(BackendUnavailable, match="does not answer"):
                 await engine.probe()
             assert time.monotonic() - began < 2 * PROBE_TIMEOUT
             os.kill(triton.stub_pids[0], signal.SIGCONT)
