@@ -23,6 +23,7 @@ REPLACEMENTS = 64  # the lengths of what all replacements put in the place of so
 RUNS = (24, 512, 8192)  # characters of texts that are hard for a pattern which tries everything
 TAIL = "!" + string.printable + "é中"  # what a pattern may demand behind a run, but not at once
 SECONDS = 1.0  # of the processor for one such text; ordinary tokenizers take a hundredth
+RUN_OF_TOKENS = 64
 PIECE = 32  # tokens that are decoded together
 
 
@@ -80,7 +81,7 @@ def _all_characters() -> Iterator[str]:
 
 def _hard_texts() -> Iterator[str]:
     units = ("a", "A", "1", " ", "\n", ".", "'", "é", "中", "ab", "a ", "1.", " \n", "<|", "aA1 .é")
-    for length, unit in product(RUNS, units):
+    for length, unit in (*product(RUNS, units), *product(RUNS[:1], string.printable)):
         run = (unit * length)[:length]
         yield run
         yield run + TAIL
@@ -89,6 +90,13 @@ def _hard_texts() -> Iterator[str]:
 def _require_decoding(tokenizer: Tokenizer) -> None:
     """Each token by itself, then all, some together: a decoder may fail, too, or make much of one."""
     ids = sorted(tokenizer.get_vocab().values())
+    for number in (
+        {*tokenizer.encode(string.printable, add_special_tokens=False).ids} if '"Regex"' in tokenizer.to_str() else ()
+    ):
+        began = time.process_time()
+        tokenizer.decode([number] * RUN_OF_TOKENS, skip_special_tokens=False)
+        if time.process_time() - began > SECONDS:
+            raise CheckpointError(f"its decoder takes more than {SECONDS:.0f} s for {RUN_OF_TOKENS} tokens ({number}, …)")
     longest = max(map(len, tokenizer.get_vocab()), default=0)
     batches = [[[number] for number in ids], [ids[n : n + PIECE] for n in range(0, len(ids), PIECE)]]
     for batch in batches:

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,13 +13,14 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, Overloaded
 from gateway.schemas.base import NOT_SUPPORTED, UNKNOWN_FIELD, WrongPart, fields_of, nested_schema
 from gateway.uploads import Uploads
 
 MAXIMUM_BODY = 1 << 20  # bytes
 MAXIMUM_DEPTH = 64  # of objects and lists in each other
 MAXIMUM_PARTS = 1 << 15  # objects, lists, and fields of objects together: reading so many takes tens of milliseconds
+PATIENCE = 3.0  # seconds that a large body waits to be parsed
 LARGE_BODY = 1 << 16  # bytes; the largest takes tens of milliseconds to parse, on the event loop
 BODY_TIMEOUT = 30.0  # seconds for all of a body to arrive
 LONGEST_ECHO = 40  # characters of what came that an error message repeats
@@ -56,26 +59,29 @@ def json_body(schema: type[SomeBody]) -> Callable[[Request], Awaitable[SomeBody]
     async def read(request: Request) -> SomeBody:
         _require_json(request.headers.get("content-type"))
         _require_plain(request.headers.get("content-encoding"))
-        body = await _read_bytes(request)
-        request.state.body_size = len(body)
-        if len(body) < LARGE_BODY:
-            return parse(schema, body)
+        uploads: Uploads = request.app.state.uploads
         turns: LargeBodies = request.app.state.large_bodies
-        return await turns.parse(schema, body)
+        owner: str = request.state.caller.name
+        with uploads.begin(owner) as hold:
+            body = await _read_bytes(request, hold)
+            request.state.body_size = len(body)
+            return parse(schema, body) if len(body) < LARGE_BODY else await turns.parse(owner, schema, body)
 
     return read
 
 
 class LargeBodies:
-    """They are parsed one at a time; for as long as one took, the event loop is then left to everything else."""
+    """They are parsed one at a time, in turn among keys; for as long as one took, the event loop is then left to everything
+    else."""
 
     def __init__(self) -> None:
-        self._turn = asyncio.Lock()
+        self._turns = defaultdict[str, asyncio.Lock](asyncio.Lock)  # by the key's name: one of each waits for the turn of all
+        self._turn_of_all = asyncio.Lock()
         self._rests_until = 0.0
 
-    async def parse(self, schema: type[SomeBody], body: bytes) -> SomeBody:
-        """As `parse`."""
-        async with self._turn:
+    async def parse(self, owner: str, schema: type[SomeBody], body: bytes) -> SomeBody:
+        """As `parse`. Raises Overloaded where too many of its key come before it."""
+        async with self._turn(owner):
             while (rest := self._rests_until - time.monotonic()) > 0:
                 await asyncio.sleep(rest)
             began = time.monotonic()
@@ -84,6 +90,18 @@ class LargeBodies:
             finally:
                 ended = time.monotonic()
                 self._rests_until = ended + (ended - began)
+
+    @asynccontextmanager
+    async def _turn(self, owner: str) -> AsyncIterator[None]:
+        async with AsyncExitStack() as turns:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    for turn in (self._turns[owner], self._turn_of_all):
+                        await turns.enter_async_context(turn)
+            except TimeoutError as error:
+                message = "Too many large bodies of this key are being read already. Please try again later."
+                raise Overloaded(message, retry_after=1) from error
+            yield
 
 
 def parse(schema: type[SomeBody], body: bytes) -> SomeBody:
@@ -132,26 +150,25 @@ def _require_plain(content_encoding: str | None) -> None:
         raise error
 
 
-async def _read_bytes(request: Request) -> bytes:
+async def _read_bytes(request: Request, hold: Callable[[int], None]) -> bytes:
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
-            return await _read_all(request)
+            return await _read_all(request, hold)
     except TimeoutError as error:
         raise RequestTimeout(f"The body did not arrive within {BODY_TIMEOUT:.0f} seconds.") from error
 
 
-async def _read_all(request: Request) -> bytes:
+async def _read_all(request: Request, hold: Callable[[int], None]) -> bytes:
+    """``hold``: see `Uploads.begin`."""
     declared = int(request.headers.get("content-length", "0"))  # digits alone: the server has seen to it
     body = bytearray()
     if declared <= MAXIMUM_BODY:
-        uploads: Uploads = request.app.state.uploads
-        with uploads.begin(request.state.caller.name) as hold:
-            hold(declared)
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAXIMUM_BODY:
-                    break
-                hold(max(declared, len(body)))
+        hold(declared)
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAXIMUM_BODY:
+                break
+            hold(max(declared, len(body)))
     if max(declared, len(body)) > MAXIMUM_BODY:
         raise BodyTooLarge(f"The body is larger than {MAXIMUM_BODY} bytes, the most that is accepted.")
     return bytes(body).removeprefix(BYTE_ORDER_MARK)

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +21,7 @@ from gateway.step import StepAnswer, StepRow
 logger = logging.getLogger(__name__)
 
 NO_TOKEN = -1  # of a sequence that has ended
-SLOW = 0.005  # seconds of processor time: a sequence whose last token took more chooses its next among its like
-NICE = 10  # of the thread that these are chosen in: all others go first
+SLOW = 0.005  # seconds of processor time: a text with a grammar whose last token took more chooses its next among its like
 
 Batch = list[tuple[Sequence, StepRow]]
 
@@ -52,13 +50,9 @@ def _as_ours(error: BaseException, sequence: Sequence) -> TidegateError:
     return InternalError()
 
 
-def _lower_priority() -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-
-
-# Where whole rows of logits are chosen from. Those that take long, by grammars of strangers, wait for each other alone.
+# Where whole rows of logits are chosen from. Texts whose grammars take long wait for each other alone.
 _QUICK = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "choosing")
-_SLOW = ThreadPoolExecutor(1, "choosing slowly", _lower_priority)
+_SLOW = ThreadPoolExecutor(1, "choosing slowly")
 
 
 class Delivery:
@@ -75,8 +69,8 @@ class Delivery:
         for position in self._positions(batch, answer):
             if position.logits is None:
                 here.append(position)
-            else:
-                later.add(self._choose_in_thread(position, answer))
+            elif choice := self._choose_in_thread(position, answer):
+                later.add(choice)
         for position, token in accepted(here, self._chosen(here, answer)):
             self._append(position, token, answer)
         self._tell_readers_soon([sequence for sequence, _ in batch])
@@ -138,13 +132,16 @@ class Delivery:
                 told = None if alternatives is None else logprob(self._model.tokenizer, position, token, answer, alternatives)
                 sequence.append(token, told, drafted=token == position.draft)
 
-    def _choose_in_thread(self, position: Position, answer: StepAnswer) -> asyncio.Future[int]:
+    def _choose_in_thread(self, position: Position, answer: StepAnswer) -> asyncio.Future[int] | None:
+        """None where no thread took it: its sequence has ended then."""
         sequence = position.sequence
-        sequence.choosing = True
-        threads = _SLOW if sequence.seconds_of_choice > SLOW else _QUICK
-        future = asyncio.get_running_loop().run_in_executor(threads, _timed_choice, position)
-        future.add_done_callback(partial(self._take_choice, position, answer))
-        return future
+        with isolated(sequence):
+            is_slow = sequence.request.grammar is not None and sequence.seconds_of_choice > SLOW
+            future = asyncio.get_running_loop().run_in_executor(_SLOW if is_slow else _QUICK, _timed_choice, position)
+            sequence.choosing = True
+            future.add_done_callback(partial(self._take_choice, position, answer))
+            return future
+        return None
 
     def _take_choice(self, position: Position, answer: StepAnswer, future: asyncio.Future[int]) -> None:
         """Wherever the sequence runs by now, or waits: a grammar that has taken a token cannot give it back."""

@@ -232,6 +232,7 @@ class LibraryDetokenizer:
 class _LibraryStream:
     def __init__(self, detokenizer: LibraryDetokenizer, prompt: list[int]) -> None:
         self._special, self._halves = detokenizer.special, detokenizer.halves
+        self._bytes_of = detokenizer.token_bytes
         self._library_decode = detokenizer.tokenizer.decode  # leaves special tokens out
         ordinary = (token for token in reversed(prompt) if token not in self._special)
         self._tokens = list(islice(ordinary, CONTEXT_TOKENS))[::-1]
@@ -251,7 +252,13 @@ class _LibraryStream:
         return self._show(text)
 
     def finish(self) -> str:
-        return self._show(self._text().rstrip(REPLACEMENT)) if self._waiting else ""
+        if not self._waiting:
+            return ""
+        waiting = b"".join(map(self._bytes_of, self._tokens[-self._waiting :]))
+        half = codecs.getincrementaldecoder("utf-8")("replace")
+        half.decode(waiting)
+        text = self._text()
+        return self._show(text.rstrip(REPLACEMENT) if half.getstate()[0] else text)
 
     def _text(self) -> str:
         try:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Collection
 
 from gateway.errors import BackendUnavailable, ContextLengthExceeded, InvalidRequest, Overloaded, TidegateError
 from gateway.generation import Delta, GenerationRequest
@@ -201,8 +201,9 @@ class Engine:
         self._check_tokens("logit_bias", request.sampling.logit_bias)
         self.require_room(request.owner)
 
-    def _check_tokens(self, field: str, tokens: Iterable[int]) -> None:
-        wrong = next((token for token in tokens if not 0 <= token < self.model.vocabulary_size), None)
-        if wrong is not None:
+    def _check_tokens(self, field: str, tokens: Collection[int]) -> None:
+        lowest, highest = min(tokens, default=0), max(tokens, default=0)
+        if not 0 <= lowest <= highest < self.model.vocabulary_size:
+            wrong = lowest if lowest < 0 else highest
             allowed = f"this model's tokens are 0 to {self.model.vocabulary_size - 1}"
             raise InvalidRequest(f"{field} names token {wrong}; {allowed}.", param=field)

@@ -14,7 +14,7 @@ WHITESPACE = r"\n? {0,12}"  # between JSON's parts: enough to indent; without a 
 # Bounds of compilation and of a step, several times what ordinary schemas take. llguidance's own defaults allow seconds.
 LIMITS = llguidance.LLParserLimits(
     max_grammar_size=100_000,
-    max_lexer_states=10_000,
+    max_lexer_states=50_000,
     initial_lexer_fuel=100_000,
     step_lexer_fuel=150_000,
     verbose_errors=False,

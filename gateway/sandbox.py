@@ -7,11 +7,12 @@ other side. Questions, answers and the setup are JSON.
 import json
 import subprocess
 import sys
+import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from queue import LifoQueue
 from typing import Any
 
 from gateway import sandbox_process
@@ -27,25 +28,30 @@ class Sandbox:
 
     def __init__(self, module: str, setup: object, *, seconds: float, memory: int, processes: int = 1) -> None:
         """Of one question: ``seconds`` of processor time, ``memory`` in bytes besides what the prepared process holds."""
-        self._idle: LifoQueue[_Process] = LifoQueue()  # the last one used is warm
-        for _ in range(processes):
-            self._idle.put(_Process([module, setup, seconds, memory]))
+        start = json.dumps([module, setup, seconds, memory])
+        self._idle = deque(_Process(start) for _ in range(processes))  # what was used last is warm, and is used first
+        self._free = threading.Semaphore(processes)
 
     def ask(self, question: object, *, fills_memory: bool = False) -> Any:
         """Raises BoundExceeded. ``fills_memory``: its process is replaced afterwards, or the next such question would find the
         memory full of holes."""
-        process = self._idle.get()
-        try:
-            answer = process.ask(json.dumps(question))
-            if fills_memory:
-                process.replace()
-            return answer
-        finally:
-            self._idle.put(process)
+        with self._free:
+            process, is_warm = self._idle.pop(), True
+            try:
+                answer = process.ask(json.dumps(question))
+                if fills_memory:
+                    is_warm = False
+                    process.replace()
+                return answer
+            except BoundExceeded:
+                is_warm = False
+                raise
+            finally:
+                (self._idle.append if is_warm else self._idle.appendleft)(process)
 
 
 class _Process:
-    def __init__(self, start: list[Any]) -> None:
+    def __init__(self, start: str) -> None:
         self._start_line = start
         self._process: subprocess.Popen[str] | None = None
         self._end: Callable[[], object] = lambda: None
@@ -80,7 +86,7 @@ class _Process:
         self._end = weakref.finalize(self, _end, process)
         assert process.stdin is not None
         with suppress(BrokenPipeError):
-            print(json.dumps(self._start_line), file=process.stdin, flush=True)
+            print(self._start_line, file=process.stdin, flush=True)
         return process
 
 

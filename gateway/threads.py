@@ -62,7 +62,11 @@ class FairThreads:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(turn.release)
 
-        begun = self._threads.submit(work)
+        try:
+            begun = self._threads.submit(work)
+        except BaseException:  # the system gives no more threads
+            turn.release()
+            raise
         begun.add_done_callback(give_back)
         return await asyncio.wrap_future(begun)
 

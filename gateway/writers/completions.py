@@ -58,9 +58,11 @@ class CompletionWriter:
     def _logprobs(
         self, index: int, echoed: tuple[TokenLogprob, ...], generated: tuple[TokenLogprob, ...]
     ) -> CompletionLogprobs:
-        tokens, offsets = echoed + generated, []
+        tokens, offsets, prompt = echoed + generated, [], self._texts[index // self._body.copies]
         for place, token in enumerate(tokens):
-            shown = b"" if place >= len(echoed) and token.token in self._special else token.bytes
+            if echoed and place == len(echoed):
+                self._offset[index] = len(prompt)
+            shown = self._echoed(token, prompt, self._offset[index]) if place < len(echoed) else self._generated(token)
             begins_inside = len(shown) > 0 and _is_continuation(shown[0])
             offsets.append(self._offset[index] - begins_inside)
             self._offset[index] += sum(not _is_continuation(byte) for byte in shown)
@@ -70,6 +72,16 @@ class CompletionWriter:
             "top_logprobs": [_top(token) for token in tokens],
             "text_offset": offsets,
         }
+
+    def _generated(self, token: TokenLogprob) -> bytes:
+        """What of a token is in the text."""
+        return b"" if token.token in self._special else token.bytes
+
+    def _echoed(self, token: TokenLogprob, prompt: str, offset: int) -> bytes:
+        """The same of a prompt, which lacks the special tokens and the space that the tokenizer has put before it."""
+        if token.token in self._special:
+            return token.bytes if prompt.startswith(token.text, offset) else b""
+        return token.bytes[1:] if offset == 0 and token.bytes[:1] == b" " != prompt[:1].encode() else token.bytes
 
 
 def _best(answers: list[Delta], copies: int, n: int) -> list[Delta]:
