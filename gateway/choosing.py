@@ -92,8 +92,7 @@ def logprob(tokenizer: Tokenizer, position: Position, token: int, answer: StepAn
 
 
 def _told(tokenizer: Tokenizer, token: int, logprob: float | None, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
-    text = tokenizer.token_bytes(token)
-    return TokenLogprob(token, text.decode(errors="replace"), text, logprob, top)
+    return TokenLogprob(token, tokenizer.token_text(token), tokenizer.token_bytes(token), logprob, top)
 
 
 def first_of_prompt(tokenizer: Tokenizer, token: int) -> TokenLogprob:

@@ -64,7 +64,7 @@ class GenerationRequest:
     trace: "RequestTrace | None" = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """A token with its natural log-probability: of the model itself, before bias, penalties, temperature and filters.
 

@@ -29,7 +29,7 @@ JSON_RULES: Any = {
 # What ends things, then what things are short with: tried in this order to complete a text in few tokens.
 CLOSERS = [b"}", b"]", b")", b'"', b":", b",", b"0", b"1", b"null", b"true", b"a", b"{", b"[", b" "]
 TEXT_CLOSERS = [b'"', b"a", b"1", b"0", b" "]  # the same within a text in quotes
-FORCED = 256  # characters that are forced, of which the first token is asked for at each step
+FORCED = 32  # characters that are forced, of which the first token is asked for at each step
 PLAIN_FIRST = sorted(range(256), key=lambda byte: (not chr(byte).isalnum() or byte > 127, byte))
 
 Encode = Callable[[str], list[int]]

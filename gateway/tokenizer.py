@@ -19,6 +19,7 @@ class Tokenizer:
         self._special_names = {number: token.content for number, token in added.items() if token.special}
         self.special_tokens = list(self._special_names)
         self._detokenizer = detokenizer_of(self._tokenizer, json.loads(tokenizer_json).get("decoder"))
+        self._texts: dict[int, str] = {}
         self.has_chat_template = bool(chat_template)
         self.prompts = PromptEncoder(tokenizer_json, chat_template)
 
@@ -51,7 +52,9 @@ class Tokenizer:
         return self._detokenizer.token_bytes(token)
 
     def token_text(self, token: int) -> str:
-        return self.token_bytes(token).decode(errors="replace")
+        if token not in self._texts:  # each once: whole answers with log-probabilities hold many of them
+            self._texts[token] = self.token_bytes(token).decode(errors="replace")
+        return self._texts[token]
 
     def apply_chat_template(
         self, messages: list[dict[str, str]], *, param: str = "messages", add_generation_prompt: bool = True

@@ -1,11 +1,13 @@
 """What the generating routes share: from a body to the texts under way, and from their pieces to the answer."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
+from pydantic_core import to_json
 
 from gateway.accounting import accounted
 from gateway.errors import InvalidRequest
@@ -19,6 +21,8 @@ from gateway.several import generate_all, several
 from gateway.streaming import EventStream, complete
 from gateway.writers.common import Writer
 
+MOST_LOGPROBS = 200_000  # of a request, alternatives too: the largest answer has about 15 MB then
+
 Tokenize = Callable[[Model], list[list[int]]]
 
 
@@ -29,6 +33,7 @@ class Texts:
     model: Model
     prompts: list[list[int]]  # tokens
     copies: int
+    logprobs: bool  # of their tokens
     deltas: AsyncGenerator[Delta, None]
 
 
@@ -50,9 +55,10 @@ async def begin(request: Request, body: SamplingBody, tokenize: Tokenize) -> Tex
     asked = [replace(one, owner=owner, request_id=record.request_id, trace=trace) for one in asked]
     texts = [text for one in asked for text in several(one, body.copies)]
     prompts = [one.prompt_tokens for one in asked]
+    _require_few_logprobs(body, model, texts)
     longest = sum(min(text.max_tokens, max(0, model.context_length - len(text.prompt_tokens))) for text in texts)
     deltas = accounted(request, model, sum(map(len, prompts)), longest, generate_all(engine, texts), copies=body.copies)
-    return Texts(model, prompts, body.copies, deltas)
+    return Texts(model, prompts, body.copies, body.alternatives is not None, deltas)
 
 
 async def respond(
@@ -60,7 +66,33 @@ async def respond(
 ) -> Response:
     if stream:
         return await form.open(request, texts.deltas, writer.events)
-    return JSONResponse(writer.whole(await complete(request, texts.deltas, len(texts.prompts) * texts.copies)))
+    answers = await complete(request, texts.deltas, len(texts.prompts) * texts.copies)
+    if texts.logprobs:  # some megabytes, perhaps
+        return Response(await asyncio.to_thread(_written, writer, answers), media_type="application/json")
+    return JSONResponse(writer.whole(answers))
+
+
+def _written(writer: Writer, answers: list[Delta]) -> bytes:
+    """As JSON. Each text by itself: while the library writes, no other thread runs."""
+    answer = writer.whole(answers)
+    choices = [to_json(choice) for choice in answer.get("choices", [])]
+    before, placeholder, after = to_json(answer | {"choices": [0]} if choices else answer).partition(b'"choices":[0]')
+    return before + (b'"choices":[' + b",".join(choices) + b"]" if placeholder else b"") + after
+
+
+def _require_few_logprobs(body: SamplingBody, model: Model, texts: list[GenerationRequest]) -> None:
+    """Raises InvalidRequest: they are kept until the answer is whole, some hundred bytes each."""
+    count = 0
+    for text in texts:
+        if text.logprobs is not None:
+            tokens = min(text.max_tokens, max(0, model.context_length - len(text.prompt_tokens)))
+            count += (1 + text.logprobs) * (tokens + text.prompt_logprobs * len(text.prompt_tokens))
+    if count > MOST_LOGPROBS:
+        field = "top_logprobs" if "top_logprobs" in type(body).model_fields else "logprobs"
+        asked = (
+            f"{field}: this request may be answered with {count} log-probabilities; at most {MOST_LOGPROBS} are told at once"
+        )
+        raise InvalidRequest(f"{asked}. Ask for fewer tokens, answers, prompts or alternatives.", param=field)
 
 
 def _requests(model: Model, body: SamplingBody, tokenize: Tokenize, matcher: Matcher | None) -> list[GenerationRequest]:

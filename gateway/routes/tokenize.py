@@ -27,11 +27,11 @@ async def tokenize(request: Request, body: Annotated[TokenizeBody, Depends(json_
     return Response(await _run(request, partial(_tokenized, model, body)), media_type="application/json")
 
 
-@router.post("/detokenize", response_model=None)
-async def detokenize(request: Request, body: Annotated[DetokenizeBody, Depends(json_body(DetokenizeBody))]) -> Detokenized:
+@router.post("/detokenize")
+async def detokenize(request: Request, body: Annotated[DetokenizeBody, Depends(json_body(DetokenizeBody))]) -> Response:
     """Special tokens are shown by their names: text and tokens turn into each other and back."""
     model = engine_for(request, body.model).model
-    return {"prompt": await _run(request, partial(tokens_text, model, body.tokens, param="tokens"))}
+    return Response(await _run(request, partial(_detokenized, model, body)), media_type="application/json")
 
 
 async def _run(request: Request, work: Callable[[], Result]) -> Result:
@@ -48,6 +48,11 @@ def _tokenized(model: Model, body: TokenizeBody) -> bytes:
         "tokens": tokens,
         "token_strs": [texts[token] for token in tokens] if body.return_token_strs else None,
     }
+    return to_json(answer)
+
+
+def _detokenized(model: Model, body: DetokenizeBody) -> bytes:
+    answer: Detokenized = {"prompt": tokens_text(model, body.tokens, param="tokens")}
     return to_json(answer)
 
 

@@ -58,14 +58,14 @@ class CompletionWriter:
     def _logprobs(
         self, index: int, echoed: tuple[TokenLogprob, ...], generated: tuple[TokenLogprob, ...]
     ) -> CompletionLogprobs:
-        tokens, offsets, prompt = echoed + generated, [], self._texts[index // self._body.copies]
-        for place, token in enumerate(tokens):
-            if echoed and place == len(echoed):
-                self._offset[index] = len(prompt)
-            shown = self._echoed(token, prompt, self._offset[index]) if place < len(echoed) else self._generated(token)
-            begins_inside = len(shown) > 0 and _is_continuation(shown[0])
-            offsets.append(self._offset[index] - begins_inside)
-            self._offset[index] += sum(not _is_continuation(byte) for byte in shown)
+        tokens, offsets = echoed + generated, []
+        shown = [*self._echoed(echoed, index), *map(self._generated, generated)]
+        if echoed:  # what the tokenizer has put before the prompt, a space, stands before its beginning
+            self._offset[index] = len(self._texts[index // self._body.copies]) - sum(map(_characters, shown[: len(echoed)]))
+        for text in shown:
+            begins_inside = len(text) > 0 and _is_continuation(text[0])
+            offsets.append(max(0, self._offset[index] - begins_inside))
+            self._offset[index] += _characters(text)
         return {
             "tokens": [_name(token) for token in tokens],
             "token_logprobs": [None if token.logprob is None else finite(token.logprob) for token in tokens],
@@ -77,11 +77,10 @@ class CompletionWriter:
         """What of a token is in the text."""
         return b"" if token.token in self._special else token.bytes
 
-    def _echoed(self, token: TokenLogprob, prompt: str, offset: int) -> bytes:
-        """The same of a prompt, which lacks the special tokens and the space that the tokenizer has put before it."""
-        if token.token in self._special:
-            return token.bytes if prompt.startswith(token.text, offset) else b""
-        return token.bytes[1:] if offset == 0 and token.bytes[:1] == b" " != prompt[:1].encode() else token.bytes
+    def _echoed(self, tokens: tuple[TokenLogprob, ...], index: int) -> list[bytes]:
+        """The same of the prompt's tokens: special ones only where the prompt holds their names."""
+        prompt = self._texts[index // self._body.copies]
+        return [token.bytes if token.text in prompt else self._generated(token) for token in tokens]
 
 
 def _best(answers: list[Delta], copies: int, n: int) -> list[Delta]:
@@ -97,6 +96,11 @@ def _best(answers: list[Delta], copies: int, n: int) -> list[Delta]:
 
 def _mean_logprob(answer: Delta) -> float:
     return sum(finite(token.logprob) for token in answer.logprobs) / max(1, len(answer.logprobs))
+
+
+def _characters(text: bytes) -> int:
+    """That begin in it."""
+    return sum(not _is_continuation(byte) for byte in text)
 
 
 def _is_continuation(byte: int) -> bool:

@@ -1,5 +1,6 @@
 """Whatever bytes a client sends: a checked body comes of them, or one InvalidRequest that can be told."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.body import LONGEST_ECHO, parse
+from gateway.body import LONGEST_ECHO, LargeBodies, parse
 from gateway.errors import InvalidRequest
 from gateway.schemas import (
     Body,
@@ -107,3 +108,16 @@ def test_a_body_that_was_read_asks_for_what_the_engine_takes(schema: type[Body],
     assert request.max_tokens >= 1 or (request.max_tokens == 0 and request.prompt_logprobs)
     assert 0 <= request.min_tokens <= max(request.max_tokens, 0) and len(request.stop) <= 4
     assert request.logprobs is None or 0 <= request.logprobs <= 20
+
+
+@pytest.mark.anyio
+async def test_large_bodies_of_a_key_let_those_of_another_pass() -> None:
+    bodies, order = LargeBodies(), list[str]()
+    large = json.dumps({"model": "m", "prompt": list(range(60_000))}).encode()
+
+    async def read(owner: str) -> None:
+        await bodies.parse(owner, CompletionBody, large)
+        order.append(owner)
+
+    await asyncio.gather(*(read(owner) for owner in ["busy"] * 12 + ["other"]))
+    assert order.index("other") <= 2

@@ -126,6 +126,16 @@ def test_a_decoder_that_changes_what_was_shown_raises_nothing_and_the_text_goes_
     assert "".join(pieces(Tokenizer(library.to_str(), None), prompt, [*tokens, *end])).endswith("你你")
 
 
+def test_a_real_replacement_character_at_the_end_is_shown_by_any_decoder() -> None:
+    tokenizer = HuggingFaceTokenizer(models.BPE({"a": 0, "ï": 1, "¿": 2, "½": 3, "ä": 4, "½b": 5}, []))
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.ByteLevel(), decoders.Replace("~~", "~")]
+    )  # one that we leave to the library
+    texts = Tokenizer(tokenizer.to_str(), None)
+    assert "".join(pieces(texts, [], [0, 1, 2, 3])) == "a\ufffd"
+    assert "".join(pieces(texts, [], [0, 4])) == "a"  # half of a character
+
+
 def test_an_entry_beside_the_alphabet_of_bytes_is_its_own_text() -> None:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     library = of_words([*alphabet, "a b", "你好", "Ġx"], decoders.ByteLevel())

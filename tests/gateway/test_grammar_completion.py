@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gateway.grammar import Grammar
-from tests.gateway.grammars import COMPILER, END, walk
+from tests.gateway.grammars import COMPILER, END, TOKENIZER, walk
 
 
 def string(**more: Any) -> dict[str, Any]:
@@ -116,3 +116,13 @@ def test_end_token_is_the_answer_where_the_text_may_end_and_would_not_end_otherw
     state.allowed()
     assert state.advance(int(np.flatnonzero(state.allowed())[0]), 2) != END
     assert state.advance(int(np.flatnonzero(state.allowed())[0]), 1) == END
+
+
+def test_long_text_within_a_bound_of_its_length_is_written_on() -> None:
+    """llguidance keeps a state for each length: their number is bounded."""
+    schema = {"type": "object", "properties": {"a": string(maxLength=5000)}, "required": ["a"], "additionalProperties": False}
+    state = COMPILER.compile(Grammar("json_schema", json.dumps(schema))).copy()
+    text = '{"a": "' + "It was the best of times, it was the worst of times. " * 60
+    for token in TOKENIZER.encode(text):
+        assert state.allowed()[token]
+        assert state.advance(token, 4000) == token

@@ -1,5 +1,6 @@
 """The text of answers over HTTP, streamed and whole: bytes that are no character, U+FFFD, stop strings of special tokens."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -130,3 +131,23 @@ def test_a_stop_string_may_hold_the_token_that_ends_the_text(gateway_url: str, a
 def test_an_incomplete_character_is_never_sent(sentencepiece_url: str, api_key: str) -> None:
     for data in (b"\xe4", b"\xf0"):
         assert complete(data) == b"" and whole(sentencepiece_url, api_key, max_tokens=1, **only(3 + data[0]))["text"] == ""
+
+
+def test_offsets_of_an_echo_are_places_in_its_text(sentencepiece_url: str, api_key: str) -> None:
+    """The tokenizer puts a special token and a space before the prompt, which its text lacks."""
+    for prompt in ("the tide", " the tide", "你好 the"):
+        more = only(LETTER_A) | {"echo": True, "logprobs": 1, "max_tokens": 3}
+        choice = whole(sentencepiece_url, api_key, prompt=prompt, **more)
+        logprobs = choice["logprobs"]
+        assert choice["text"].startswith(prompt)
+        assert logprobs["text_offset"][-3] == len(prompt)
+        for token, offset in list(zip(logprobs["tokens"], logprobs["text_offset"], strict=True))[1:-3]:
+            if not token.startswith("bytes:"):
+                assert choice["text"].startswith((token, token.removeprefix(" ")) if offset == 0 else token, offset)
+
+
+def test_more_logprobs_than_an_answer_may_have_are_refused_by_name(gateway_url: str, api_key: str) -> None:
+    with client(gateway_url, api_key) as http:
+        answer = http.post("/v1/completions", json=BODY | {"prompt": ["Hello"] * 20, "max_tokens": 2000, "logprobs": 5})
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == "logprobs"
+    assert re.search("with 240000 log-probabilities; at most 200000", answer.json()["error"]["message"])

@@ -74,3 +74,16 @@ async def test_work_whose_client_has_left_counts_until_its_thread_is_free() -> N
 async def test_errors_of_the_work_arrive() -> None:
     with pytest.raises(ZeroDivisionError):
         await FairThreads("test", workers=1, share=1, patience=60).run("key", lambda: 1 // 0)
+
+
+async def test_key_whose_work_no_thread_took_has_its_turn_back() -> None:
+    threads = FairThreads("test", workers=1, share=1, patience=60)
+
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads._threads, "submit", no_thread)
+        with pytest.raises(RuntimeError, match="new thread"):
+            await threads.run("key", work)
+    assert await threads.run("key", lambda: 7) == 7
