@@ -24,6 +24,7 @@ SHIFTS = 4  # tokens by which a way may have become shorter from one token to th
 # Work is counted in bytes that llguidance reads, about a tenth of a microsecond each; a mask takes as long as hundreds of them.
 MASK, FORCED, COPY = 300, 20, 30
 FIRST_SEARCH = 2_000_000
+PROBES = 500  # masks that a search may ask for to find a way out of circles
 # Of one text: some to begin with, and some more with every token, so that no text holds up others for long.
 SAVINGS, INCOME, SEARCH = 200_000, 1_000, 30_000
 
@@ -123,6 +124,7 @@ class Search:
         """``closes_with``: the token behind a lexeme that one of ``hints`` ends. ``plain``: all of it is text within quotes."""
         self._vocabulary, self._hints, self._closes_with, self._work = vocabulary, hints, closes_with, work
         self._plain = plain
+        self._probes = PROBES
 
     def from_here(self, matcher: llguidance.LLMatcher, limit: int) -> bytes | None:
         """Few bytes after which the text may end; None where none are found within ``limit`` tokens and the work."""
@@ -152,7 +154,7 @@ class Search:
                 seen[mask] += 1
                 circling = seen[mask] > circles_allowed or (len(way) >= CIRCLE and len(set(way[-CIRCLE:])) == 1)
                 circles = circles or circling
-                another = self._another(mask, last_taken) if circling else []
+                another = self._another(state, mask, seen, last_taken, work) if circling else []
                 taken = self._hint(state, mask, work) or another or self._closer(mask)
                 last_taken[taken[0] if taken else 0] = len(way)
             way += taken
@@ -175,10 +177,24 @@ class Search:
                     return hint + end
         return []
 
-    def _another(self, mask: bytes, last_taken: dict[int, int]) -> list[int]:
-        """The character that was not taken for longest."""
+    def _another(
+        self, state: llguidance.LLMatcher, mask: bytes, seen: Counter[bytes], last_taken: dict[int, int], work: Work
+    ) -> list[int]:
+        """The character behind which tokens are allowed that were met least often; of these what was not taken for longest."""
         plain = [token for byte, token in self._vocabulary.single_bytes.items() if byte < 0x80 and _has(mask, token)]
-        return [min(plain, key=lambda token: last_taken.get(token, -1))] if plain else []
+        plain.sort(key=lambda token: last_taken.get(token, -1))
+        best, fewest = plain[:1], seen[mask]
+        for token in plain:
+            if not fewest or not self._probes or not work.take(MASK + COPY):
+                break
+            self._probes -= 1
+            after = state.deep_copy()
+            if after.consume_token(token) and after.is_accepting():
+                return [token]
+            met = fewest if after.is_error() else seen[after.compute_bitmask()]
+            if met < fewest:
+                best, fewest = [token], met
+        return best
 
     def _closer(self, mask: bytes) -> list[int]:
         allowed = int.from_bytes(mask, "little") & ~(1 << self._vocabulary.end)

@@ -11,6 +11,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ TOO_MUCH_WORK = "it takes too much work a token, or this model's vocabulary has 
 # Patterns of one grammar that are looked at for hints, characters of an example of one, and hints in all.
 PATTERNS, LONGEST_EXAMPLE, HINTS = 32, 64, 128
 EXAMPLE_WORK = 100_000
+LARK_STRING, LONGEST_LITERAL = re.compile(r'"(?:[^"\\\n]|\\.)+"'), 16
 LARK_REGEX = re.compile(r"/((?:[^/\\\n]|\\.)+)/")
 
 
@@ -81,13 +83,16 @@ def _allowed(vocabulary: Vocabulary, state: llguidance.LLMatcher) -> int:
 
 
 def _hints(vocabulary: Vocabulary, grammar: Grammar) -> list[list[int]]:
-    """The ends of a short example of each pattern: whatever a text has so far, one of them mostly completes it."""
+    """The ends of a short example of each pattern, and of each literal: whatever a text has so far, one of them mostly
+    completes it."""
     found: dict[bytes, None] = {}
     for make in list(_patterns(grammar))[:PATTERNS]:
         example = _example(vocabulary, make)
         if grammar.kind == "json_schema":
             example = example[1:-1]  # without its quotes
         found |= dict.fromkeys(example[begin:] for begin in range(len(example)))
+    for literal in _literals(grammar):
+        found |= dict.fromkeys(literal[begin:] for begin in range(len(literal)))
     hints = [vocabulary.spelled(text) for text in sorted(found, key=len)[:HINTS]]
     return [hint for hint in hints if hint]
 
@@ -101,6 +106,15 @@ def _patterns(grammar: Grammar) -> Iterator[Callable[[int], Grammar]]:
             yield partial(_short_text, llguidance.regex_to_lark(grammar.text, ""))
         case "lark":
             yield from (partial(_short_text, regex) for regex in dict.fromkeys(LARK_REGEX.findall(grammar.text)))
+
+
+def _literals(grammar: Grammar) -> Iterator[bytes]:
+    """Of a Lark grammar: short ones that a text may have to end with."""
+    for text in dict.fromkeys(LARK_STRING.findall(grammar.text)) if grammar.kind == "lark" else ():
+        with suppress(ValueError):
+            literal = json.loads(text).encode()
+            if len(literal) <= LONGEST_LITERAL:
+                yield literal
 
 
 def _strings(schema: object) -> Iterator[str]:

@@ -126,3 +126,20 @@ def test_long_text_within_a_bound_of_its_length_is_written_on() -> None:
     for token in TOKENIZER.encode(text):
         assert state.allowed()[token]
         assert state.advance(token, 4000) == token
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"(\w+=\w+\n){3}end", r"(\| \w+ \| \w+ \|\n){2}END", r"\w+ \w+ \w+\.", r"<think>(?s:.*)</think>(yes|no)"]
+)
+def test_text_of_parts_that_only_another_character_ends_is_whole(pattern: str) -> None:
+    matcher = COMPILER.compile(Grammar("regex", pattern))
+    for tokens in (25, 60):
+        for seed in range(4):
+            assert re.fullmatch(pattern, walk(matcher, seed, tokens, 1.0)[0])
+
+
+def test_text_of_a_grammar_ends_with_its_literal() -> None:
+    grammar = 'start: (KEY "=" VAL "\\n")+ "done"\nKEY: /[a-z_]+/\nVAL: /[^\\n]+/'
+    matcher = COMPILER.compile(Grammar("lark", grammar))
+    for seed in range(4):
+        assert re.fullmatch(r"([a-z_]+=[^\n]+\n)+done", walk(matcher, seed, 25, 1.0)[0])
