@@ -129,7 +129,8 @@ def test_long_text_within_a_bound_of_its_length_is_written_on() -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", [r"(\w+=\w+\n){3}end", r"(\| \w+ \| \w+ \|\n){2}END", r"\w+ \w+ \w+\.", r"<think>(?s:.*)</think>(yes|no)"]
+    "pattern",
+    ["([a-z]+=[a-z]+\n){3}end", r"(\| [a-z]+ \| [a-z]+ \|\n){2}END", r"\S+ \S+ \S+\.", "<think>(?s:.*)</think>(yes|no)"],
 )
 def test_text_of_parts_that_only_another_character_ends_is_whole(pattern: str) -> None:
     matcher = COMPILER.compile(Grammar("regex", pattern))
