@@ -49,8 +49,8 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """Whether all its loops run: they always should."""
-        return not self._task.done() and all(lane.alive for lane in self._lanes.values())
+        """Whether all its loops run: they always should, until `close`."""
+        return self._closed or (not self._task.done() and all(lane.alive for lane in self._lanes.values()))
 
     @property
     def lanes(self) -> list[Lane]:

@@ -43,6 +43,7 @@ class Lane:
         self._wake = asyncio.Event()
         self._step_began: float | None = None  # of the step that Triton works on
         self._last_answer = -PROBE_TIMEOUT  # when Triton last answered a step
+        self._closing = False
         self._delivery = Delivery(model, self.texts.__contains__, self.remove)
         self._task = asyncio.create_task(self._run(), name=f"lane {model.name} {address}")
         self._task.add_done_callback(_log_end)
@@ -53,11 +54,12 @@ class Lane:
 
     @property
     def alive(self) -> bool:
-        """Whether its loop runs: it always should."""
-        return not self._task.done()
+        """Whether its loop runs: it always should, until `close`."""
+        return self._closing or not self._task.done()
 
     async def close(self) -> None:
         """Its texts stay in ``texts``, each with every token that was chosen for it."""
+        self._closing = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 

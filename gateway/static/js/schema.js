@@ -60,7 +60,7 @@ export function field(name) {
     low: name === "max_tokens" ? Math.max(1, minimum) : bound(minimum, -Infinity), // 0 only scores a prompt
     high: Math.min(bound(maximum, Infinity), IN_CONTEXT.includes(name) ? contextLength : Infinity),
     fallback: alternatives ? USUAL_ALTERNATIVES : property.default,
-    most: about.maxItems ?? about.maxProperties,
+    most: about.maxProperties ?? property.anyOf?.find((form) => form.maxItems)?.maxItems,
     description: property.description,
   };
 }
