@@ -7,27 +7,29 @@ uvicorn alone waits for a head for ever, keeps a connection whose client reads n
 import asyncio
 import json
 import re
-import sys
 import time
 from http import HTTPStatus
+from itertools import islice
 from typing import Any, cast
 from urllib.parse import unquote
 
 import h11
 from fastapi import FastAPI
-from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.body import BODY_TIMEOUT, RequestTimeout
 from gateway.error_responses import error_body
 from gateway.errors import BackendUnavailable, TidegateError
-from gateway.http_reader import BadHttp, Part, RequestReader
+from gateway.http_body import BadHttp
+from gateway.http_cycle import Cycle
+from gateway.http_reader import Part, RequestReader, ends_its_connection
 
 MAXIMUM_CONNECTIONS = 2048  # a stranger's may hold a head and 64 KiB of a body
 RESERVED_CONNECTIONS = 64  # more, that only PROBES are answered on
 PROBES = (b"/livez", b"/readyz", b"/health", b"/metrics")
 MAXIMUM_AHEAD = 16  # requests that a client may send before it has read the answers to those before them
+PARTS_AT_ONCE = 16  # of requests that are read before the event loop looks at anything else
 HEAD_TIMEOUT = 10.0  # seconds for a whole head
 IDLE_TIMEOUT = 75  # seconds between requests: load balancers give up theirs after 60, and must be the first
 UNREAD_TIMEOUT = 60.0  # seconds within which a client that is behind must read something
@@ -43,28 +45,6 @@ class TooManyConnections(BackendUnavailable):
     code = "too_many_connections"
 
 
-class Cycle(RequestResponseCycle):
-    """One request and its answer. HTTP/1.0 clients know no chunks: without a length, an answer ends with the connection."""
-
-    lingers = False  # the answer is told, but its client still sends: a close would destroy it
-    _until_close = False
-
-    async def send(self, message: ASGISendEvent) -> None:
-        if message["type"] == "http.response.start":
-            if self.waiting_for_100_continue:
-                self.keep_alive = False  # whether the client sends its body now, or another request, is up to it
-            names = {name.lower() for name, _ in message.get("headers", [])}
-            if self.scope["http_version"] == "1.0" and b"content-length" not in names:
-                self.chunked_encoding, self._until_close = False, True
-        elif message["type"] == "http.response.body":
-            last = not message.get("more_body", False)
-            if self._until_close:
-                self.expected_content_length = len(message.get("body", b"")) if last else sys.maxsize
-            if last and not self.keep_alive and self.more_body:
-                self.keep_alive, self.lingers = True, True
-        await super().send(message)
-
-
 class Protocol(HttpToolsProtocol):
     """One connection. Where there are too many, those without a request make room, the longest at rest first.
 
@@ -74,7 +54,9 @@ class Protocol(HttpToolsProtocol):
     cycle: Cycle  # the newest
     _current: Cycle | None = None  # the one that is being answered, or was last
     _waits_since = 0.0  # time.monotonic: for its first request, or for the next
-    _refusal: TidegateError | None = None  # what was told instead of an answer
+    _reading: Cycle | None = None  # the one whose body comes
+    _refusal: TidegateError | None = None  # what is told instead of an answer, behind those to the requests before it
+    _rest: asyncio.Handle | None = None  # what has come and is read soon
     _lingers = False  # what comes now is thrown away
     _patience: asyncio.TimerHandle | None = None  # with a head or a body that comes
     _unread: asyncio.TimerHandle | None = None  # until the next look whether the client reads
@@ -92,22 +74,50 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect(None)
-        self._forget_reader()
+        for handle in (self._unread, self._rest):
+            if handle is not None:
+                handle.cancel()
         if self._current is not None and not self._current.response_complete:  # uvicorn tells the newest only
             self._current.disconnected = True
             self._current.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+        self._read(data)
+
+    def _read(self, data: bytes = b"") -> None:
         self._unset_keepalive_if_required()
-        if self._refusal is not None or self._lingers:
+        self._rest = None
+        if self._refusal is not None or self._lingers or self.transport.is_closing():
             return
+        read = 0
         try:
-            for part in self._reader.receive(data):
+            for part in islice(self._reader.receive(data), PARTS_AT_ONCE):
                 self._take(part)
+                read += 1
         except TidegateError as error:
             self._refuse(error)
             return
+        if read == PARTS_AT_ONCE:
+            self._rest = self.loop.call_soon(self._read)
+        if self._rest is not None or self._far_ahead:
+            self.flow.pause_reading()
+        else:
+            self.flow.resume_reading()
+        if self._rest is None:
+            self._wait()
+
+    @property
+    def _far_ahead(self) -> bool:
+        """Not before it must be: while nothing is read, a client that leaves is not noticed."""
+        waiting = sum(len(cycle.body) for cycle, _ in self.pipeline)
+        newest = len(self.cycle.body) if self._answering else 0
+        return len(self.pipeline) >= MAXIMUM_AHEAD // 2 or max(waiting, newest) > HIGH_WATER_LIMIT
+
+    def _wait(self) -> None:
+        """For more, where nothing else waits for it."""
         if self._patience is not None or self._answering:
             return
         if self._reader.in_head:
@@ -119,17 +129,15 @@ class Protocol(HttpToolsProtocol):
     def _take(self, part: Part) -> None:
         if isinstance(part, h11.Request):
             self._expect(REST_TIMEOUT)
-            self._forget_reader()
             self._begin(part)
             return
         if isinstance(part, h11.EndOfMessage):
             self._expect(None)
+            self._reading = None
         if self.cycle.response_complete:
             return
         if isinstance(part, h11.Data):
             self.cycle.body += part.data
-            if len(self.cycle.body) > HIGH_WATER_LIMIT:
-                self.flow.pause_reading()
         else:
             self.cycle.more_body = False
         self.cycle.message_event.set()
@@ -143,19 +151,16 @@ class Protocol(HttpToolsProtocol):
             message = f"{MAXIMUM_CONNECTIONS} connections are open already. Please try again later."
             raise TooManyConnections(message, retry_after=2)
         waits = self._answering
-        self.cycle = self._cycle(request)
+        self.cycle = self._reading = self._cycle(request)
         if waits:
-            self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
         else:
             self._start_asgi_task(self.cycle, self.app)
 
     def _cycle(self, request: h11.Request) -> Cycle:
         headers = list(request.headers)
-        asked = {word.strip().lower() for name, value in headers if name == b"connection" for word in value.split(b",")}
         stopping = getattr(cast(FastAPI, self.config.app).state, "stopping", False)
         expects = any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
-        modern = request.http_version == b"1.1"
         return Cycle(
             scope=self._scope(request, headers),
             transport=self.transport,
@@ -165,8 +170,8 @@ class Protocol(HttpToolsProtocol):
             access_log=self.access_log,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=expects and modern,
-            keep_alive=modern and b"close" not in asked and not stopping,
+            expect_100_continue=expects and request.http_version == b"1.1",
+            keep_alive=not ends_its_connection(request) and not stopping,
             on_response=self.on_response_complete,
         )
 
@@ -202,8 +207,10 @@ class Protocol(HttpToolsProtocol):
         if self.cycle.lingers:
             self._linger()
             return
-        if self.transport.get_write_buffer_size():
-            self._watch_reader()
+        self._watch_reader()
+        if self._refusal is not None and not self.pipeline:
+            self._tell_refusal()
+            return
         super().on_response_complete()
         if self._reader.in_head and self._patience is None:
             self._unset_keepalive_if_required()
@@ -214,7 +221,10 @@ class Protocol(HttpToolsProtocol):
         self._watch_reader()
 
     def resume_writing(self) -> None:
-        self._forget_reader()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        self._watch_reader()  # what is left may stay unread as well
         super().resume_writing()
 
     def shutdown(self) -> None:
@@ -236,18 +246,30 @@ class Protocol(HttpToolsProtocol):
             min(others, key=lambda one: one._waits_since).transport.close()
 
     def _refuse(self, error: TidegateError) -> None:
-        """Tells it, unless an answer is half told or others come first, and closes the connection."""
+        """Tells it behind the answers to the requests that came before, and closes the connection."""
         self._refusal = error
         self._expect(None)
-        if self.pipeline:
-            self.transport.close()
+        self.flow.resume_reading()  # nothing is kept of it, but a client that leaves is noticed
+        wrong, self._reading = self._reading, None
+        if wrong is not None and wrong.response_complete:
+            self._linger()  # its answer is told: a second one would be taken for the next request's
             return
-        if self._answering:
-            self.cycle.disconnected = True  # the application is told so, and what it still says goes nowhere
-            self.cycle.message_event.set()
-            if self.cycle.response_started:
+        if wrong is not None:
+            wrong.disconnected, wrong.waiting_for_100_continue = True, False  # what the application still says goes nowhere
+            wrong.message_event.set()
+            if wrong.response_started:
                 self.transport.close()
+                self._watch_reader()
                 return
+        if wrong is not None and wrong is not self._current:
+            self.pipeline.popleft()
+        if self._current in (None, wrong) or self._current.response_complete:
+            self._tell_refusal()
+
+    def _tell_refusal(self) -> None:
+        error = self._refusal
+        if error is None or self.transport.is_closing():
+            return
         path = self._reader.path or self.url.partition(b"?")[0].decode("latin-1")
         body = json.dumps(error_body(error, path)).encode()
         fields = {"Content-Type": "application/json", "Content-Length": len(body), "Connection": "close"}
@@ -263,6 +285,7 @@ class Protocol(HttpToolsProtocol):
         self._expect(None)
         self.flow.resume_reading()
         self.transport.write_eof()
+        self._watch_reader()
         self.loop.call_later(LINGER, self.transport.close)
 
     def _expect(self, seconds: float | None) -> None:
@@ -278,20 +301,17 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def _watch_reader(self) -> None:
-        self._forget_reader()
-        self._unread = self.loop.call_later(UNREAD_TIMEOUT, self._look_at_reader, self.transport.get_write_buffer_size())
-
-    def _forget_reader(self) -> None:
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
+        """Until everything is read, or the connection is lost; what else the client sends makes no difference."""
+        left = self.transport.get_write_buffer_size()
+        if left and self._unread is None:
+            self._unread = self.loop.call_later(UNREAD_TIMEOUT, self._look_at_reader, left)
 
     def _look_at_reader(self, before: int) -> None:
-        if left := self.transport.get_write_buffer_size():
-            if left == before:
-                self.transport.abort()
-            else:
-                self._watch_reader()
+        self._unread = None
+        if self.transport.get_write_buffer_size() == before:
+            self.transport.abort()
+        else:
+            self._watch_reader()
 
     def _close_at_rest(self) -> None:
         if not self._answering and not self._reader.in_head:

@@ -1,5 +1,5 @@
-"""Requests out of the bytes of a connection. h11 parses them; what it tolerates and another server could read in another way is
-refused first, so that a proxy in front and this server never disagree on where a request ends.
+"""Requests out of the bytes of a connection. h11 parses their heads; what it tolerates and another server could read in another
+way is refused first, so that a proxy in front and this server never disagree on where a request ends.
 
 Knows no socket and no clock. h11 gets a head only when all of it is here, and nothing that came is ever changed.
 """
@@ -10,24 +10,16 @@ from collections.abc import Iterator
 import h11
 
 from gateway.errors import InvalidRequest
+from gateway.http_body import LONE_CR_OR_LF, BadHttp, BodyInChunks, BodyOfLength
 
 MAXIMUM_HEAD = 32 * 1024  # bytes of the request line and the headers
 MAXIMUM_HEADERS = 100
-MAXIMUM_CHUNKS = 8192  # of a body: each costs some µs, however little is in it
 
 END_OF_HEAD = b"\r\n\r\n"
 EMPTY_LINES = re.compile(rb"(?:\r\n)+")
-LONE_CR_OR_LF = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
 BEGINS_A_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]")
 
 Part = h11.Request | h11.Data | h11.EndOfMessage
-
-
-class BadHttp(InvalidRequest):
-    code = "bad_http"
-
-    def __init__(self, why: str) -> None:
-        super().__init__(f"This is not HTTP as this server speaks it: {why}.")
 
 
 class HeadTooLarge(InvalidRequest):
@@ -43,65 +35,51 @@ class RequestReader:
     """Reads one request after the other. After an error nothing more can be read: the connection must be closed."""
 
     def __init__(self) -> None:
-        self._head = bytearray()  # that is not complete; between requests, what came ahead
-        self._searched = 0  # bytes of it, without finding its end
-        self._message: h11.Connection | None = None  # of the request whose body comes
-        self._chunks = 0
-        self._ended = False  # by HTTP/1.0 or Connection: close; what comes behind that is no request
+        self._buffer = bytearray()  # what is not read yet
+        self._searched = 0  # bytes of a head, without finding its end
+        self._body: BodyInChunks | BodyOfLength | None = None  # of the request that comes
+        self._last = False  # HTTP/1.0 or Connection: close; what comes behind that is no request
+        self._ended = False
 
     @property
     def in_head(self) -> bool:
         """Some of a head has come, but not all of it."""
-        return self._message is None and len(self._head) > 0
+        return self._body is None and len(self._buffer) > 0
 
     @property
     def path(self) -> str:
         """Of an incomplete head, as far as it is known."""
-        target = bytes(self._head[:MAXIMUM_HEAD].partition(b"\r\n")[0]).split(b" ")[1:2]
+        if not self.in_head:
+            return ""
+        target = bytes(self._buffer[:MAXIMUM_HEAD].partition(b"\r\n")[0]).split(b" ")[1:2]
         return target[0].partition(b"?")[0].decode("latin-1") if target else ""
 
     def receive(self, data: bytes) -> Iterator[Part]:
-        """The parts of requests that ``data`` completes. Raises BadHttp and HeadTooLarge."""
+        """The parts of requests that ``data`` completes. Raises BadHttp and HeadTooLarge.
+
+        To read some of them later, ask again with no data.
+        """
         if self._ended:
             return
-        if self._message is None:
-            self._head += data
-        else:
-            self._message.receive_data(data)
-        while True:
-            if self._message is None:
-                request = self._next_request()
-                if request is None:
-                    return
-                yield request
-            assert self._message is not None
-            part = self._next_part(self._message)
-            if part is None:
-                return
-            if isinstance(part, h11.EndOfMessage):
-                self._ended = self._message.their_state is h11.MUST_CLOSE
-                if not self._ended:
-                    self._head += self._message.trailing_data[0]
-                self._message = None
+        self._buffer += data
+        while not self._ended and (part := self._next_request() if self._body is None else self._next_part(self._body)):
             yield part
-            if self._ended:
-                return
 
     def _next_request(self) -> h11.Request | None:
-        if empty := EMPTY_LINES.match(self._head):  # before a request they mean nothing
-            del self._head[: len(empty[0])]
-        if self._head and self._head != b"\r" and not BEGINS_A_METHOD.match(self._head):
+        if empty := EMPTY_LINES.match(self._buffer):  # before a request they mean nothing
+            del self._buffer[: len(empty[0])]
+        if self._buffer and self._buffer != b"\r" and not BEGINS_A_METHOD.match(self._buffer):
             raise BadHttp("a request begins with its method")
-        end = self._head.find(END_OF_HEAD, max(0, self._searched - len(END_OF_HEAD)))
-        length = len(self._head) if end < 0 else end + len(END_OF_HEAD)
+        end = self._buffer.find(END_OF_HEAD, max(0, self._searched - len(END_OF_HEAD)))
+        length = len(self._buffer) if end < 0 else end + len(END_OF_HEAD)
         if length > MAXIMUM_HEAD:
             raise HeadTooLarge
-        if LONE_CR_OR_LF.search(self._head, max(0, self._searched - 1), length):
+        if LONE_CR_OR_LF.search(self._buffer, max(0, self._searched - 1), length):
             raise BadHttp("lines end with CR LF, and neither of them stands alone")
         self._searched = length
         if end < 0:
             return None
-        return self._begin(bytes(self._head[:length]))
+        return self._begin(bytes(self._buffer[:length]))
 
     def _begin(self, head: bytes) -> h11.Request:
         lines = head.removesuffix(END_OF_HEAD).split(b"\r\n")[1:]
@@ -115,26 +93,35 @@ class RequestReader:
             raise BadHttp(_reason(error)) from error
         assert isinstance(request, h11.Request)
         _require_one_meaning(request, lines)
-        if rest := self._head[len(head) :]:
-            message.receive_data(bytes(rest))
-        self._head.clear()
-        self._searched = self._chunks = 0
-        self._message = message
+        del self._buffer[: len(head)]
+        self._searched = 0
+        self._last = ends_its_connection(request)
+        self._body = _body_of(request)
         return request
 
-    def _next_part(self, message: h11.Connection) -> h11.Data | h11.EndOfMessage | None:
-        try:
-            part = message.next_event()
-        except h11.RemoteProtocolError as error:
-            raise BadHttp(_reason(error)) from error
-        if part is h11.NEED_DATA:
+    def _next_part(self, body: BodyInChunks | BodyOfLength) -> h11.Data | h11.EndOfMessage | None:
+        if data := body.take(self._buffer):
+            return h11.Data(data=data)
+        if not body.ended:
             return None
-        assert isinstance(part, (h11.Data, h11.EndOfMessage))
-        if isinstance(part, h11.Data) and part.chunk_start:
-            self._chunks += 1
-            if self._chunks > MAXIMUM_CHUNKS:
-                raise BadHttp(f"a body comes in at most {MAXIMUM_CHUNKS} chunks; join small ones, or send Content-Length")
-        return part
+        self._body = None
+        self._ended = self._last
+        if self._ended:
+            self._buffer.clear()
+        return h11.EndOfMessage()
+
+
+def ends_its_connection(request: h11.Request) -> bool:
+    words = {word.strip().lower() for name, value in request.headers if name == b"connection" for word in value.split(b",")}
+    return request.http_version != b"1.1" or b"close" in words
+
+
+def _body_of(request: h11.Request) -> BodyInChunks | BodyOfLength:
+    """Its head is checked: at most one field says the length."""
+    fields = dict(request.headers)
+    if b"transfer-encoding" in fields:
+        return BodyInChunks()
+    return BodyOfLength(int(fields.get(b"content-length", b"0")))
 
 
 def _require_one_meaning(request: h11.Request, lines: list[bytes]) -> None:

@@ -11,8 +11,9 @@ from gateway.app import create_app
 from gateway.auth import require_api_key
 from gateway.body import BodyTooLarge, RequestTimeout, UnsupportedEncoding
 from gateway.error_responses import MethodNotAllowed, RouteNotFound, error_body
+from gateway.http_body import BadHttp
 from gateway.http_protocol import TooManyConnections
-from gateway.http_reader import BadHttp, HeadTooLarge
+from gateway.http_reader import HeadTooLarge
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 

@@ -21,6 +21,7 @@ SHORT_TIMES = """
 gateway.http_protocol.HEAD_TIMEOUT = 1.0
 gateway.http_protocol.REST_TIMEOUT = 2.0
 gateway.body.BODY_TIMEOUT = 1.0
+gateway.http_protocol.UNREAD_TIMEOUT = 1.0
 gateway.__main__.IDLE_TIMEOUT = 1
 gateway.http_protocol.MAXIMUM_CONNECTIONS = 300
 """
@@ -212,6 +213,38 @@ def test_requests_ahead_of_their_answers_are_bounded(gateway: OwnGateway) -> Non
             b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 15 + b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         )
         assert read_all(connection).count(b"HTTP/1.1 200 OK") == 16
+    with gateway.connect() as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 40)
+        answers = read_all(connection)
+    assert answers.count(b"HTTP/1.1 200 OK") >= 16 and b"more than 16 requests were sent ahead" in answers
+
+
+def test_who_reads_nothing_is_let_go_whatever_it_sends(gateway: OwnGateway) -> None:
+    large = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
+    with gateway.connect(receive_buffer=4096) as silent, gateway.connect(receive_buffer=4096) as asking:
+        for connection in (silent, asking):
+            connection.sendall(large * 6)
+        time.sleep(0.5)
+        asking.sendall(large)
+        time.sleep(3)
+        for connection in (silent, asking):
+            with pytest.raises(OSError):
+                for _ in range(3):
+                    connection.sendall(large)
+                    time.sleep(0.1)
+
+
+def test_small_chunks_hold_up_nobody(gateway: OwnGateway) -> None:
+    """A quarter of a million chunks, of a stranger: they were read in seconds during which nobody else was."""
+    with ExitStack() as many:
+        connections = [many.enter_context(gateway.connect()) for _ in range(30)]
+        for connection in connections:
+            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for connection in connections:
+            connection.sendall(b"1\r\nx\r\n" * 8000)
+        began = time.monotonic()
+        assert httpx.get(f"{gateway.url}/livez", timeout=5).status_code == 200
+        assert time.monotonic() - began < 0.7
 
 
 @pytest.mark.parametrize("begun", [b"", b"x: "], ids=["many", "a long one"])

@@ -59,6 +59,13 @@ def test_a_broken_request_without_a_stream_ends_its_text(idle_url: str, api_key:
     wait_for(idle_url, (0, 0), 2)
 
 
+def test_so_does_one_whose_client_has_sent_the_next_request(idle_url: str, api_key: str) -> None:
+    with raw_request(idle_url, api_key, CHAT | LONG) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+        wait_for(idle_url, (1, 0), 5)
+    wait_for(idle_url, (0, 0), 2)
+
+
 def test_clients_that_leave_disturb_no_other(idle_url: str, api_key: str) -> None:
     body = CHAT | {"max_tokens": 40, "temperature": 0}
     with client(idle_url, api_key) as http:

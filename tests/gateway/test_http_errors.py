@@ -7,8 +7,9 @@ import pytest
 from gateway import errors
 from gateway.body import BodyTooLarge, RequestTimeout, UnsupportedEncoding
 from gateway.error_responses import MethodNotAllowed, RouteNotFound, error_body, error_in_stream
+from gateway.http_body import BadHttp
 from gateway.http_protocol import TooManyConnections
-from gateway.http_reader import BadHttp, HeadTooLarge
+from gateway.http_reader import HeadTooLarge
 
 TABLE = [
     # error, status, type of /generate, type and code of /v1

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidRequest
-from gateway.http_reader import MAXIMUM_CHUNKS, MAXIMUM_HEAD, HeadTooLarge, RequestReader
+from gateway.http_body import CHUNKS_AT_ONCE, MAXIMUM_CHUNKS, MAXIMUM_TRAILER_FIELDS
+from gateway.http_reader import MAXIMUM_HEAD, HeadTooLarge, RequestReader
 
 Message = tuple[bytes, bytes, bytes]  # method, target, body
 REFUSED: Message = (b"refused", b"", b"")
@@ -67,6 +68,28 @@ AMBIGUOUS = {
     "a chunk as 0x5": POST + b"Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
     "a chunk that ends elsewhere": POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhelloXX0\r\n\r\n",
     "a chunk's line ended by LF": POST + b"Transfer-Encoding: chunked\r\n\r\n5;a\nhello\r\n0\r\n\r\n",
+    **{
+        name: POST + b"Transfer-Encoding: chunked\r\n\r\n" + rest
+        for name, rest in {
+            "a lone CR in a chunk's line": b"5;a\rb\r\nhello\r\n0\r\n\r\n",
+            "a NUL in a chunk's line": b"5;\x00\r\nhello\r\n0\r\n\r\n",
+            "a space behind a chunk's size": b"5 \r\nhello\r\n0\r\n\r\n",
+            "a chunk's size of nine digits": b"000000005\r\nhello\r\n0\r\n\r\n",
+            "LF before a chunk's line": b"5\r\nhello\n0\r\n\r\n",
+            "LF instead of trailers": b"0\r\n\n",
+            "trailers that end with LF": b"0\r\nX: y\n\n",
+            "trailers that end with CR LF LF": b"0\r\nX: y\r\n\n",
+            "trailers that end with LF CR LF": b"0\r\nX: y\n\r\n",
+            "a lone CR before a trailer": b"0\r\n\rX: y\r\n\r\n",
+            "a lone CR behind a trailer": b"0\r\nX: y\r\r\n\r\n",
+            "a folded trailer": b"0\r\nX: y\r\n z\r\n\r\n",
+            "a length as a trailer": b"0\r\nContent-Length: 10\r\n\r\n",
+            "chunks as a trailer": b"0\r\ntransfer-encoding: chunked\r\n\r\n",
+            "a trailer without a name": b"0\r\n: y\r\n\r\n",
+            "space behind a trailer's name": b"0\r\nX : y\r\n\r\n",
+            "a NUL in a trailer": b"0\r\nX: \x00\r\n\r\n",
+        }.items()
+    },
     "CONNECT": b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
 }
 
@@ -220,6 +243,23 @@ def test_heads_trailers_and_chunks_are_bounded() -> None:
     chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n"
     with pytest.raises(InvalidRequest, match="at most 8192 chunks"):
         list(RequestReader().receive(chunked + b"1\r\n \r\n" * (MAXIMUM_CHUNKS + 1)))
-    for endless in (b"0\r\nX: " + b"x" * (MAXIMUM_HEAD + 10), b"1;" + b"x" * (MAXIMUM_HEAD + 10)):
-        with pytest.raises(InvalidRequest):
-            list(RequestReader().receive(chunked + endless))
+    long, many = b"X: " + b"x" * (MAXIMUM_HEAD + 10), b"X: y\r\n" * (MAXIMUM_TRAILER_FIELDS + 1)
+    for refused in (b"0\r\n" + long, b"1;" + long, b"1;" + b"x" * 2000 + b"\r\n"):
+        with pytest.raises(InvalidRequest, match="at most 1024 bytes"):
+            list(RequestReader().receive(chunked + refused))
+    for trailers in (long, b"X: %s\r\n" % (b"x" * 1000) * 40, many):
+        with pytest.raises(InvalidRequest, match="at most"):
+            list(RequestReader().receive(chunked + b"0\r\n" + trailers + b"\r\n\r\n"))
+    assert list(RequestReader().receive(chunked + b"0\r\n" + many[: -len(b"X: y\r\n")] + b"\r\n"))
+
+
+def test_many_small_chunks_are_read_a_few_at_a_time() -> None:
+    """So that whoever reads them can turn to others between."""
+    reader = RequestReader()
+    sent = POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 100 + b"0\r\n\r\n" + GET
+    parts = [next(reader.receive(sent))]
+    while part := next(reader.receive(b""), None):
+        parts.append(part)
+    bodies = [bytes(part.data) for part in parts if isinstance(part, h11.Data)]
+    assert b"".join(bodies) == b"x" * 100 and max(map(len, bodies)) <= CHUNKS_AT_ONCE
+    assert [type(part) for part in parts[-3:]] == [h11.EndOfMessage, h11.Request, h11.EndOfMessage]

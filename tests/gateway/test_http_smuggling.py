@@ -72,6 +72,24 @@ def test_an_ambiguous_request_is_400_and_ends_its_connection(gateway: OwnGateway
         assert statuses(gateway, b"POST /generate HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n0\r\n\r\n" + LAST) == [400]
 
 
+def test_a_request_has_one_answer_though_its_body_is_wrong(gateway: OwnGateway) -> None:
+    """A second one would be taken, behind a proxy that keeps its connections, for that to another client's request."""
+    chunked = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+    assert statuses(gateway, chunked + b"\r\n", b"5\r\nhel", b"loXX\r\n", LAST) == [401]
+    assert statuses(gateway, chunked + b"\r\n", b"0\r\nX: y\n\r\n", LAST) == [401]
+    assert statuses(gateway, chunked + b"\r\nZZ\r\n" + LAST) == [400]
+    assert statuses(gateway, chunked + b"Expect: 100-continue\r\n\r\nZZ\r\n") == [400]
+
+
+def test_what_is_wrong_is_answered_behind_the_requests_before_it(gateway: OwnGateway) -> None:
+    first = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    chunked = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n"
+    assert statuses(gateway, first + first + b"\n") == [200, 200, 400]
+    assert statuses(gateway, first + chunked) == [200, 400]
+    assert statuses(gateway, first + first + chunked + first) == [200, 200, 400]
+    assert "Traceback" not in gateway.log.read_text()
+
+
 @contextmanager
 def network_that_splits(address: tuple[str, int], piece: int) -> Iterator[str]:
     """A way to ``address`` on which at most ``piece`` bytes arrive there at once, as where packets are small."""
