@@ -90,9 +90,7 @@ def _hard_texts() -> Iterator[str]:
 def _require_decoding(tokenizer: Tokenizer) -> None:
     """Each token by itself, then all, some together: a decoder may fail, too, or make much of one."""
     ids = sorted(tokenizer.get_vocab().values())
-    for number in (
-        {*tokenizer.encode(string.printable, add_special_tokens=False).ids} if '"Regex"' in tokenizer.to_str() else ()
-    ):
+    for number in {*_encoded(tokenizer, string.printable)} if '"Regex"' in tokenizer.to_str() else ():
         began = time.process_time()
         tokenizer.decode([number] * RUN_OF_TOKENS, skip_special_tokens=False)
         if time.process_time() - began > SECONDS:
