@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,19 @@ def _declared(directory: Path, config: Json) -> tuple[Json, dict[int, AddedToken
         return config, {_id(key): _token(value) for key, value in sorted(decoder.items(), key=lambda item: _id(item[0]))}
     names = config | _object(directory, "special_tokens_map.json")
     special = {token.content for token in [*_special_tokens(names).values(), *_extra_tokens(names)]}
-    numbers = {_id(number): _token(text).content for text, number in _object(directory, "added_tokens.json").items()}
+    numbers = {_token(text).content: _id(number) for text, number in _object(directory, "added_tokens.json").items()}
+    _require_one_text_each(numbers)
     return names, {
         number: AddedToken(text, special=text in special, normalized=text not in special)
-        for number, text in sorted(numbers.items())
+        for text, number in sorted(numbers.items(), key=itemgetter(1))
     }
+
+
+def _require_one_text_each(numbers: Mapping[str, Any]) -> None:
+    texts: dict[Any, str] = {}
+    for text, number in numbers.items():
+        if (other := texts.setdefault(number, text)) != text:
+            raise CheckpointError(f"its files give both {shown(other)} and {shown(text)} the id {number}")
 
 
 def _special_tokens(names: Mapping[str, Any]) -> dict[str, AddedToken]:
@@ -174,6 +183,7 @@ def _from_vocabulary(
         tokenizer = byte_level_bpe(numbers, merges, split=(QWEN2_WORDS,) if is_qwen2 else (), add_prefix_space=prefix)
         if is_qwen2:
             tokenizer.normalizer = normalizers.NFC()
+    _require_one_text_each(numbers)
     return tokenizer, plain_bpe.encoder(vocabulary, merges, partial(_words, tokenizer, is_qwen2))
 
 
