@@ -84,6 +84,17 @@ DIRECTORIES: dict[str, Files] = {
         }
     },
     "add_bos_token": {"tokenizer_config.json": {"add_bos_token": True, "bos_token": "<|im_start|>"}},
+    "add_eos_token": {"tokenizer_config.json": {"add_eos_token": True, "eos_token": "<|im_end|>"}},
+    "add_bos_token and add_eos_token": {
+        "tokenizer_config.json": {
+            "add_bos_token": True,
+            "bos_token": "<|im_start|>",
+            "add_eos_token": True,
+            "eos_token": "<|im_end|>",
+        }
+    },
+    "no eos_token": {"tokenizer_config.json": {"eos_token": None}},
+    "model_specific_special_tokens": {"tokenizer_config.json": {"model_specific_special_tokens": {"image_token": "<|user|>"}}},
     "add_prefix_space": {"tokenizer_config.json": {"add_prefix_space": True, "added_tokens_decoder": decoder(USER)}},
 }
 
@@ -149,6 +160,29 @@ def test_an_id_that_two_tokens_have_is_refused(files: Files, tmp_path: Path) -> 
     """The library would keep one of them, another one at each start of Python."""
     with pytest.raises(CheckpointError, match=f"its files give both '.+' and '.+' the id ({COUNT}|5)$"):
         from_directory(write(tmp_path / "model", files))
+
+
+def test_a_token_with_two_ids_is_refused(tmp_path: Path) -> None:
+    config = {"added_tokens_decoder": decoder(USER, token("<|user|>", lstrip=True))}
+    with pytest.raises(CheckpointError, match=f"give '<.user.>' both the id {COUNT} and the id {COUNT + 1}"):
+        from_directory(write(tmp_path / "model", {"tokenizer_config.json": config}))
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_a_directory_that_names_no_class_has_the_special_tokens_of_its_model_type(model_type: str, tmp_path: Path) -> None:
+    directory = write(tmp_path / "model", {"config.json": {"model_type": model_type}}, whole=True)
+    (directory / "tokenizer_config.json").unlink()
+    compare(directory)
+
+
+@pytest.mark.parametrize("class_name", ["GPT2Tokenizer", "LlamaTokenizer", "PreTrainedTokenizerFast"])
+@pytest.mark.parametrize("kind", ["added_tokens.json", "special tokens as objects", "add_eos_token", "no eos_token"])
+def test_a_class_besides_tokenizer_json_changes_it_as_in_transformers(class_name: str, kind: str, tmp_path: Path) -> None:
+    files = DIRECTORIES[kind]
+    config = files.get("tokenizer_config.json", {}) | {"tokenizer_class": class_name}
+    directory = write(tmp_path / "model", files, whole=True)
+    (directory / "tokenizer_config.json").write_text(json.dumps(config))
+    compare(directory)
 
 
 def test_no_character_of_real_text_may_vanish(tmp_path: Path) -> None:
