@@ -25,7 +25,7 @@
 #|   MY_API_KEY         the key that clients send (default: a_default_key_for_testing, which everyone knows)
 #|   MY_API_KEY_FILE    a file that holds that key and nothing else, as secrets of containers do (default: none)
 #|   API_KEYS_FILE      more keys, each with limits of its own; .venv/bin/python -m gateway.keys makes it (default: none)
-#|   ALLOW_DEFAULT_KEY  on or off: whether that public key may be the key; the gateway's image has off (default: on)
+#|   ALLOW_DEFAULT_KEY  on or off: whether that public key may be the key; the gateway's image has off, and empty is off (default: on)
 #|   CORS_ORIGINS       whose web pages may ask: *, none, or https://chat.example,https://… (default: *)
 #|   LOG_FORMAT         text or json (default: text)
 #|   MAX_WAITING        requests that may queue before the answer is 429 (default: 256)

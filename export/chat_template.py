@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from export.chat_environment import compile_template, render
+from export.chat_environment import ABSENT, compile_template, render
 from export.checkpoint import CheckpointError, TokenizerFiles
 from export.text_file import is_unicode, read_text
 
@@ -34,9 +34,13 @@ def choose_template(tokenizer: TokenizerFiles, chosen: str | None) -> TokenizerF
 def with_tokens(template: str, special_tokens: Mapping[str, str]) -> str:
     """The template with the special tokens that it names defined in it: who renders it needs nothing besides the messages.
 
-    The line ends behind the definitions, which Jinja drops: so the template begins a line, as it does alone.
+    A token whose name the conversation has, such as `messages`, is not defined. The line ends behind the definitions, which
+    Jinja drops: so the template begins a line, as it does alone.
     """
-    named = {name: text for name, text in special_tokens.items() if re.search(rf"\b{re.escape(name)}\b", template)}
+    free = special_tokens.keys() - CONVERSATION.keys() - ABSENT.keys()
+    named = {
+        name: text for name, text in special_tokens.items() if name in free and re.search(rf"\b{re.escape(name)}\b", template)
+    }
     sets = [f"{{% set {name} = {json.dumps(text, ensure_ascii=False)} %}}" for name, text in named.items()]
     return "".join([*sets, "\n", template]) if sets else template
 

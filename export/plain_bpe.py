@@ -27,13 +27,13 @@ def encoder(
 
     @cache
     def tokens_of(word: str) -> list[int]:
-        parts = list(word)
+        parts = [character for character in word if character in vocabulary]
         while len(parts) > 1:
             best = min(pairwise(parts), key=lambda pair: ranks.get(pair, len(ranks)))
             if best not in ranks:
                 break
             parts = _joined(parts, best)
-        return [vocabulary[part] for part in parts if part in vocabulary]
+        return [vocabulary[part] for part in parts]
 
     return lambda text: [token for word in words(text) for token in tokens_of(word)]
 

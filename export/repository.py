@@ -29,7 +29,7 @@ def fingerprint(sources: list[Path], settings: Mapping[str, object]) -> str:
     files = []
     for source in sources:
         for path in sorted(source.iterdir()) if source.is_dir() else [source]:
-            status = path.stat()
+            status = path.stat() if path.exists() else path.lstat()  # a link to nowhere is no file that an export reads
             files.append([path.name, status.st_size, status.st_mtime_ns])
     identity = {"exporter": exporter.hexdigest(), "files": files, "settings": settings}
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()

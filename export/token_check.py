@@ -1,12 +1,11 @@
 """Compares a tokenizer with the files that it was made from, on real text, before a model with it is called good."""
 
-import re
-from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import Tokenizer
 
+from export.added_tokens import AddedTokens
 from export.checkpoint import CheckpointError, TokenizerFiles, shown
 
 TEXT = Path(__file__).with_name("verify_text.txt")
@@ -16,18 +15,22 @@ def require_own_tokens(files: TokenizerFiles) -> None:
     """Raises CheckpointError where an added token does not have its id, or real text other tokens than the files say."""
     tokenizer = Tokenizer.from_str(files.tokenizer_json)
     added = {token.content: token for token in tokenizer.get_added_tokens_decoder().values()}
+    added_tokens = AddedTokens(added.values())
     for text, number in files.added_tokens.items():
         found: list[int | None] = [tokenizer.token_to_id(text)]
-        if text in added and not (added[text].normalized and tokenizer.normalizer):  # its own text would be another then
+        is_same_text = text in added and not (added[text].normalized and tokenizer.normalizer)
+        if is_same_text and len(added_tokens.split(text)) == 1:  # or another token is found in it
             found = [*tokenizer.encode(text, add_special_tokens=False).ids]
         if found != [number]:
             raise CheckpointError(f"its files give the added token {shown(text)} the id {number}, its tokenizer {shown(found)}")
     if files.reference is None:
         return
-    lines = known_text(tokenizer).splitlines(keepends=True)
+    lines = TEXT.read_text(encoding="utf-8").splitlines(keepends=True)
     sample = "".join(f"{line}{token}" for line, token in zip_longest(lines, added, fillvalue=""))
     ids = {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items()} | dict(files.added_tokens)
-    expected = _with_added(sample, list(added.values()), ids, files.reference)
+    expected: list[int] = []
+    for piece in added_tokens.split(sample):
+        expected += files.reference(piece) if isinstance(piece, str) else [ids[piece.content]]
     tokens = tokenizer.encode(sample, add_special_tokens=False).ids
     if tokens != expected:
         place = next((n for n, pair in enumerate(zip(tokens, expected, strict=False)) if pair[0] != pair[1]), 0)
@@ -47,23 +50,3 @@ def _can_encode(tokenizer: Tokenizer, character: str) -> bool:
         return bool(tokenizer.encode(character, add_special_tokens=False).ids)
     except Exception:  # the library has no narrower one: a vocabulary of words or characters without this one
         return False
-
-
-def _with_added(text: str, added: list[AddedToken], ids: dict[str, int], plain: Callable[[str], list[int]]) -> list[int]:
-    """Tokens of a text, its added tokens by their ids, what is between them by ``plain``."""
-    if not added:
-        return plain(text)
-    longest_first = sorted(added, key=lambda token: len(token.content), reverse=True)
-    found, end = [], 0
-    for match in re.finditer("|".join(map(_pattern, longest_first)), text):
-        found += plain(text[end : match.start()])
-        found.append(ids[next(group for group in match.groups() if group is not None)])
-        end = match.end()
-    return found + plain(text[end:])
-
-
-def _pattern(token: AddedToken) -> str:
-    text = f"({re.escape(token.content)})"
-    text = rf"(?<!\w){text}(?!\w)" if token.single_word else text
-    left, right = (r"\s*" if strips else "" for strips in (token.lstrip, token.rstrip))
-    return f"{left}{text}{right}"

@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from export.text_file import is_unicode, read_object, read_text
 from export.tokenizers import ID_LIMIT, byte_level_bpe, characters, files, gpt2, guarded, parsed, words
 
 NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # of the special tokens that every tokenizer may have
+ENDS = ("bos", "eos")  # what `add_bos_token` and `add_eos_token` put at the ends of a text
 FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 # What transformers' class takes where the files name no other.
 GPT2_TOKENS = {f"{name}_token": "<|endoftext|>" for name in ("bos", "eos", "unk")}
@@ -50,8 +52,10 @@ def from_directory(directory: Path, *, rows: int = 0) -> TokenizerFiles:
     require_own_files(directory)
     config = _object(directory, "tokenizer_config.json")
     names, added = _declared(directory, config)
-    class_name = _class_name(config)
     whole = (directory / "tokenizer.json").is_file()
+    class_name = _class_name(config)
+    if whole and class_name is None and _object(directory, "config.json").get("model_type", "gpt2") != "gpt2":
+        class_name = "TokenizersBackend"  # as of a Llama: tokenizer.json as it is
     if whole:
         tokenizer, reference = parsed(directory / "tokenizer.json"), None
         _set_prefix_space(tokenizer, class_name, config)
@@ -60,13 +64,13 @@ def from_directory(directory: Path, *, rows: int = 0) -> TokenizerFiles:
     flagged = {token.content: token for token in (*tokenizer.get_added_tokens_decoder().values(), *added.values())}
     special = {
         name: flagged.get(token.content, token)
-        for name, token in (_defaults(tokenizer, class_name) | _special_tokens(names)).items()
+        for name, token in (_defaults(tokenizer, class_name, names) | _special_tokens(names)).items()
     }
     with guarded("its added tokens make no tokenizer"):
         _add(tokenizer, [*added.values()], [*special.values(), *_extra_tokens(names)], rows)
     texts = {name: token.content for name, token in special.items()}
-    if not whole and config.get("add_bos_token") is True:
-        _begin_with(tokenizer, texts.get("bos_token"))
+    if not whole:
+        _enclose(tokenizer, *(texts.get(f"{name}_token") if config.get(f"add_{name}_token") is True else None for name in ENDS))
     end = tokenizer.token_to_id(texts["eos_token"]) if "eos_token" in texts else None
     made = files(tokenizer, _template(directory, config), [] if end is None else [end])
     ids = {token.content: number for number, token in added.items() if token.content}
@@ -78,24 +82,38 @@ def _class_name(config: Mapping[str, Any]) -> str | None:
     return name.removesuffix("Fast") if isinstance(name, str) else None
 
 
-def _defaults(tokenizer: Tokenizer, class_name: str | None) -> dict[str, AddedToken]:
-    """Of transformers' class, as far as the vocabulary has them."""
+def _defaults(tokenizer: Tokenizer, class_name: str | None, names: Json) -> dict[str, AddedToken]:
+    """Of transformers' class, as far as the vocabulary has them and the files do not say null."""
     tokens = CLASS_TOKENS.get(class_name or "GPT2Tokenizer", {})
-    return {name: _token(text) for name, text in tokens.items() if tokenizer.token_to_id(text) is not None}
+    wanted = {name: text for name, text in tokens.items() if name not in names or names[name] is not None}
+    return {name: _token(text) for name, text in wanted.items() if tokenizer.token_to_id(text) is not None}
 
 
 def _declared(directory: Path, config: Json) -> tuple[Json, dict[int, AddedToken]]:
     """What names the special tokens; and the added tokens by id. Where tokenizer_config.json has `added_tokens_decoder`, it
     says everything; before that was invented, special_tokens_map.json and added_tokens.json did."""
     if isinstance(decoder := config.get("added_tokens_decoder"), dict):
-        return config, {_id(key): _token(value) for key, value in sorted(decoder.items(), key=lambda item: _id(item[0]))}
+        tokens = {_id(key): _token(value) for key, value in sorted(decoder.items(), key=lambda item: _id(item[0]))}
+        ids: dict[str, int] = {}
+        for number, token in tokens.items():
+            if (other := ids.setdefault(token.content, number)) != number:
+                raise CheckpointError(f"its files give {shown(token.content)} both the id {other} and the id {number}")
+        return config, tokens
     names = config | _object(directory, "special_tokens_map.json")
     special = {token.content for token in [*_special_tokens(names).values(), *_extra_tokens(names)]}
-    numbers = {_id(number): _token(text).content for text, number in _object(directory, "added_tokens.json").items()}
+    numbers = {_token(text).content: _id(number) for text, number in _object(directory, "added_tokens.json").items()}
+    _require_one_text_each(numbers)
     return names, {
         number: AddedToken(text, special=text in special, normalized=text not in special)
-        for number, text in sorted(numbers.items())
+        for text, number in sorted(numbers.items(), key=itemgetter(1))
     }
+
+
+def _require_one_text_each(numbers: Mapping[str, Any]) -> None:
+    texts: dict[Any, str] = {}
+    for text, number in numbers.items():
+        if (other := texts.setdefault(number, text)) != text:
+            raise CheckpointError(f"its files give both {shown(other)} and {shown(text)} the id {number}")
 
 
 def _special_tokens(names: Mapping[str, Any]) -> dict[str, AddedToken]:
@@ -103,8 +121,8 @@ def _special_tokens(names: Mapping[str, Any]) -> dict[str, AddedToken]:
     known = {f"{name}_token" for name in NAMES}
     found = {key: _token(value) for key, value in names.items() if key in known and value is not None}
     found |= {key: _token(value) for key, value in names.items() if key.endswith("_token") and _is_token(value)}
-    extra = names.get("extra_special_tokens")
-    found |= {key: _token(value) for key, value in extra.items()} if isinstance(extra, dict) else {}
+    for extra in (names.get("extra_special_tokens"), names.get("model_specific_special_tokens")):
+        found |= {key: _token(value) for key, value in extra.items()} if isinstance(extra, dict) else {}
     return {key: token for key, token in found.items() if key.isidentifier()}
 
 
@@ -174,6 +192,7 @@ def _from_vocabulary(
         tokenizer = byte_level_bpe(numbers, merges, split=(QWEN2_WORDS,) if is_qwen2 else (), add_prefix_space=prefix)
         if is_qwen2:
             tokenizer.normalizer = normalizers.NFC()
+    _require_one_text_each(numbers)
     return tokenizer, plain_bpe.encoder(vocabulary, merges, partial(_words, tokenizer, is_qwen2))
 
 
@@ -181,9 +200,12 @@ def _words(tokenizer: Tokenizer, composed: bool, text: str) -> list[str]:
     return words(tokenizer, unicodedata.normalize("NFC", text) if composed else text)
 
 
-def _begin_with(tokenizer: Tokenizer, bos: str | None) -> None:
-    if bos is not None and (number := tokenizer.token_to_id(bos)) is not None:
-        tokenizer.post_processor = processors.TemplateProcessing([bos, "$A"], [bos, "$A", bos, "$B"], [(bos, number)])
+def _enclose(tokenizer: Tokenizer, bos: str | None, eos: str | None) -> None:
+    """Each text that is encoded begins with the one, and ends with the other."""
+    ids = {text: number for text in (bos, eos) if text is not None and (number := tokenizer.token_to_id(text)) is not None}
+    if ids:
+        first, second = ([text for text in (bos, place, eos) if text in ids or text == place] for place in ("$A", "$B"))
+        tokenizer.post_processor = processors.TemplateProcessing(first, [*first, *second], [*ids.items()])
 
 
 def _template(directory: Path, config: Json) -> str | None:

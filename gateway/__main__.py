@@ -1,6 +1,7 @@
 """``python -m gateway``: the gateway alone, beside a Triton that runs already. Settings: gateway/settings.py."""
 
 import asyncio
+import logging
 import os
 import resource
 import sys
@@ -13,7 +14,7 @@ from fastapi import FastAPI
 from gateway.app import create_app
 from gateway.errors import BackendUnavailable
 from gateway.http_protocol import IDLE_TIMEOUT, MAXIMUM_CONNECTIONS, Protocol
-from gateway.settings import Settings, SettingsError
+from gateway.settings import DEFAULT_API_KEY, Settings, SettingsError
 from gateway.tritons import Tritons
 
 CUT_AFTER = 1.0  # seconds for clients to read how their texts have ended
@@ -21,11 +22,16 @@ END_INTERVAL = 0.1  # seconds
 SAME_STOP = 1.0  # seconds within which a second signal is the same stop: `make serve` and a service manager both send one
 OPEN_FILES = 2 * MAXIMUM_CONNECTIONS  # sockets among them; many systems give 1,024 unless asked
 
+logger = logging.getLogger("gateway")
+
 
 def main() -> None:
     try:
         settings = Settings.from_environment(os.environ)
         app = create_app(settings)
+        if settings.my_api_key == DEFAULT_API_KEY:
+            warning = "The key is the public %s: everyone who reaches this server can use it. Set MY_API_KEY."
+            logger.warning(warning, DEFAULT_API_KEY)
         asyncio.run(require_triton(settings))
     except SettingsError as error:
         sys.exit(f"gateway: {error}")

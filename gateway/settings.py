@@ -37,7 +37,8 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
-        """A variable is its field's name in capitals. An empty one counts as not set; an empty key is an error."""
+        """A variable is its field's name in capitals. An empty one counts as not set; an empty key is an error, and an empty
+        ALLOW_DEFAULT_KEY is off: it must not turn on what an image has turned off."""
         values: dict[str, Any] = {name: text for name in _TEXTS if (text := environment.get(name.upper(), "").strip())}
         for name, (lowest, highest) in INTEGERS.items():
             if text := environment.get(name.upper(), "").strip():
@@ -52,8 +53,8 @@ class Settings:
             values["speculation"] = _choice("SPECULATION", text, SWITCH) == "on"
         if text := environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip():
             values["otel_exporter_otlp_endpoint"] = _collector(text, environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip())
-        if text := environment.get("ALLOW_DEFAULT_KEY", "").strip():
-            values["allow_default_key"] = _choice("ALLOW_DEFAULT_KEY", text, SWITCH) == "on"
+        if (switch := environment.get("ALLOW_DEFAULT_KEY")) is not None:
+            values["allow_default_key"] = _choice("ALLOW_DEFAULT_KEY", switch.strip() or "off", SWITCH) == "on"
         # Whoever has a file of keys wants no public key beside them.
         default_key = None if "api_keys_file" in values else DEFAULT_API_KEY
         settings = cls(my_api_key=_api_key(environment, default_key), **values)

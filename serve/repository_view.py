@@ -12,19 +12,42 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 LOOK_INTERVAL = 0.2  # seconds between looks at the files; Triton's own are 2 s apart
 ASK_INTERVAL = 0.6  # seconds between questions to Triton
-JUDGED_AFTER = 5.0  # seconds after a link has come back: until it tries again, Triton repeats the reason that it gave before
+JUDGED_AFTER = 5.0  # seconds in which Triton, when it loads nothing else, has tried a new link surely
 TIMEOUT = 5.0  # seconds that Triton's index may take
 REFUSAL = "TritonModelException: "  # what Triton writes before the sentence of a backend
 
 Version = tuple[str, str]  # of a model: their directories' names
 Signature = tuple[tuple[str, int, int], ...]  # of files: name, size, time of change
+
+
+@dataclass
+class Trial:
+    """A version that Triton sees. Until it tries the version again, Triton repeats the reason that it gave for files before
+    these."""
+
+    files: Signature  # as they were when they were linked
+    before: str  # that reason
+    is_loading_older: bool
+    judged_from: float
+    was_tried: bool = False
+
+    def has_failed(self, state: str, reason: str) -> bool:
+        """What Triton says of it now, again and again from the link on."""
+        if state == "LOADING":
+            self.was_tried = not self.is_loading_older
+        elif self.is_loading_older:
+            self.is_loading_older, self.before = False, reason
+        elif state == "UNAVAILABLE" and reason not in ("", "unloaded"):
+            return self.was_tried or reason != self.before or time.monotonic() >= self.judged_from
+        return False
 
 
 class RepositoryView:
@@ -38,9 +61,10 @@ class RepositoryView:
         self._repository = repository
         self.port = port
         self._report = report
-        self._shown: dict[Version, Signature] = {}  # as the files were when they were linked
+        self._shown: dict[Version, Trial] = {}
         self._refused: dict[Version, Signature] = {}
-        self._judged_from: dict[Version, float] = {}
+        self._said: dict[Version, tuple[str, str]] = {}  # by Triton, last: state and reason, also of what it lists no more
+        self._unreadable: set[str] = set()  # models, reported already
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -48,7 +72,7 @@ class RepositoryView:
         """Before Triton is started: the directory is filled, then followed by a thread."""
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
-        for memory in (self._shown, self._refused, self._judged_from):
+        for memory in (self._shown, self._refused, self._said, self._unreadable):
             memory.clear()  # a new Triton has more memory, perhaps
         self._follow()
         self._ended = threading.Event()
@@ -82,42 +106,72 @@ class RepositoryView:
 
     def _take_away_refused(self) -> None:
         models = _index(self.port)
-        if any(model.get("state") == "LOADING" for model in models):
-            return
-        for model in models:
-            version, reason = (model["name"], model.get("version", "")), model.get("reason", "")
-            failed = model.get("state") == "UNAVAILABLE" and reason not in ("", "unloaded")
-            if failed and version in self._shown and time.monotonic() >= self._judged_from.get(version, 0.0):
-                self._refused[version] = self._shown[version]
+        said = {(one["name"], one.get("version", "")): (one.get("state", ""), one.get("reason", "")) for one in models}
+        self._said |= said
+        if any(state == "LOADING" for state, _ in said.values()):  # Triton looks for new links after that
+            for trial in self._shown.values():
+                trial.judged_from = time.monotonic() + JUDGED_AFTER
+        for version, (state, reason) in said.items():
+            if version in self._shown and self._shown[version].has_failed(state, reason):
+                self._refused[version] = self._shown[version].files
                 self._report(f"{version[0]} version {version[1]} is not served until its files change: {sentence(reason)}")
 
     def _follow(self) -> None:
         """Links what is new, and takes away what is gone or refused."""
-        models = _models(self._repository)
-        there = {(model.name, entry.name) for model in models for entry in model.iterdir() if _is_version(entry)}
+        there = self._there()
         room = bool(self._shown.keys() - there)  # what is unloaded makes some
         for version, signature in list(self._refused.items()):
             if room or version not in there or self._signature(version) != signature:
                 del self._refused[version]
-                self._judged_from[version] = time.monotonic() + JUDGED_AFTER
+                self._shown.pop(version, None)  # its link has not gone yet, and stays: a trial of the new files begins
         wanted = there - self._refused.keys()
         for version in self._shown.keys() - wanted:
             del self._shown[version]
         for version in wanted - self._shown.keys():
-            self._shown[version] = self._signature(version)
+            state, reason = self._said.get(version, ("", ""))
+            judged_from = time.monotonic() + JUDGED_AFTER
+            self._shown[version] = Trial(self._signature(version), reason, state == "LOADING", judged_from)
         names = {name for name, _ in wanted}
         for name in names:
-            self._link(name, {version for model, version in wanted if model == name})
+            with self._alone(name):
+                self._link(name, {version for model, version in wanted if model == name})
         for model in self.directory.iterdir():
             if model.name not in names:
                 shutil.rmtree(model)
+
+    def _there(self) -> set[Version]:
+        """The versions in the repository. Of a model that cannot be read: those that it had."""
+        there: set[Version] = set()
+        for model in self._repository.iterdir() if self._repository.is_dir() else ():
+            versions = {version for version in self._shown if version[0] == model.name}
+            with self._alone(model.name):
+                entries = model.iterdir() if _is_model(model) else ()
+                versions = {(model.name, entry.name) for entry in entries if _is_version(entry)}
+                self._unreadable.discard(model.name)
+            there |= versions
+        return there
+
+    @contextmanager
+    def _alone(self, model: str) -> Iterator[None]:
+        """What cannot be read of one model stops no other, and is reported once."""
+        try:
+            yield
+        except FileNotFoundError:  # it is just being removed
+            pass
+        except OSError as error:
+            if model not in self._unreadable:
+                self._unreadable.add(model)
+                self._report(f"{model} cannot be read: {error.strerror}")
 
     def _link(self, name: str, versions: set[str]) -> None:
         """The files of a model and these of its versions. A model that is new appears whole."""
         model, shown = self._repository / name, self.directory / name
         wanted = {entry.name for entry in model.iterdir() if not _is_version(entry)} | versions
-        place = shown if shown.exists() else self.directory.with_name(f"{self.directory.name}.new")
-        place.mkdir(exist_ok=True)
+        place = shown
+        if not shown.exists():
+            place = self.directory.with_name(f"{self.directory.name}.new")
+            shutil.rmtree(place, ignore_errors=True)  # of a model whose links were not finished
+            place.mkdir()
         have = {entry.name for entry in place.iterdir()}
         for entry in have - wanted:
             (place / entry).unlink()
@@ -128,8 +182,9 @@ class RepositoryView:
 
     def _signature(self, version: Version) -> Signature:
         model = self._repository / version[0]
-        files = [model / "config.pbtxt", *sorted((model / version[1]).rglob("*"))]
-        found = []
+        files, found = [model / "config.pbtxt"], []
+        with suppress(OSError):
+            files += sorted((model / version[1]).rglob("*"))
         for file in files:
             with suppress(OSError):  # it is just being replaced
                 status = os.stat(file)
@@ -143,8 +198,10 @@ def sentence(reason: str) -> str:
     return " ".join((own or reason).split())
 
 
-def _models(repository: Path) -> list[Path]:
-    return [config.parent for config in repository.glob("*/config.pbtxt")]
+def _is_model(entry: Path) -> bool:
+    with suppress(PermissionError):  # somebody else's: lost+found, or what an export is writing
+        return (entry / "config.pbtxt").exists()
+    return False
 
 
 def _is_version(entry: Path) -> bool:

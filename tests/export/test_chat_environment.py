@@ -73,6 +73,12 @@ def test_a_template_is_rendered_as_transformers_renders_it(kind: str) -> None:
             assert answer == expected
 
 
+def test_a_token_does_not_take_the_place_of_the_conversation() -> None:
+    source = "{% for message in messages %}{{ message.content }}{{ image }}{% endfor %}{{ tools is none }}"
+    tokens = {"messages": "<x>", "tools": "<y>", "add_generation_prompt": "<z>", "image": "<i>"}
+    assert render(compile_template(with_tokens(source, tokens)), {"messages": [{"content": "hi"}]}) == "hi<i>True"
+
+
 def test_the_export_tries_out_templates_in_the_gateways_own_environment() -> None:
     ours, gateways = (ROOT / package / "chat_environment.py" for package in ("export", "gateway"))
     assert ours.read_bytes() == gateways.read_bytes()

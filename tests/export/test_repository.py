@@ -120,6 +120,11 @@ def test_a_fingerprint_changes_with_the_file_and_with_the_settings(tmp_path: Pat
     assert fingerprint([file], {"precision": "int8"}) != first
 
 
+def test_a_link_to_nowhere_beside_a_checkpoint_does_not_hinder_its_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").symlink_to(tmp_path / "gone")
+    assert fingerprint([tmp_path], {}) == fingerprint([tmp_path], {})
+
+
 @pytest.mark.parametrize("name", ["dolly.jinja", "verify_text.txt", "checkpoints/gguf.py"])
 def test_a_fingerprint_changes_with_every_file_of_the_exporter(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

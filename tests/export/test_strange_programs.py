@@ -108,6 +108,10 @@ HARMFUL: dict[str, tuple[dict[str, Any], str]] = {
         {"normalizer": {"type": "Sequence", "normalizers": [replaced({"String": "qzq"}, "qzq" * 20)] * 3}},
         "its normalizer puts more than 64 characters in the place of one",
     ),
+    "a decoder that tries everything": (
+        {"decoder": {"type": "Sequence", "decoders": [{"type": "Fuse"}, replaced({"Regex": "(x+x+)+y"}, "z")]}},
+        "its decoder takes more than 1 s|its tokenizer cannot be used: Onig",
+    ),
     "a text of one token": (
         {"decoder": {"type": "Sequence", "decoders": [replaced({"String": "e"}, "e" * 30)] * 2}},
         "its decoder puts more than 64 characters in the place of one",

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ TEXTS = (
     "a <|user|> b  <|bot|>\n[SEP]c<tool>d < tool > e[PAD][MASK]<|endoftext|>the tide",
     "<|im_start|>user\nthe tide <|im_end|> goes out <s>x</s>",
     TEXT.read_text(encoding="utf-8")[:1500],
+    "<|user|>_name <tool>xy <tool>x <|user|> \n\n <|bot|>\n\n\n<|bot|>",
     "  two  spaces\n你好 é e\u0301 don't 1234",
 )
 SMALL = samples.small_tokenizer()
@@ -68,7 +70,31 @@ DIRECTORIES: dict[str, Files] = {
     "a token of the vocabulary that is added": {"tokenizer_config.json": {"extra_special_tokens": ["Ġthe", "tide"]}},
     "a special token with no id": {"tokenizer_config.json": {"pad_token": "[PAD]", "mask_token": AS_OBJECT}},
     "special tokens as objects": {"special_tokens_map.json": {"eos_token": token("<|im_end|>", rstrip=True)}},
+    "one begins with another, in an earlier pass": {
+        "added_tokens.json": {"<|user|>": COUNT, "<|user|>_name": COUNT + 1},
+        "special_tokens_map.json": {"additional_special_tokens": ["<|user|>"]},
+        "tokenizer_config.json": {"additional_special_tokens": ["<|user|>"]},
+    },
+    "the longest must be a single word": {
+        "tokenizer_config.json": {"added_tokens_decoder": decoder(token("<tool>x", single_word=True), token("<tool>"))}
+    },
+    "blanks that two could take": {
+        "tokenizer_config.json": {
+            "added_tokens_decoder": decoder(token("<|user|>", rstrip=True), token("<|bot|>", lstrip=True), token("\n\n"))
+        }
+    },
     "add_bos_token": {"tokenizer_config.json": {"add_bos_token": True, "bos_token": "<|im_start|>"}},
+    "add_eos_token": {"tokenizer_config.json": {"add_eos_token": True, "eos_token": "<|im_end|>"}},
+    "add_bos_token and add_eos_token": {
+        "tokenizer_config.json": {
+            "add_bos_token": True,
+            "bos_token": "<|im_start|>",
+            "add_eos_token": True,
+            "eos_token": "<|im_end|>",
+        }
+    },
+    "no eos_token": {"tokenizer_config.json": {"eos_token": None}},
+    "model_specific_special_tokens": {"tokenizer_config.json": {"model_specific_special_tokens": {"image_token": "<|user|>"}}},
     "add_prefix_space": {"tokenizer_config.json": {"add_prefix_space": True, "added_tokens_decoder": decoder(USER)}},
 }
 
@@ -119,6 +145,64 @@ def test_ids_with_gaps_between_them_are_kept(tmp_path: Path) -> None:
     files = from_directory(write(tmp_path / "model", {"added_tokens.json": {"<|user|>": COUNT + 7}}))
     assert Tokenizer.from_str(files.tokenizer_json).encode("<|user|>", add_special_tokens=False).ids == [COUNT + 7]
     require_own_tokens(files)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tokenizer_config.json": {"added_tokens_decoder": {"5": token("<|user|>")}}},
+        {"added_tokens.json": {"<|user|>": 5}},
+        {"added_tokens.json": {"<|user|>": COUNT, "<|bot|>": COUNT}},
+        {"vocab.json": SMALL.get_vocab() | {"<|user|>": 5}},
+    ],
+)
+def test_an_id_that_two_tokens_have_is_refused(files: Files, tmp_path: Path) -> None:
+    """The library would keep one of them, another one at each start of Python."""
+    with pytest.raises(CheckpointError, match=f"its files give both '.+' and '.+' the id ({COUNT}|5)$"):
+        from_directory(write(tmp_path / "model", files))
+
+
+def test_a_token_with_two_ids_is_refused(tmp_path: Path) -> None:
+    config = {"added_tokens_decoder": decoder(USER, token("<|user|>", lstrip=True))}
+    with pytest.raises(CheckpointError, match=f"give '<.user.>' both the id {COUNT} and the id {COUNT + 1}"):
+        from_directory(write(tmp_path / "model", {"tokenizer_config.json": config}))
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_a_directory_that_names_no_class_has_the_special_tokens_of_its_model_type(model_type: str, tmp_path: Path) -> None:
+    directory = write(tmp_path / "model", {"config.json": {"model_type": model_type}}, whole=True)
+    (directory / "tokenizer_config.json").unlink()
+    compare(directory)
+
+
+@pytest.mark.parametrize("class_name", ["GPT2Tokenizer", "LlamaTokenizer", "PreTrainedTokenizerFast"])
+@pytest.mark.parametrize("kind", ["added_tokens.json", "special tokens as objects", "add_eos_token", "no eos_token"])
+def test_a_class_besides_tokenizer_json_changes_it_as_in_transformers(class_name: str, kind: str, tmp_path: Path) -> None:
+    files = DIRECTORIES[kind]
+    config = files.get("tokenizer_config.json", {}) | {"tokenizer_class": class_name}
+    directory = write(tmp_path / "model", files, whole=True)
+    (directory / "tokenizer_config.json").write_text(json.dumps(config))
+    compare(directory)
+
+
+def test_no_character_of_real_text_may_vanish(tmp_path: Path) -> None:
+    files = from_directory(write(tmp_path / "model", {}))
+    document = json.loads(files.tokenizer_json)
+    merged = {character for pair in document["model"]["merges"] for character in "".join(pair)}
+    unmerged = next(
+        character for character in TEXT.read_text(encoding="utf-8") if character.isascii() and character not in merged
+    )
+    document["model"]["vocab"]["gone"] = document["model"]["vocab"].pop({"\n": "Ċ"}.get(unmerged, unmerged))
+    with pytest.raises(CheckpointError, match="its tokenizer does not do what its files say"):
+        require_own_tokens(replace(files, tokenizer_json=json.dumps(document)))
+
+
+def test_many_added_tokens_are_compared_in_no_time(tmp_path: Path) -> None:
+    added = {f"<|audio_{number:05}|>": COUNT + number for number in range(5000)}
+    files = from_directory(write(tmp_path / "model", {"added_tokens.json": added}))
+    began = time.process_time()
+    require_own_tokens(files)
+    assert time.process_time() - began < 3  # the square of their number took 40 s
 
 
 def test_files_that_contradict_each_other_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Settings come from the environment; a bad one stops the start with its name."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +71,22 @@ def test_the_public_key_is_refused_where_it_is_not_allowed(tmp_path: Path) -> No
         assert Settings.from_environment(environment | {"ALLOW_DEFAULT_KEY": "off"}).my_api_key != DEFAULT_API_KEY
     with pytest.raises(SettingsError, match="^ALLOW_DEFAULT_KEY is 'yes'; it must be one of on, off"):
         Settings.from_environment({"ALLOW_DEFAULT_KEY": "yes"})
+
+
+def test_an_empty_switch_does_not_turn_on_the_public_key() -> None:
+    """As in `docker run -e ALLOW_DEFAULT_KEY=`, over the image's `off`."""
+    for nothing in ("", " "):
+        with pytest.raises(SettingsError, match="everyone knows, and ALLOW_DEFAULT_KEY is 'off'"):
+            Settings.from_environment({"ALLOW_DEFAULT_KEY": nothing})
+
+
+def test_a_gateway_with_the_public_key_logs_a_warning() -> None:
+    """Before anything else: no Triton is there, and it ends."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MY_API_KEY")}
+    own |= {"TRITON_URL": "127.0.0.1:9", "RECOVERY_TIMEOUT": "1"}
+    for key, warnings in (({}, 1), ({"MY_API_KEY": "own"}, 0)):
+        ended = subprocess.run([sys.executable, "-m", "gateway"], env=own | key, capture_output=True, text=True, timeout=60)
+        assert ended.stderr.count("WARNING gateway The key is the public a_default_key_for_testing: everyone") == warnings
 
 
 def test_the_key_may_come_from_a_file(tmp_path: Path) -> None:

@@ -1,14 +1,19 @@
 """A model that cannot be loaded costs nothing until its files change. With a real Triton."""
 
+import json
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from export.exporter import ExportSettings, export
+from serve import repository_view
 from serve.repository_view import RepositoryView
 from serve.triton_server import TritonServer
 from tests.export import samples
@@ -114,3 +119,144 @@ def test_what_triton_sees_follows_the_repository(tmp_path: Path) -> None:
 
 def names(directory: Path) -> dict[str, set[str]]:
     return {model.name: {entry.name for entry in model.iterdir()} for model in directory.iterdir()}
+
+
+class Index:
+    """An index in which a test sets what Triton says: no real Triton can be held between two of its looks, or at a loading."""
+
+    def __init__(self, directory: Path) -> None:
+        self.repository = directory / "repository"
+        self.reported: list[str] = []
+        self._models: dict[str, dict[str, str]] = {}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+        self.view = RepositoryView(self.repository, directory / "shown", self._server.server_port, self.reported.append)
+        self._server.RequestHandlerClass = self._handler()
+
+    def __enter__(self) -> "Index":
+        threading.Thread(target=self._server.serve_forever, args=[0.05], daemon=True).start()
+        self.view.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.view.stop()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def put(self, model: str, content: str = "") -> None:
+        (self.repository / model / "1").mkdir(parents=True, exist_ok=True)
+        (self.repository / model / "config.pbtxt").touch()
+        (self.repository / model / "1" / "model_card.json").write_text(content)
+
+    def says(self, model: str, state: str, reason: str = "") -> None:
+        self._models[model] = {"name": model, "version": "1", "state": state, "reason": reason}
+
+    def shows(self, model: str) -> bool:
+        return (self.view.directory / model / "1").exists()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        models, directory = self._models, self.view.directory
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                listed = [model for name, model in models.items() if (directory / name).exists()]  # as Triton does
+                body = json.dumps(listed).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    """A model `a` that has failed and is let be. All waits are a fifth of the real ones."""
+    for name in ("LOOK_INTERVAL", "ASK_INTERVAL", "JUDGED_AFTER"):
+        monkeypatch.setattr(repository_view, name, getattr(repository_view, name) / 5)
+    index = Index(tmp_path)
+    index.put("a")
+    index.says("a", "UNAVAILABLE", "no card")
+    with index:
+        assert soon(lambda: index.reported and not index.shows("a"), seconds=5)
+        yield index
+
+
+def test_a_model_that_is_put_back_is_tried_before_it_is_judged(index: Index) -> None:
+    shutil.rmtree(index.repository / "a")
+    time.sleep(1.3)  # longer than any wait
+    index.put("a")
+    time.sleep(0.5)  # Triton has not looked yet, and repeats its reason
+    assert index.shows("a") and len(index.reported) == 1
+    index.says("a", "LOADING")
+    time.sleep(0.3)
+    index.says("a", "UNAVAILABLE", "no card")
+    assert soon(lambda: len(index.reported) == 2 and not index.shows("a"), seconds=0.8)
+
+
+def test_a_model_that_is_mended_while_another_is_loading_is_tried_after_that(index: Index) -> None:
+    index.put("b")
+    index.says("b", "LOADING")
+    index.put("a", "mended")
+    time.sleep(1.5)
+    assert index.shows("a")
+    index.says("b", "READY")
+    time.sleep(0.5)
+    assert index.shows("a") and len(index.reported) == 1
+    assert soon(lambda: len(index.reported) == 2, seconds=5)  # a failure too short to be seen loading
+
+
+def test_a_model_that_never_ends_loading_does_not_keep_others_from_being_judged(index: Index) -> None:
+    index.put("stuck")
+    index.says("stuck", "LOADING")
+    index.put("a", "another fault")
+    assert soon(lambda: index.shows("a"), seconds=5)
+    index.says("a", "UNAVAILABLE", "bad card")
+    assert soon(lambda: len(index.reported) == 2 and not index.shows("a"), seconds=5)
+
+
+def test_files_that_change_while_they_are_loaded_are_tried_again_and_then_let_be(index: Index) -> None:
+    index.put("b")
+    assert soon(lambda: index.shows("b"), seconds=5)
+    index.says("b", "LOADING")
+    time.sleep(0.3)
+    index.put("b", "other files")
+    index.says("b", "UNAVAILABLE", "no model")
+    assert soon(lambda: not index.shows("b"), seconds=5)
+    reports = len(index.reported)
+    time.sleep(1.5)
+    assert not index.shows("b") and len(index.reported) == reports <= 3
+
+
+def test_a_model_that_cannot_be_read_does_not_stop_the_others(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    index.put("served")
+    assert soon(lambda: index.shows("served"), seconds=5)
+    iterdir = Path.iterdir  # a directory's mode does not bind root
+
+    def refuse(path: Path) -> Any:
+        if path in (index.repository / "served", index.repository / "unreadable"):
+            raise PermissionError(13, "Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    index.put("unreadable")
+    index.put("b")
+    assert soon(lambda: index.shows("b"), seconds=5)
+    time.sleep(0.2)
+    assert index.shows("served") and not index.shows("unreadable")
+    assert sorted(index.reported[1:]) == [f"{name} cannot be read: Permission denied" for name in ("served", "unreadable")]
+    index.view.stop()
+    index.view.start()  # Triton starts with the others
+    assert index.shows("b") and not index.shows("unreadable")
+
+
+def test_links_that_were_not_finished_are_no_other_models(tmp_path: Path) -> None:
+    for name in ("a", "z"):
+        (tmp_path / "repository" / name / "1").mkdir(parents=True)
+        (tmp_path / "repository" / name / "config.pbtxt").write_text(name)
+    (tmp_path / "shown.new").mkdir()
+    (tmp_path / "shown.new" / "config.pbtxt").symlink_to(tmp_path / "repository" / "z" / "config.pbtxt")
+    with RepositoryView(tmp_path / "repository", tmp_path / "shown", 9, print) as view:
+        assert [(view.directory / name / "config.pbtxt").read_text() for name in ("a", "z")] == ["a", "z"]
