@@ -89,7 +89,7 @@ def _chat(**fields: Any) -> Request:
 
 def _schema(schema: dict[str, Any]) -> Request:
     form = {"type": "json_schema", "json_schema": {"name": "one", "schema": schema}}
-    return _chat(response_format=form, max_tokens=60)
+    return _chat(response_format=form, max_tokens=2)
 
 
 def _large_schema(number: int) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def lines() -> list[Line]:
         Line("`/detokenize` 340,000 × −1", [LARGE[3]]),
         Line("33 of these", (LARGE * 9)[:33]),
         Line("900 uploads without their end", [_chat(messages=[{"role": "user", "content": "a" * 1_000_000}])] * 900, [], True),
-        Line("100 grammars", [_schema(_large_schema(number)) for number in range(100)]),
+        Line("100 grammars", [_schema(_large_schema(number)) for number in range(100)], [_chat(max_tokens=2)] * 100),
     ]
 
 

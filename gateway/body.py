@@ -21,7 +21,7 @@ MAXIMUM_BODY = 1 << 20  # bytes
 MAXIMUM_DEPTH = 64  # of objects and lists in each other
 MAXIMUM_PARTS = 1 << 15  # objects, lists, and fields of objects together: reading so many takes tens of milliseconds
 PATIENCE = 3.0  # seconds that a large body waits to be parsed
-LARGE_BODY = 1 << 16  # bytes; the largest takes tens of milliseconds to parse, on the event loop
+LARGE_BODY = 1 << 13  # bytes; the largest takes tens of milliseconds to parse, on the event loop
 BODY_TIMEOUT = 30.0  # seconds for all of a body to arrive
 LONGEST_ECHO = 40  # characters of what came that an error message repeats
 

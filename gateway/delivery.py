@@ -136,8 +136,8 @@ class Delivery:
         """None where no thread took it: its sequence has ended then."""
         sequence = position.sequence
         with isolated(sequence):
-            is_slow = sequence.request.grammar is not None and sequence.seconds_of_choice > SLOW
-            future = asyncio.get_running_loop().run_in_executor(_SLOW if is_slow else _QUICK, _timed_choice, position)
+            threads = _SLOW if sequence.chooses_slowly(SLOW) else _QUICK
+            future = asyncio.get_running_loop().run_in_executor(threads, _timed_choice, position)
             sequence.choosing = True
             future.add_done_callback(partial(self._take_choice, position, answer))
             return future

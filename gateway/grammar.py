@@ -33,6 +33,7 @@ LONGEST_SCHEMA = 32_768
 SECONDS, MEMORY = 1.0, 24 << 20
 TRIALS_AT_ONCE = 2
 TOO_MUCH_WORK = "takes too much work a token, or this model's vocabulary has no token that may come next"
+LARGE = 4096  # characters
 KEPT = 256  # outcomes of trials
 
 
@@ -117,6 +118,7 @@ class _Start:
 
     def __init__(self, compiler: GrammarCompiler, grammar: Grammar, way: bytes | None, hints: list[list[int]]) -> None:
         self.compiler, self._grammar, self._ways = compiler, grammar, Ways(way, hints)
+        self.is_large = len(grammar.text) > LARGE
         self._compiled: llguidance.LLMatcher | None = None
         self._lock = Lock()
 
@@ -142,6 +144,11 @@ class Matcher:
     def copy(self) -> "Matcher":
         """A text of its own, from the beginning."""
         return Matcher(self._start)
+
+    @property
+    def begins_slowly(self) -> bool:
+        """Whether its first mask takes some tens of milliseconds, since it is compiled then."""
+        return self._start.is_large and self._begun is None
 
     @property
     def complete(self) -> bool:

@@ -144,6 +144,10 @@ class Sequence:
     def note_prompt_logprob(self, place: int, logprob: TokenLogprob) -> None:
         self._prompt_logprobs[place] = logprob
 
+    def chooses_slowly(self, seconds: float) -> bool:
+        """Whether its grammar probably takes more than that for the next token."""
+        return self._grammar is not None and (self._grammar.begins_slowly or self.seconds_of_choice > seconds)
+
     def allowed(self) -> np.ndarray | None:
         """bool [vocabulary]: the tokens that may come next; None: all. Raises what `Matcher.allowed` raises."""
         allowed = None if self._grammar is None else self._grammar.allowed()
