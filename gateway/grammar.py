@@ -105,7 +105,7 @@ class GrammarCompiler:
             "special": self._tokenizer.special_tokens,
             "end_tokens": bool(self.end_tokens),
         }
-        return Sandbox("gateway.grammar_process", setup, seconds=SECONDS, memory=MEMORY, processes=TRIALS_AT_ONCE)
+        return Sandbox("gateway.grammar_process", setup, seconds=SECONDS, memory=MEMORY, processes=TRIALS_AT_ONCE, nice=10)
 
 
 def _name(grammar: Grammar) -> bytes:

@@ -26,9 +26,10 @@ class Sandbox:
     """At most ``processes`` of them, each begun when it is first needed, and again after a question that ended it. ``ask``
     blocks; threads may share it. The processes end with this object."""
 
-    def __init__(self, module: str, setup: object, *, seconds: float, memory: int, processes: int = 1) -> None:
-        """Of one question: ``seconds`` of processor time, ``memory`` in bytes besides what the prepared process holds."""
-        start = json.dumps([module, setup, seconds, memory])
+    def __init__(self, module: str, setup: object, *, seconds: float, memory: int, processes: int = 1, nice: int = 0) -> None:
+        """Of one question: ``seconds`` of processor time, ``memory`` in bytes besides what the prepared process holds.
+        ``nice``: how much the processes yield to all others."""
+        start = json.dumps([module, setup, seconds, memory, nice])
         self._idle = deque(_Process(start) for _ in range(processes))  # what was used last is warm, and is used first
         self._free = threading.Semaphore(processes)
 

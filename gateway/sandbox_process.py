@@ -1,12 +1,13 @@
 """The process behind gateway/sandbox.py: `python sandbox_process.py`, spoken to over its pipes in lines of JSON.
 
-First in: ``[module, setup, seconds, memory]``; then a question a line. Out: an answer a line. A question that takes more than
-its processor time ends the process: no Python code could stop one long operation. So does one that takes too much memory in a
-library that cannot go on without.
+First in: ``[module, setup, seconds, memory, nice]``; then a question a line. Out: an answer a line. A question that takes more
+than its processor time ends the process: no Python code could stop one long operation. So does one that takes too much memory
+in a library that cannot go on without.
 """
 
 import importlib
 import json
+import os
 import re
 import resource
 import signal
@@ -17,7 +18,8 @@ from pathlib import Path
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.path.insert(0, str(Path(__file__).parent.parent))
-    module, setup, seconds, memory = json.loads(sys.stdin.readline())
+    module, setup, seconds, memory, nice = json.loads(sys.stdin.readline())
+    os.nice(nice)
     answer = importlib.import_module(module).prepare(setup)
     resource.setrlimit(resource.RLIMIT_DATA, (_heap() + memory,) * 2)
     for line in sys.stdin:
