@@ -23,6 +23,7 @@ MAXIMUM_PARTS = 1 << 15  # objects, lists, and fields of objects together: readi
 PATIENCE = 3.0  # seconds that a large body waits to be parsed
 LARGE_BODY = 1 << 13  # bytes; the largest takes tens of milliseconds to parse, on the event loop
 BODY_TIMEOUT = 30.0  # seconds for all of a body to arrive
+TOO_LARGE = f"The body is larger than {MAXIMUM_BODY} bytes, the most that is accepted."
 LONGEST_ECHO = 40  # characters of what came that an error message repeats
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows' tools put it before UTF-8
@@ -58,11 +59,11 @@ def json_body(schema: type[SomeBody]) -> Callable[[Request], Awaitable[SomeBody]
 
     async def read(request: Request) -> SomeBody:
         _require_json(request.headers.get("content-type"))
-        _require_plain(request.headers.get("content-encoding"))
+        _require_plain(", ".join(request.headers.getlist("content-encoding")))
         uploads: Uploads = request.app.state.uploads
         turns: LargeBodies = request.app.state.large_bodies
         owner: str = request.state.caller.name
-        with uploads.begin(owner) as hold:
+        with uploads.begin(owner, _declared_length(request)) as hold:
             body = await _read_bytes(request, hold)
             request.state.body_size = len(body)
             return parse(schema, body) if len(body) < LARGE_BODY else await turns.parse(owner, schema, body)
@@ -143,11 +144,19 @@ def _require_json(content_type: str | None) -> None:
             raise InvalidRequest(f"The charset of Content-Type is {echo(value)}; it must be utf-8.")
 
 
-def _require_plain(content_encoding: str | None) -> None:
-    if content_encoding and content_encoding.strip().lower() != "identity":
+def _require_plain(content_encoding: str) -> None:
+    if any(coding.strip().lower() not in ("", "identity") for coding in content_encoding.split(",")):
         error = UnsupportedEncoding(f"Content-Encoding is {echo(content_encoding)}; the body must come uncompressed.")
         error.headers["Accept-Encoding"] = "identity"
         raise error
+
+
+def _declared_length(request: Request) -> int:
+    """Raises BodyTooLarge before any of it has come."""
+    declared = int(request.headers.get("content-length", "0"))  # digits alone: the server has seen to it
+    if declared > MAXIMUM_BODY:
+        raise BodyTooLarge(TOO_LARGE)
+    return declared
 
 
 async def _read_bytes(request: Request, hold: Callable[[int], None]) -> bytes:
@@ -160,17 +169,12 @@ async def _read_bytes(request: Request, hold: Callable[[int], None]) -> bytes:
 
 async def _read_all(request: Request, hold: Callable[[int], None]) -> bytes:
     """``hold``: see `Uploads.begin`."""
-    declared = int(request.headers.get("content-length", "0"))  # digits alone: the server has seen to it
     body = bytearray()
-    if declared <= MAXIMUM_BODY:
-        hold(declared)
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAXIMUM_BODY:
-                break
-            hold(max(declared, len(body)))
-    if max(declared, len(body)) > MAXIMUM_BODY:
-        raise BodyTooLarge(f"The body is larger than {MAXIMUM_BODY} bytes, the most that is accepted.")
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAXIMUM_BODY:
+            raise BodyTooLarge(TOO_LARGE)
+        hold(len(body))
     return bytes(body).removeprefix(BYTE_ORDER_MARK)
 
 

@@ -9,6 +9,7 @@ In a stream whose headers are sent, the same body is an event. Statuses and code
 """
 
 import logging
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 PATHS = {"/generate", "/tokenize", "/detokenize", "/health", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json"}
 PATHS |= {f"/v1{path}" for path in ("", "/models", "/chat/completions", "/completions", "/responses")}
+
+ONE_MODEL = re.compile(r"/v1/models/[\w.:-]{1,64}", re.ASCII)
 
 
 class RouteNotFound(InvalidRequest):
@@ -74,6 +77,7 @@ class UnexpectedErrors:
 
 
 def error_body(error: TidegateError, path: str) -> dict[str, Any]:
+    path = "/" + path.lstrip("/")
     if path == "/v1" or path.startswith("/v1/"):
         return {"error": {"message": error.message, "type": error.openai_type, "param": error.param, "code": error.code}}
     names_a_field = isinstance(error, InvalidRequest) and error.param is not None
@@ -118,7 +122,7 @@ def _meant(request: Request) -> str | None:
     """The path that there is, where the one that came has slashes too many, or /v1 not once."""
     plain = "/" + "/".join(filter(None, request.url.path.split("/")))
     for path in (plain, f"/v1{plain}", plain.replace("/v1/v1", "/v1", 1)):
-        if path != request.url.path and path in PATHS:
+        if path != request.url.path and (path in PATHS or ONE_MODEL.fullmatch(path)):
             return path
     return None
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from gateway.errors import Overloaded
 
 SMALL = 64 << 10  # bytes of a body that do not count: any connection may hold as much
-MOST_OF_A_KEY = 32 << 20  # bytes
 MOST = 64 << 20  # bytes
+MOST_OF_A_KEY = MOST // 2  # bytes, where no other key holds any: see `begin`
 
 
 class Uploads:
@@ -19,23 +19,31 @@ class Uploads:
         self._held = Counter[str]()  # bytes, by the key's name
 
     @contextmanager
-    def begin(self, owner: str) -> Iterator[Callable[[int], None]]:
-        """For as long as a body comes. What is yielded is called with the bytes that it has, or is going to have, and raises
-        Overloaded where bodies hold too much.
+    def begin(self, owner: str, declared: int = 0) -> Iterator[Callable[[int], None]]:
+        """For as long as a body comes. What is yielded is called with the bytes that have come, and raises Overloaded where
+        bodies hold too much; so does this, where there is no room for the bytes that are declared. Those count once more than
+        SMALL have come: a length that is only said holds nothing.
+
+        A key may hold as much as it leaves to all others. However many hold what they may, one more finds room; where little is
+        left, those that hold most are refused first.
         """
         held = 0
 
         def hold(length: int) -> None:
             nonlocal held
-            more = length - held if length > SMALL else 0
-            if self._held[owner] + more > MOST_OF_A_KEY or self._held.total() + more > MOST:
-                raise Overloaded("Too many bodies are on their way already. Please send it again in 1s.", retry_after=1)
+            more = max(length, declared) - held if length > SMALL else 0
+            self._require_room(owner, more)
             self._held[owner] += more
             held += more
 
+        self._require_room(owner, declared if declared > SMALL else 0)
         try:
             yield hold
         finally:
             self._held[owner] -= held
             if not self._held[owner]:
                 del self._held[owner]
+
+    def _require_room(self, owner: str, more: int) -> None:
+        if more and self._held[owner] + more > MOST - self._held.total() - more:
+            raise Overloaded("Too many bodies are on their way already. Please send it again in 1s.", retry_after=1)

@@ -5,11 +5,11 @@ from typing import Any
 
 import fastapi_offline
 from fastapi import APIRouter
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 
 from gateway.openapi import document
 from gateway.routes.models import READ
-from gateway.routes.page import SECURITY_HEADERS, STATIC
+from gateway.routes.page import SECURITY_HEADERS, STATIC, File
 
 SWAGGER_UI = Path(fastapi_offline.__file__).parent / "static"
 SWAGGER_UI_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
@@ -30,13 +30,13 @@ async def openapi() -> JSONResponse:
 
 
 @router.api_route("/docs", methods=READ)
-async def docs() -> FileResponse:
-    return FileResponse(STATIC / "docs.html", headers=HEADERS)
+async def docs() -> File:
+    return File(STATIC / "docs.html", headers=HEADERS)
 
 
 def _serve(name: str) -> None:
-    async def file() -> FileResponse:
-        return FileResponse(SWAGGER_UI / name, headers=SECURITY_HEADERS)
+    async def file() -> File:
+        return File(SWAGGER_UI / name, headers=SECURITY_HEADERS)
 
     router.add_api_route(f"/docs/{name}", file, methods=READ)
 

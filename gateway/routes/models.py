@@ -31,8 +31,8 @@ async def list_models(request: Request) -> dict[str, Any]:
 
 @router.api_route("/v1/models/{name:path}", methods=READ)
 async def retrieve_model(request: Request, name: str) -> dict[str, Any]:
-    if not name:
-        raise HTTPException(404)  # the path of the list, and a slash
+    if not name.strip("/") or name.endswith("/"):
+        raise HTTPException(404)  # the path of the list or of a model, and a slash
     return _model_object(engine_for(request, name).model)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from gateway.routes.models import READ
 
@@ -18,12 +18,26 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # a new version is seen at once; unchanged files cost a 304
+    "Accept-Ranges": "none",  # see `whole`
 }
 
 router = APIRouter()
 
 
+def whole(scope: Scope) -> Scope:
+    """A request for a file, not for a part of it: Starlette answers a Range that it does not understand in plain text."""
+    return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"range"]}
+
+
+class File(FileResponse):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(whole(scope), receive, send)
+
+
 class _Files(StaticFiles):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(whole(scope), receive, send)
+
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
         response.headers.update(SECURITY_HEADERS)
@@ -34,5 +48,5 @@ router.mount("/static", _Files(directory=STATIC))
 
 
 @router.api_route("/", methods=READ)
-async def page() -> FileResponse:
-    return FileResponse(STATIC / "index.html", headers=SECURITY_HEADERS)
+async def page() -> File:
+    return File(STATIC / "index.html", headers=SECURITY_HEADERS)

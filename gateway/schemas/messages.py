@@ -43,6 +43,7 @@ def _short(value: object) -> str:
 class Message(OpenAIBody):
     role: Role
     content: AnyString
+    cache_control: Annotated[dict[str, Any], Field(description="an object")] = {}  # changes nothing, as on a part
 
     def for_template(self) -> dict[str, str]:
         """Templates know no "developer": it is OpenAI's newer word for "system"."""
@@ -53,12 +54,13 @@ class ChatMessage(Message):
     role: Role
     content: Annotated[
         str,
-        _texts_of("text", beside=frozenset({"cache_control"})),
+        _texts_of("text", beside=frozenset({"annotations", "cache_control"})),
         Field(description='a string or a list of text parts, {"type": "text", "text": "..."}'),
     ]
     name: Label = ""  # changes nothing: no template of ours shows it
     tool_calls: Annotated[list[Any], Field(max_length=0, description="an empty list; tools are not supported here")] = []
     annotations: Annotated[list[Any], Field(max_length=0, description="an empty list")] = []
+    reasoning_content: Annotated[str, Field(max_length=0, description="an empty string")] = ""
 
 
 class InputMessage(Message):

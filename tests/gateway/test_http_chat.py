@@ -288,8 +288,9 @@ def test_the_usage_may_come_with_every_event(tiny_gateway_url: str, api_key: str
 
 
 def test_what_earlier_answers_and_other_servers_have_in_a_message_changes_nothing(tiny_gateway_url: str, api_key: str) -> None:
-    cached = {"type": "text", "text": "Hello, world!", "cache_control": {"type": "ephemeral"}}
+    cached = {"type": "text", "text": "Hello, world!", "cache_control": {"type": "ephemeral"}, "annotations": []}
     empty: dict[str, Any] = {"tool_calls": [], "annotations": [], "function_call": None, "refusal": None, "audio": None}
+    empty |= {"reasoning_content": "", "cache_control": {"type": "ephemeral"}}
     plain = CHAT | {"temperature": 0, "messages": [*CHAT["messages"], {"role": "assistant", "content": "Yes."}]}
     with client(tiny_gateway_url, api_key) as http:
         told = http.post("/v1/chat/completions", json=plain).json()

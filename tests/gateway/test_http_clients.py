@@ -16,6 +16,7 @@ import pytest
 from gateway import keys, uploads
 from gateway.body import MAXIMUM_BODY
 from gateway.error_responses import PATHS
+from gateway.errors import Overloaded
 from scripts.api_routes import ENDPOINTS
 from serve.triton_server import TritonServer
 from tests.conftest import TINY
@@ -107,8 +108,9 @@ def test_the_target_of_a_request_may_name_the_server(tiny_gateway_url: str) -> N
 
 def test_a_compressed_body_is_415_and_names_the_encoding(tiny_gateway_url: str, api_key: str) -> None:
     with client(tiny_gateway_url, api_key) as http:
-        for encoding in ("gzip", "br", "deflate, gzip"):
-            answer = http.post("/v1/completions", content=gzip.compress(BODY), headers={"Content-Encoding": encoding})
+        for encoding in ("gzip", "br", "deflate, gzip", "identity, gzip"):
+            fields = [("Content-Encoding", coding) for coding in encoding.split(", ")]
+            answer = http.post("/v1/completions", content=gzip.compress(BODY), headers=fields)
             error = answer.json()["error"]
             assert (answer.status_code, error["code"]) == (415, "unsupported_encoding")
             assert encoding in error["message"] and answer.headers["Accept-Encoding"] == "identity"
@@ -150,6 +152,9 @@ def test_a_byte_order_mark_changes_nothing(tiny_gateway_url: str, api_key: str) 
         ("/generate/", "/generate"),
         ("/chat/completions", "/v1/chat/completions"),
         ("/v1/v1/models", "/v1/models"),
+        ("/v1/models/tiny-gpt2/", "/v1/models/tiny-gpt2"),
+        ("//v1/models/tiny-gpt2", "/v1/models/tiny-gpt2"),
+        ("/models/tiny-gpt2", "/v1/models/tiny-gpt2"),
         ("/v1/nothing/", None),
         ("/nothing", None),
     ],
@@ -162,6 +167,15 @@ def test_a_path_that_is_nearly_right_is_404_with_the_right_one(
     assert answer.status_code == 404
     hint = f" Did you mean {meant}?" if meant else ""
     assert answer.json()["error"]["message"] == f"There is nothing at this path.{hint}"
+    assert ("code" in answer.json()["error"]) == path.lstrip("/").startswith("v1")  # OpenAI's envelope
+
+
+def test_a_file_comes_whole_whatever_range_is_asked_for(tiny_gateway_url: str) -> None:
+    for path in ("/", "/docs", "/docs/swagger-ui.css", "/static/js/main.js"):
+        whole = httpx.get(f"{tiny_gateway_url}{path}")
+        for wanted in ("bytes=zz", "bytes=0-4", "bytes=99999999-", "lines=1-2"):
+            answer = httpx.get(f"{tiny_gateway_url}{path}", headers={"Range": wanted})
+            assert (answer.status_code, answer.content, answer.headers["Accept-Ranges"]) == (200, whole.content, "none")
 
 
 def test_every_path_that_may_be_meant_exists() -> None:
@@ -176,6 +190,41 @@ def test_a_public_page_may_ask_a_gateway_in_its_visitors_network(tiny_gateway_ur
     }
     answer = httpx.options(f"{tiny_gateway_url}/v1/chat/completions", headers=preflight)
     assert (answer.status_code, answer.headers["Access-Control-Allow-Private-Network"]) == (200, "true")
+
+
+def test_keys_that_hold_what_they_may_leave_room_for_one_more() -> None:
+    """Nothing is held by a length that is only said."""
+    held, body = uploads.Uploads(), 1 << 20
+    with ExitStack() as open_bodies:
+        for key in ("a", "b", "c"):
+            with pytest.raises(Overloaded):
+                while True:
+                    open_bodies.enter_context(held.begin(key))(body)
+        for _ in range(2):
+            hold = open_bodies.enter_context(held.begin("one more"))
+            hold(uploads.SMALL + 1)
+            hold(body)
+        with pytest.raises(Overloaded):
+            open_bodies.enter_context(held.begin("a"))(uploads.SMALL + 1)
+        open_bodies.enter_context(held.begin("a"))(uploads.SMALL)
+    with held.begin("a") as hold:
+        hold(uploads.MOST_OF_A_KEY)  # all is given back
+        with pytest.raises(Overloaded):
+            hold(uploads.MOST_OF_A_KEY + 1)
+
+
+def test_uploads_that_say_a_length_and_send_nothing_hold_up_no_other_key(triton: TritonServer, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    first, second, other = (keys.create(file, name) for name in ("first", "second", "other"))
+    with (
+        own_gateway(triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY, API_KEYS_FILE=str(file)) as gateway,
+        ExitStack() as many,
+    ):
+        for key in (first, second) * 40:
+            many.enter_context(gateway.connect()).sendall(head(key, "1.1", f"Content-Length: {MAXIMUM_BODY}"))
+        body = BODY.replace(b"The king", b"a " * 5 * uploads.SMALL)
+        answer = httpx.post(f"{gateway.url}/generate", content=body, headers={"X-API-Key": other}, timeout=20)
+        assert answer.status_code == 400 and "prompt" in answer.text  # it was read, and is too long
 
 
 def test_uploads_that_pause_hold_little_and_hold_up_nobody(

@@ -243,6 +243,7 @@ def test_what_clients_send_and_changes_nothing_is_accepted(fields: dict[str, Any
         ({"messages": [{"role": "user", "content": "a"}, {"role": "tool", "content": "a"}]}, "messages[1].role"),
         ({"messages": [{"role": "assistant", "content": "a", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
         ({"messages": [{"role": "assistant", "content": "a", "annotations": [{}]}]}, "messages[0].annotations"),
+        ({"messages": [{"role": "assistant", "content": "a", "reasoning_content": "b"}]}, "messages[0].reasoning_content"),
         ({"stop": ""}, "stop[0]"),
         ({"stop": ["a", 1]}, "stop[1]"),
         ({"stop": ["a"] * 5}, "stop"),
