@@ -131,7 +131,11 @@ def verify(model_path: Path, checkpoint: Checkpoint, context_length: int, progre
 def text_windows(checkpoint: Checkpoint, context_length: int) -> list[np.ndarray]:
     """The text as windows of int32 tokens, without characters that the tokenizer does not know; a short text is repeated."""
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer.tokenizer_json)
-    tokens = tokenizer.encode(known_text(tokenizer), add_special_tokens=False).ids
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    tokens = encode(known_text(encode))
     lengths = [min(length, context_length) for length in WINDOWS]
     ends = np.cumsum(lengths)
     return np.split(np.resize(np.array(tokens, np.int32), ends[-1]), ends[:-1])

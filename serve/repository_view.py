@@ -113,8 +113,15 @@ class RepositoryView:
                 trial.judged_from = time.monotonic() + JUDGED_AFTER
         for version, (state, reason) in said.items():
             if version in self._shown and self._shown[version].has_failed(state, reason):
-                self._refused[version] = self._shown[version].files
-                self._report(f"{version[0]} version {version[1]} is not served until its files change: {sentence(reason)}")
+                self._refuse(version, sentence(reason))
+        unread = {model for model, _ in said} - {model for model, version in said if version}
+        for version, trial in self._shown.items():
+            if version[0] in unread and time.monotonic() >= trial.judged_from:
+                self._refuse(version, "Triton cannot use the model's config.pbtxt; its log says why")
+
+    def _refuse(self, version: Version, reason: str) -> None:
+        self._refused[version] = self._shown[version].files
+        self._report(f"{version[0]} version {version[1]} is not served until its files change: {reason}")
 
     def _follow(self) -> None:
         """Links what is new, and takes away what is gone or refused."""

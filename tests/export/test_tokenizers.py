@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from export import tokenizer_source, tokenizers
 from export.chat_template import require_rendering
 from export.checkpoint import CheckpointError
 from export.checkpoints import gguf_tokenizer, read
+from export.token_check import require_own_tokens
 from tests.export import samples
 
 GREEDY = Path(__file__).parents[3] / "shared" / "data" / "shakespeare_gpt2.greedy.json"
@@ -92,6 +94,16 @@ def test_characters_are_numbered_as_in_meta_pkl_and_come_back_exactly(
     ids = tokenizer.encode(text).ids
     assert ids == [samples.CHARACTERS.index(character) for character in text]
     assert tokenizer.decode(ids) == text
+
+
+def test_characters_are_compared_with_their_file_on_the_text_that_they_know(tmp_path: Path) -> None:
+    samples.write_meta(tmp_path / "meta.pkl", "the id\n")
+    files = tokenizers.characters(tmp_path / "meta.pkl")
+    require_own_tokens(files)
+    document = json.loads(files.tokenizer_json)
+    document["model"]["vocab"] |= {"t": document["model"]["vocab"]["h"], "h": document["model"]["vocab"]["t"]}
+    with pytest.raises(CheckpointError, match="its tokenizer does not do what its files say"):
+        require_own_tokens(replace(files, tokenizer_json=json.dumps(document)))
 
 
 def test_an_unknown_character_is_an_error_and_is_never_dropped(tmp_path: Path) -> None:

@@ -150,6 +150,9 @@ class Index:
     def says(self, model: str, state: str, reason: str = "") -> None:
         self._models[model] = {"name": model, "version": "1", "state": state, "reason": reason}
 
+    def cannot_read(self, model: str) -> None:
+        self._models[model] = {"name": model}
+
     def shows(self, model: str) -> bool:
         return (self.view.directory / model / "1").exists()
 
@@ -215,6 +218,18 @@ def test_a_model_that_never_ends_loading_does_not_keep_others_from_being_judged(
     assert soon(lambda: index.shows("a"), seconds=5)
     index.says("a", "UNAVAILABLE", "bad card")
     assert soon(lambda: len(index.reported) == 2 and not index.shows("a"), seconds=5)
+
+
+def test_a_model_whose_configuration_cannot_be_read_is_let_be(index: Index) -> None:
+    index.put("b")
+    index.cannot_read("b")
+    assert soon(lambda: index.shows("b"), seconds=5)
+    assert soon(lambda: not index.shows("b"), seconds=5)
+    assert index.reported[1:] == [
+        "b version 1 is not served until its files change: Triton cannot use the model's config.pbtxt; its log says why"
+    ]
+    (index.repository / "b" / "config.pbtxt").write_text("mended")
+    assert soon(lambda: index.shows("b"), seconds=5)
 
 
 def test_files_that_change_while_they_are_loaded_are_tried_again_and_then_let_be(index: Index) -> None:
