@@ -35,6 +35,7 @@ IDLE_TIMEOUT = 75  # seconds between requests: load balancers give up theirs aft
 UNREAD_TIMEOUT = 60.0  # seconds within which a client that is behind must read something
 REST_TIMEOUT = BODY_TIMEOUT + 5  # seconds for a body that is not read any more, since its request is answered
 LAST_CALL = 0.5  # seconds that a connection without a request lives on in a stop: one may be on its way
+MOST_THROWN_AWAY = 1 << 18  # bytes of a refused client
 LINGER = 1.0  # seconds that a refused client's bytes are thrown away: with bytes unread, a close would destroy the answer
 
 
@@ -58,6 +59,7 @@ class Protocol(HttpToolsProtocol):
     _refusal: TidegateError | None = None  # what is told instead of an answer, behind those to the requests before it
     _rest: asyncio.Handle | None = None  # what has come and is read soon
     _lingers = False  # what comes now is thrown away
+    _thrown_away = 0  # bytes
     _patience: asyncio.TimerHandle | None = None  # with a head or a body that comes
     _unread: asyncio.TimerHandle | None = None  # until the next look whether the client reads
 
@@ -91,6 +93,7 @@ class Protocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._rest = None
         if self._refusal is not None or self._lingers or self.transport.is_closing():
+            self._throw_away(len(data))
             return
         read = 0
         try:
@@ -287,6 +290,12 @@ class Protocol(HttpToolsProtocol):
         self.transport.write_eof()
         self._watch_reader()
         self.loop.call_later(LINGER, self.transport.close)
+
+    def _throw_away(self, length: int) -> None:
+        """Some of what a refused client still sends: all of hundreds at a time would keep the loop busy with nothing else."""
+        self._thrown_away += length
+        if self._thrown_away > MOST_THROWN_AWAY:
+            self.flow.pause_reading()
 
     def _expect(self, seconds: float | None) -> None:
         """From now on a head or a body, within so many seconds; None: nothing."""

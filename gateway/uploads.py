@@ -46,4 +46,6 @@ class Uploads:
 
     def _require_room(self, owner: str, more: int) -> None:
         if more and self._held[owner] + more > MOST - self._held.total() - more:
-            raise Overloaded("Too many bodies are on their way already. Please send it again in 1s.", retry_after=1)
+            error = Overloaded("Too many bodies are on their way already. Please send it again in 1s.", retry_after=1)
+            error.headers["Connection"] = "close"  # so its body is not read either
+            raise error
