@@ -22,20 +22,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from chaos.attack_watcher import HEADERS, KEY, MODEL, PATIENCE, PROBE_INTERVAL, json_bytes
 from serve.processes import children
 from serve.triton_server import TritonServer, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
-KEY = "an-ordinary-key"
-HEADERS = {"Content-Type": "application/json", "X-API-Key": KEY}
 SECONDS = 5.0  # that a line is watched for, at least
-PROBE_INTERVAL = 0.05  # seconds
 CHUNK = 65536  # bytes
-PATIENCE = 60.0  # seconds for an answer
-MODEL = "latest_checkpoint.pt"  # the default model
-STORY = [{"role": "user", "content": "Tell a long story."}]
-STREAM = {"model": MODEL, "messages": STORY, "max_tokens": 1900, "ignore_eos": True, "stream": True}
-
 Request = tuple[str, bytes]  # path and body
 
 
@@ -72,19 +65,16 @@ class Line:
     name: str
     requests: list[Request]
     harmless: list[Request] = field(default_factory=list)  # what the stream's pace is compared with: [] is nothing beside it
+    harmless_at_once: int = 128  # as slowly as those are let through that it is compared with
     unfinished: bool = False  # the last byte of each body never comes
 
 
 LONG: dict[str, Any] = {"max_tokens": 900, "temperature": 1.5, "ignore_eos": True}
 
 
-def _json(**fields: Any) -> bytes:
-    return json.dumps(fields, separators=(",", ":")).encode()
-
-
 def _chat(**fields: Any) -> Request:
     messages = [{"role": "user", "content": "Hello"}]
-    return "/v1/chat/completions", _json(**({"model": MODEL, "messages": messages, "max_tokens": 20} | fields))
+    return "/v1/chat/completions", json_bytes(**({"model": MODEL, "messages": messages, "max_tokens": 20} | fields))
 
 
 def _schema(schema: dict[str, Any]) -> Request:
@@ -102,7 +92,7 @@ LARGE = [
     _chat(messages=[0] * 520_000),
     _chat(messages=[{}] * 340_000),
     _chat(stop=[""] * 340_000),
-    ("/detokenize", _json(tokens=[-1] * 340_000)),
+    ("/detokenize", json_bytes(tokens=[-1] * 340_000)),
 ]
 
 
@@ -116,99 +106,61 @@ def lines() -> list[Line]:
             [_chat(n=24, **LONG)],
         ),
         Line("24 texts of `top_k` 0, `top_p` 1", [_chat(n=24, top_k=0, top_p=1, **LONG)], [_chat(n=24, **LONG)]),
-        Line("`/tokenize` 1,048,000 characters", [("/tokenize", _json(prompt="1" * 1_048_000))]),
+        Line("`/tokenize` 1,048,000 characters", [("/tokenize", json_bytes(prompt="1" * 1_048_000))]),
         Line("520,000 messages `0`", [LARGE[0]]),
         Line("340,000 messages `{}`", [LARGE[1]]),
         Line("340,000 stop strings", [LARGE[2]]),
         Line("`/detokenize` 340,000 × −1", [LARGE[3]]),
         Line("33 of these", (LARGE * 9)[:33]),
-        Line("900 uploads without their end", [_chat(messages=[{"role": "user", "content": "a" * 1_000_000}])] * 900, [], True),
-        Line("100 grammars", [_schema(_large_schema(number)) for number in range(100)], [_chat(max_tokens=2)] * 100),
+        Line(
+            "900 uploads without their end",
+            [_chat(messages=[{"role": "user", "content": "a" * 1_000_000}])] * 900,
+            unfinished=True,
+        ),
+        Line(
+            "100 grammars",
+            [_schema(_large_schema(number)) for number in range(100)],
+            [_chat(max_tokens=2)] * 60,
+            harmless_at_once=2,
+        ),
     ]
 
 
-def measure(line: Line, url: str, pid: int, harmless_events: float) -> Figures:
+def measure(line: Line, url: str, pid: int, harmless_events: float, at_once: int = 128) -> Figures:
     """``harmless_events``: a second, of the stream beside ``line.harmless``."""
     figures = Figures(line.name, harmless_events=harmless_events)
     address = urlsplit(url).netloc
     with watched(address, pid, figures):
         began = time.monotonic()
-        send = _send_unfinished if line.unfinished else _send_all
-        send(address, line.requests, figures)
+        if line.unfinished:
+            _send_unfinished(address, line.requests, figures)
+        else:
+            _send_all(address, line.requests, figures, at_once)
         time.sleep(max(0.0, SECONDS - (time.monotonic() - began)))
     return figures
 
 
-def pace(url: str, pid: int, requests: list[Request]) -> float:
-    """The stream's events a second beside these requests."""
-    return max(measure(Line("", requests), url, pid, 1.0).events, 0.1)
+def pace(url: str, pid: int, line: Line) -> float:
+    """The stream's events a second beside the harmless requests of a line."""
+    return max(measure(Line("", line.harmless), url, pid, 1.0, line.harmless_at_once).events, 0.1)
 
 
 @contextmanager
 def watched(address: str, pid: int, figures: Figures) -> Iterator[None]:
     """Fills ``figures`` with what a stream, /livez and the processes' memory show meanwhile."""
-    over = threading.Event()
-    before = memory(pid)
-    counted = _Stream(address)
-    watchers = [
-        threading.Thread(target=_watch_livez, args=(address, over, figures)),
-        threading.Thread(target=_watch_memory, args=(pid, before, over, figures)),
-    ]
-    for watcher in watchers:
-        watcher.start()
-    began, first = time.monotonic(), counted.events
+    over, before = threading.Event(), memory(pid)
+    watching_memory = threading.Thread(target=_watch_memory, args=(pid, before, over, figures))
+    watching_memory.start()
+    command = [sys.executable, "-m", "chaos.attack_watcher", address]  # not in this process, which is busy with sending
+    watcher = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
+        assert watcher.stdout is not None and watcher.stdout.readline() == "begun\n"
         yield
     finally:
-        figures.events = (counted.events - first) / (time.monotonic() - began)
+        said, _ = watcher.communicate("over\n", timeout=PATIENCE)
         over.set()
-        counted.close()
-        for watcher in watchers:
-            watcher.join()
-
-
-class _Stream:
-    """A stream that is read as it comes, begun again where it ends."""
-
-    def __init__(self, address: str) -> None:
-        self.events = 0
-        self._address = address
-        self._closed = False
-        self._begun = threading.Event()
-        self._connection = http.client.HTTPConnection(address, timeout=PATIENCE)
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-        if not self._begun.wait(PATIENCE):
-            raise RuntimeError("the stream did not begin")
-
-    def _read(self) -> None:
-        with suppress(OSError, http.client.HTTPException, AttributeError, ValueError):
-            while not self._closed:
-                self._connection.request("POST", "/v1/chat/completions", _json(**STREAM), HEADERS)
-                answer = self._connection.getresponse()
-                assert answer.status == 200, answer.read()
-                while line := answer.readline():
-                    self.events += line.startswith(b"data: ")
-                    self._begun.set()
-
-    def close(self) -> None:
-        self._closed = True
-        with suppress(OSError, AttributeError):
-            self._connection.sock.shutdown(socket.SHUT_RDWR)
-        self._reader.join()
-        self._connection.close()
-
-
-def _watch_livez(address: str, over: threading.Event, figures: Figures) -> None:
-    connection = http.client.HTTPConnection(address, timeout=PATIENCE)
-    while not over.wait(PROBE_INTERVAL):
-        began = time.monotonic()
-        connection.request("GET", "/livez")
-        answer = connection.getresponse()
-        answer.read()
-        assert answer.status == 200
-        figures.livez = max(figures.livez, time.monotonic() - began)
-    connection.close()
+        watching_memory.join()
+    figures.livez, figures.events = json.loads(said)
 
 
 def _watch_memory(pid: int, before: float, over: threading.Event, figures: Figures) -> None:
@@ -229,8 +181,8 @@ def _proportional(pid: int) -> float:
     return 0.0  # it has ended
 
 
-def _send_all(address: str, requests: list[Request], figures: Figures) -> None:
-    """All at once; a text that is still being written after SECONDS is left."""
+def _send_all(address: str, requests: list[Request], figures: Figures, at_once: int) -> None:
+    """A text that is still being written after SECONDS is left."""
 
     def send(request: Request) -> tuple[str, float]:
         path, body = request
@@ -249,7 +201,7 @@ def _send_all(address: str, requests: list[Request], figures: Figures) -> None:
 
     if not requests:
         return
-    with ThreadPoolExecutor(len(requests)) as threads:
+    with ThreadPoolExecutor(min(at_once, len(requests))) as threads:
         for status, seconds in threads.map(send, requests):
             figures.statuses[status] = figures.statuses.get(status, 0) + 1
             figures.slowest = max(figures.slowest, seconds)
@@ -289,7 +241,7 @@ def run(url: str, pid: int, say: Callable[[str], None]) -> list[Figures]:
     for line in lines():
         size = len(line.harmless)
         if size not in paces:
-            paces[size] = pace(url, pid, line.harmless)
+            paces[size] = pace(url, pid, line)
         figures.append(measure(line, url, pid, paces[size]))
         say(figures[-1].row())
     return figures

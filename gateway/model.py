@@ -32,6 +32,8 @@ class Model:
         tokenizer.prompts.start()
         vocabulary_size = int(parameters["vocabulary_size"])
         end_tokens = frozenset(int(token) for token in parameters["end_tokens"].split(",") if token)
+        grammars = GrammarCompiler(tokenizer, vocabulary_size, end_tokens)
+        grammars.prepare()
         return cls(
             name=name,
             version=version,
@@ -43,7 +45,7 @@ class Model:
             slots=int(parameters["slots"]),
             end_tokens=end_tokens,
             tokenizer=tokenizer,
-            grammars=GrammarCompiler(tokenizer, vocabulary_size, end_tokens),
+            grammars=grammars,
             fingerprint=parameters["fingerprint"],
             parameters=parameters,
         )
