@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 
 import numpy as np
 
@@ -24,6 +23,7 @@ NO_TOKEN = -1  # of a sequence that has ended
 SLOW = 0.005  # seconds of processor time: a text with a grammar whose last token took more chooses its next among its like
 
 Batch = list[tuple[Sequence, StepRow]]
+Choice = int | BaseException  # a token, or what went wrong
 
 
 @contextmanager
@@ -51,7 +51,8 @@ def _as_ours(error: BaseException, sequence: Sequence) -> TidegateError:
 
 
 # Where whole rows of logits are chosen from. Texts whose grammars take long wait for each other alone.
-_QUICK = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "choosing")
+QUICK_THREADS = max(1, (os.cpu_count() or 1) // 2)
+_QUICK = ThreadPoolExecutor(QUICK_THREADS, "choosing")
 _SLOW = ThreadPoolExecutor(1, "choosing slowly")
 
 
@@ -61,16 +62,13 @@ class Delivery:
     def __init__(self, model: Model, holds: Callable[[Sequence], bool], remove: Callable[[Sequence], None]) -> None:
         self._model, self._holds, self._remove = model, holds, remove
 
-    def deliver(self, batch: Batch, answer: StepAnswer) -> set[asyncio.Future[int]]:
+    def deliver(self, batch: Batch, answer: StepAnswer) -> set[asyncio.Future[list[Choice]]]:
         """Notes what is cached and appends a token, and the drafts that were right, to every sequence whose last token was
         computed. Some tokens are chosen in threads: those come later, and are returned as futures.
         """
-        here, later = [], set()
-        for position in self._positions(batch, answer):
-            if position.logits is None:
-                here.append(position)
-            elif choice := self._choose_in_thread(position, answer):
-                later.add(choice)
+        ready = self._positions(batch, answer)
+        here = [position for position in ready if position.logits is None]
+        later = self._choose_in_threads([position for position in ready if position.logits is not None], answer)
         for position, token in accepted(here, self._chosen(here, answer)):
             self._append(position, token, answer)
         self._tell_readers_soon([sequence for sequence, _ in batch])
@@ -132,26 +130,43 @@ class Delivery:
                 told = None if alternatives is None else logprob(self._model.tokenizer, position, token, answer, alternatives)
                 sequence.append(token, told, drafted=token == position.draft)
 
-    def _choose_in_thread(self, position: Position, answer: StepAnswer) -> asyncio.Future[int] | None:
-        """None where no thread took it: its sequence has ended then."""
-        sequence = position.sequence
-        with isolated(sequence):
-            threads = _SLOW if sequence.chooses_slowly(SLOW) else _QUICK
-            future = asyncio.get_running_loop().run_in_executor(threads, _timed_choice, position)
-            sequence.choosing = True
-            future.add_done_callback(partial(self._take_choice, position, answer))
-            return future
-        return None
+    def _choose_in_threads(self, positions: list[Position], answer: StepAnswer) -> set[asyncio.Future[list[Choice]]]:
+        """Those that take no time share a thread's turn: a turn each would cost more than they do."""
+        slow, quick = list[Position](), list[Position]()
+        for position in positions:
+            with isolated(position.sequence):
+                (slow if position.sequence.chooses_slowly(SLOW) else quick).append(position)
+        parts = [(_SLOW, [position]) for position in slow] + [(_QUICK, quick[n::QUICK_THREADS]) for n in range(QUICK_THREADS)]
+        begun = (self._choose_in_thread(threads, part, answer) for threads, part in parts if part)
+        return {future for future in begun if future is not None}
 
-    def _take_choice(self, position: Position, answer: StepAnswer, future: asyncio.Future[int]) -> None:
-        """Wherever the sequence runs by now, or waits: a grammar that has taken a token cannot give it back."""
-        sequence = position.sequence
-        sequence.choosing = False
-        with isolated(sequence):
-            self._append(position, future.result(), answer)
-        self._tell_readers_soon([sequence])
-        self._remove_ended(sequence)
-        sequence.wake()
+    def _choose_in_thread(
+        self, threads: ThreadPoolExecutor, positions: list[Position], answer: StepAnswer
+    ) -> asyncio.Future[list[Choice]] | None:
+        """None where the system has no thread for it: then they are chosen here."""
+        try:
+            future = asyncio.get_running_loop().run_in_executor(threads, _choices, positions)
+        except RuntimeError as error:
+            logger.warning("Tokens are chosen on the event loop: %s", error)
+            self._take(positions, _choices(positions), answer)
+            return None
+        for position in positions:
+            position.sequence.choosing = True
+        future.add_done_callback(lambda done: self._take(positions, done.result(), answer))
+        return future
+
+    def _take(self, positions: list[Position], choices: list[Choice], answer: StepAnswer) -> None:
+        """Wherever the sequences run by now, or wait: a grammar that has taken a token cannot give it back."""
+        for position, choice in zip(positions, choices, strict=True):
+            position.sequence.choosing = False
+            with isolated(position.sequence):
+                if isinstance(choice, BaseException):
+                    raise choice
+                self._append(position, choice, answer)
+        self._tell_readers_soon([position.sequence for position in positions])
+        for position in positions:
+            self._remove_ended(position.sequence)
+            position.sequence.wake()
 
     def _tell_readers_soon(self, sequences: list[Sequence]) -> None:
         """gRPC sends the next step in the event loop's next turn. Readers hear of this one in the turn after: what they do for
@@ -181,9 +196,14 @@ class Delivery:
             sequence.note_prompt_logprob(place, told)
 
 
-def _timed_choice(position: Position) -> int:
-    began = time.thread_time()
-    try:
-        return choose_from_whole(position)
-    finally:
+def _choices(positions: list[Position]) -> list[Choice]:
+    """A token for each, or what went wrong with it."""
+    choices: list[Choice] = []
+    for position in positions:
+        began = time.thread_time()
+        try:
+            choices.append(choose_from_whole(position))
+        except BaseException as error:  # its sequence's own
+            choices.append(error)
         position.sequence.seconds_of_choice = time.thread_time() - began
+    return choices

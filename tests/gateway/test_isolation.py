@@ -106,8 +106,8 @@ async def test_fault_at_any_call_of_the_delivery_ends_its_sequence_alone(
 ) -> None:
     places = [(Sequence, name) for name in OF_SEQUENCE] + [(Drafter, name) for name in OF_PLANNING]
     async with engine_on(triton) as engine:
-        for owner, name in [*places, *((delivery, name) for name in OF_DELIVERY), (delivery._QUICK, "submit")]:
-            call = inspect.getattr_static(owner, name) if inspect.isclass(owner) else getattr(owner, name)
+        for owner, name in [*places, *((delivery, name) for name in OF_DELIVERY)]:
+            call = inspect.getattr_static(owner, name)
             if not callable(call) and not isinstance(call, property):
                 continue
             caplog.clear()
@@ -135,6 +135,21 @@ async def test_rule_that_cannot_be_applied_ends_its_sequence_alone(triton: Trito
         ends = await asyncio.gather(*(text_of(engine, one) for one in (good, broken, good)), return_exceptions=True)
         assert isinstance(ends.pop(1), InternalError)
         assert ends == [expected, expected]
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("one_event_loop")
+async def test_where_no_thread_can_be_begun_texts_are_the_same(triton: TritonServer, caplog: pytest.LogCaptureFixture) -> None:
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with engine_on(triton) as engine:
+        asked = request(engine, "The king", PENALISED, 20)
+        expected = await text_of(engine, asked)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(delivery._QUICK, "submit", no_thread)
+            assert await text_of(engine, asked) == expected
+    assert "can't start new thread" in caplog.text
 
 
 class Poisoned:
