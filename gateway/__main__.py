@@ -30,8 +30,7 @@ def main() -> None:
         settings = Settings.from_environment(os.environ)
         app = create_app(settings)
         if settings.my_api_key == DEFAULT_API_KEY:
-            warning = "The key is the public %s: everyone who reaches this server can use it. Set MY_API_KEY."
-            logger.warning(warning, DEFAULT_API_KEY)
+            logger.warning("The key is the public default: everyone who reaches this server can use it. Set MY_API_KEY.")
         asyncio.run(require_triton(settings))
     except SettingsError as error:
         sys.exit(f"gateway: {error}")

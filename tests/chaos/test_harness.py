@@ -68,6 +68,7 @@ def test_a_full_schedule_has_at_least_the_promised_faults_within_its_time() -> N
         "swap of a replica": 2,
         "drain of a gateway": 10,
         "disconnect": 200,
+        "fault in a delivery": 200,
     }
     assert all(0 <= fault.at < PLAN.seconds for fault in faults)
     stalls = [fault.stalled for fault in faults if fault.kind == "stall"]
