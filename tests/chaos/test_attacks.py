@@ -32,7 +32,10 @@ def faults(line: Line, figures: Figures) -> list[str]:
         (figures.livez > slowest, f"/livez took {figures.livez:.3f} s"),
         (figures.ratio < least, f"the stream's pace fell to {figures.ratio:.2f}"),
         (figures.grown > MOST_GROWTH, f"the gateway grew by {figures.grown:.0f} MiB"),
-        (figures.slowest > (OF_EACH_OF_MANY if len(line.requests) > 1 else SLOWEST_ANSWER), f"an answer took {figures.slowest:.1f} s"),
+        (
+            figures.slowest > (OF_EACH_OF_MANY if len(line.requests) > 1 else SLOWEST_ANSWER),
+            f"an answer took {figures.slowest:.1f} s",
+        ),
         (bool(figures.statuses.keys() - {"200", "400", "413", "429", "left", "unfinished"}), f"answers: {figures.statuses}"),
     ]
     return [what for broken, what in bounds if broken]
