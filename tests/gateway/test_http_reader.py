@@ -254,7 +254,7 @@ def test_heads_trailers_and_chunks_are_bounded() -> None:
 
 
 def test_many_small_chunks_are_read_a_few_at_a_time() -> None:
-    """So that whoever reads them can turn to others between."""
+    """So that the reader can turn to others in between."""
     reader = RequestReader()
     sent = POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 100 + b"0\r\n\r\n" + GET
     parts = [next(reader.receive(sent))]
