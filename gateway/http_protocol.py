@@ -35,8 +35,9 @@ IDLE_TIMEOUT = 75  # seconds between requests: load balancers give up theirs aft
 UNREAD_TIMEOUT = 60.0  # seconds within which a client that is behind must read something
 REST_TIMEOUT = BODY_TIMEOUT + 5  # seconds for a body that is not read any more, since its request is answered
 LAST_CALL = 0.5  # seconds that a connection without a request lives on in a stop: one may be on its way
-MOST_THROWN_AWAY = 1 << 18  # bytes of a refused client
-LINGER = 1.0  # seconds that a refused client's bytes are thrown away: with bytes unread, a close would destroy the answer
+THROWN_AWAY_AT_ONCE = 1 << 18  # bytes of a refused client
+PAUSE_OF_REFUSED = 0.005  # seconds between such portions: of one client, or of all refused ones together
+LINGER = 5.0  # seconds that a refused client's bytes are thrown away: with bytes unread, a close would destroy the answer
 
 
 ORIGIN = re.compile(rb"(?i)^https?://[^/?]*")  # proxies may name the server in front of the path
@@ -59,7 +60,7 @@ class Protocol(HttpToolsProtocol):
     _refusal: TidegateError | None = None  # what is told instead of an answer, behind those to the requests before it
     _rest: asyncio.Handle | None = None  # what has come and is read soon
     _lingers = False  # what comes now is thrown away
-    _thrown_away = 0  # bytes
+    _thrown_away = 0  # bytes, since the last pause
     _patience: asyncio.TimerHandle | None = None  # with a head or a body that comes
     _unread: asyncio.TimerHandle | None = None  # until the next look whether the client reads
 
@@ -292,10 +293,17 @@ class Protocol(HttpToolsProtocol):
         self.loop.call_later(LINGER, self.transport.close)
 
     def _throw_away(self, length: int) -> None:
-        """Some of what a refused client still sends: all of hundreds at a time would keep the loop busy with nothing else."""
+        """What a refused client still sends, in portions: hundreds of such clients would keep the loop busy with nothing else."""
         self._thrown_away += length
-        if self._thrown_away > MOST_THROWN_AWAY:
+        if self._thrown_away > THROWN_AWAY_AT_ONCE:
+            self._thrown_away = 0
             self.flow.pause_reading()
+            refused = sum(one._lingers or one._refusal is not None for one in cast("set[Protocol]", self.connections))
+            self.loop.call_later(PAUSE_OF_REFUSED * refused, self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def _expect(self, seconds: float | None) -> None:
         """From now on a head or a body, within so many seconds; None: nothing."""

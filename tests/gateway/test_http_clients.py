@@ -24,6 +24,7 @@ from tests.gateway.http_client import client, until
 from tests.gateway.own_gateway import own_gateway
 
 BODY = b'{"prompt": "The king", "max_length": 5, "temperature": 0, "ignore_eos": true}'
+UPLOAD = 24 * MAXIMUM_BODY
 WAITING = 900  # uploads
 STREAM = BODY.replace(b'"max', b'"stream": true, "max')
 
@@ -62,11 +63,12 @@ def test_an_http_1_0_client_gets_every_page_and_may_not_send_chunks(tiny_gateway
 
 
 def test_a_refused_upload_of_an_http_1_0_client_is_answered(tiny_gateway_url: str, api_key: str) -> None:
-    """Its connection is closed, but not while bytes that nobody reads would destroy the answer."""
-    too_large = head(api_key, "1.0", f"Content-Length: {4 * MAXIMUM_BODY}")
+    """Its connection is closed, but not while bytes that nobody reads would destroy the answer, or fail the client that sends
+    all of them before it reads: more than what the system's buffers hold."""
+    too_large = head(api_key, "1.0", f"Content-Length: {UPLOAD}")
     for key, status in ((api_key, "413"), ("wrong", "401")):
         sent = too_large.replace(api_key.encode(), key.encode())
-        assert exchange(tiny_gateway_url, sent, b" " * 4 * MAXIMUM_BODY)[0].startswith(f"http/1.1 {status}")
+        assert exchange(tiny_gateway_url, sent, b" " * UPLOAD)[0].startswith(f"http/1.1 {status}")
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
