@@ -12,13 +12,13 @@ from backends.onnx_decoder.kv_pool import KvPool
 from backends.onnx_decoder.step import Stepper, StepResult
 from backends.onnx_decoder.step import StepRow as BackendRow
 from bench.capacity import GatewayCost, StepCost
-from gateway.engine import Engine
+from gateway.engine.engine import Engine
+from gateway.engine.step import StepAnswer, StepRow
 from gateway.errors import BackendUnavailable
-from gateway.grammar import GrammarCompiler
-from gateway.model import Model
 from gateway.settings import Settings
-from gateway.step import StepAnswer, StepRow
-from gateway.tokenizer import Tokenizer
+from gateway.text.grammar import GrammarCompiler
+from gateway.text.model import Model
+from gateway.text.tokenizer import Tokenizer
 
 CONTEXT = 2048
 MERGED = 16  # requests in one forward pass: max_batch_size of config.pbtxt

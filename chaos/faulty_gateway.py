@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.__main__ import main
-from gateway.sequence import Sequence
+from gateway.engine.sequence import Sequence
 
 VICTIM = 20_261_128  # a seed
 PLACES = ("row", "note_cached", "allowed", "matched", "append", "tell_reader")

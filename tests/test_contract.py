@@ -5,11 +5,11 @@ from types import SimpleNamespace
 from typing import cast
 
 import backends.onnx_decoder.step as backend_step
-import gateway.step as gateway_step
+import gateway.engine.step as gateway_step
 from backends.onnx_decoder.wire import INPUTS
 from export.model_directory import STEP_INPUTS
-from gateway.model import Model
-from gateway.triton import TRITON_TYPES, step_request
+from gateway.text.model import Model
+from gateway.triton.client import TRITON_TYPES, step_request
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -5,12 +5,12 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from gateway.engine import Engine
+from gateway.engine.engine import Engine
+from gateway.engine.generation import Delta, GenerationRequest, SamplingParameters
+from gateway.engine.parallel_sampling import generate_all
 from gateway.errors import BackendUnavailable
-from gateway.generation import Delta, GenerationRequest, SamplingParameters
 from gateway.settings import Settings
-from gateway.several import generate_all
-from gateway.triton import TritonClient
+from gateway.triton.client import TritonClient
 from serve.triton_server import TritonServer
 from tests.conftest import TINY
 

@@ -1,0 +1,108 @@
+"""What is drafted does not change the distribution of what is sampled: 20,000 texts at every draft of a real step."""
+
+from collections.abc import Sequence as Tokens
+
+import numpy as np
+import pytest
+
+from gateway.engine.engine import Engine
+from gateway.engine.generation import GenerationRequest, SamplingParameters
+from gateway.engine.sequence import Sequence
+from gateway.engine.step import StepAnswer, StepRow
+from gateway.engine.token_selection import accepted, choose, positions_of
+from serve.triton_server import TritonServer
+from tests.conftest import DEMO
+from tests.gateway.engines import GREEDY, engine_on, pieces_of, request
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop")]
+TEXTS = 20_000
+PROMPT = "Apples, pears, plums, apples, pears, plums, apples, pears, plums, apples,"
+HOT = SamplingParameters(temperature=1.0, top_k=64)  # 64 candidates cross the wire
+
+
+async def verified(engine: Engine, prompt: Tokens[int], drafts: Tokens[int]) -> tuple[StepRow, StepAnswer]:
+    """One real step that verifies ``drafts`` behind a prompt."""
+    tokens = np.array([*prompt, *drafts], np.int32)
+    row = StepRow(99, 0, tokens, len(tokens), logit_count=1 + len(drafts), drafts=len(drafts))
+    (lane,) = engine.lanes
+    return row, await lane._backend.step(engine.model, [row], [99])
+
+
+def sampled(engine: Engine, prompt: list[int], row: StepRow, answer: StepAnswer) -> list[list[int]]:
+    """What texts of as many seeds get from that step: tokens of each up to the first that is not its draft."""
+    generation = GenerationRequest(prompt, 100, HOT)  # without a seed
+    texts = {Sequence(generation, engine.model): list[int]() for _ in range(TEXTS)}
+    positions = [position for text in texts for position in positions_of(text, row, 0, answer.logits)]
+    for position, token in accepted(positions, choose(positions, answer)):
+        texts[position.sequence].append(token)
+    return list(texts.values())
+
+
+def distribution(answer: StepAnswer, place: int) -> dict[int, float]:
+    """Of the model's 64 most probable tokens at a position, at temperature 1."""
+    logits = answer.candidate_logit[place].astype(np.float64)
+    weights = np.exp(logits - logits.max())
+    return dict(zip(answer.candidate_id[place].tolist(), (weights / weights.sum()).tolist(), strict=True))
+
+
+def assert_drawn_from(tokens: list[int], expected: dict[int, float]) -> None:
+    """Pearson's chi-square; the tokens too rare for it are one class."""
+    assert set(tokens) <= set(expected)
+    counts = {token: tokens.count(token) for token in set(tokens)}
+    common = [token for token, share in expected.items() if share * len(tokens) >= 5]
+    wanted = [len(tokens) * expected[token] for token in common]
+    seen = [counts.get(token, 0) for token in common]
+    if (rest := len(tokens) - sum(wanted)) > 0.5:
+        wanted, seen = [*wanted, rest], [*seen, len(tokens) - sum(seen)]
+    degrees = len(wanted) - 1
+    chi_square = sum((one - other) ** 2 / other for one, other in zip(seen, wanted, strict=True))
+    # Wilson and Hilferty (1931): (χ²/k)^⅓ is nearly normal; beyond 4.5 standard deviations lies 3e-6 of it.
+    spread = 2 / (9 * max(degrees, 1))
+    assert degrees == 0 or ((chi_square / degrees) ** (1 / 3) - (1 - spread)) / spread**0.5 < 4.5
+
+
+async def drafts_for(engine: Engine, kind: str) -> tuple[list[int], list[int]]:
+    """A prompt and three drafts: those that the model finds most probable, or the second of them wrong or impossible."""
+    prompt = engine.model.tokenizer.encode(PROMPT)
+    greedy = [
+        one.token for piece in await pieces_of(engine, request(engine, PROMPT, GREEDY, 3, logprobs=0)) for one in piece.logprobs
+    ]
+    if kind == "probable":
+        return prompt, greedy
+    _, answer = await verified(engine, prompt, greedy)
+    second = answer.candidate_id[1].tolist()
+    unlikely = second[1] if kind == "unlikely" else next(token for token in range(1000, 9999) if token not in second)
+    return prompt, [greedy[0], unlikely, greedy[2]]
+
+
+@pytest.mark.parametrize("kind", ["probable", "unlikely", "impossible"])
+async def test_every_token_behind_drafts_follows_the_models_distribution(triton: TritonServer, kind: str) -> None:
+    async with engine_on(triton, DEMO) as engine:
+        prompt, drafts = await drafts_for(engine, kind)
+        row, answer = await verified(engine, prompt, drafts)
+        texts = sampled(engine, prompt, row, answer)
+    assert all(text[:-1] == drafts[: len(text) - 1] for text in texts)
+    reached = [sum(len(text) > place for text in texts) for place in range(4)]
+    assert reached[0] == TEXTS and reached[1] > 1000  # so that places behind drafts are tried too
+    for place in range(4):
+        expected = distribution(answer, place)
+        assert_drawn_from([text[place] for text in texts if len(text) > place], expected)
+        if place < 3:  # the rate of acceptance is the draft's probability
+            share = expected.get(drafts[place], 0.0)
+            deviation = reached[place + 1] - reached[place] * share
+            assert abs(deviation) <= 4.5 * (reached[place] * share * (1 - share)) ** 0.5 + 1e-9
+    assert (reached[2] == 0) if kind == "impossible" else (reached[2] > 0)
+
+
+async def test_draws_at_neighbouring_places_are_independent(triton: TritonServer) -> None:
+    """Of the texts that share their first token, the second ones differ as if nothing was known of the first draw."""
+    async with engine_on(triton, DEMO) as engine:
+        prompt, drafts = await drafts_for(engine, "probable")
+        row, answer = await verified(engine, prompt, drafts)
+        generation = GenerationRequest(prompt, 100, HOT)
+        texts = [Sequence(generation, engine.model) for _ in range(TEXTS)]
+        positions = [position for text in texts for position in positions_of(text, row, 0, answer.logits)]
+        hits = np.array([token == drafts[0] for token in choose(positions, answer)]).reshape(TEXTS, 4)[:, 0]
+        seconds = np.array(choose(positions, answer)).reshape(TEXTS, 4)[:, 1]
+    for mask in (hits, ~hits):
+        assert_drawn_from(seconds[mask].tolist(), distribution(answer, 1))
