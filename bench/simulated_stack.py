@@ -133,14 +133,14 @@ def _answer(results: Sequence[StepResult], positions: int) -> StepAnswer:
 
 
 class SimulatedGateway:
-    """A real engine, whose work takes its core for the measured time. Is the backend of its own lanes."""
+    """A real engine, whose work takes its core for the measured time. Is the backend of its own replicas."""
 
     def __init__(self, cost: GatewayCost, model: Model, tritons: Sequence[SimulatedTriton], settings: Settings) -> None:
         self._cost, self._core = cost, asyncio.Lock()
         self.engine = Engine(model, settings)
         self.seconds = 0.0  # that its core was used
         for number, triton in enumerate(tritons):
-            self.engine.add_lane(f"triton-{number}", _Lane(self, triton), model)
+            self.engine.add_replica(f"triton-{number}", _Lane(self, triton), model)
 
     async def work(self, seconds: float) -> None:
         async with self._core:

@@ -15,7 +15,7 @@ from gateway.app import create_app
 from gateway.errors import BackendUnavailable
 from gateway.http.protocol import IDLE_TIMEOUT, MAXIMUM_CONNECTIONS, Protocol
 from gateway.settings import DEFAULT_API_KEY, Settings, SettingsError
-from gateway.triton.discovery import Tritons
+from gateway.triton.discovery import TritonDiscovery
 
 CUT_AFTER = 1.0  # seconds for clients to read how their texts have ended
 END_INTERVAL = 0.1  # seconds
@@ -40,7 +40,7 @@ def main() -> None:
 
 async def require_triton(settings: Settings) -> None:
     """Raises SettingsError where no Triton can be reached: uvicorn would tell it as a traceback."""
-    async with Tritons(settings.triton_url, settings.recovery_timeout) as tritons:
+    async with TritonDiscovery(settings.triton_url, settings.recovery_timeout) as tritons:
         try:
             await tritons.wait_for_models(settings.recovery_timeout)
         except BackendUnavailable as error:

@@ -19,8 +19,8 @@ from gateway.settings import Settings
 from gateway.telemetry import tracing
 from gateway.telemetry.logs import configure_logging
 from gateway.telemetry.metrics import Metrics
-from gateway.text.fair_executor import FairThreads, FairThreadsBySize
-from gateway.triton.discovery import Tritons
+from gateway.text.fair_executor import FairExecutor, FairExecutorBySize
+from gateway.triton.discovery import TritonDiscovery
 
 PATIENCE = 3.0  # seconds that a large prompt, or a grammar, waits for the key's others: an answer comes within five
 EXPOSED_HEADERS = ["X-Request-Id", "Retry-After", *RATE_LIMIT_HEADERS]  # that a page of another origin may read
@@ -37,8 +37,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.tracing = tracing.start(settings)
     app.state.large_bodies = LargeBodies()
     # A grammar takes up to a second to try, in processes of its model's own.
-    app.state.compiling = FairThreads("grammar", workers=8, share=1, patience=PATIENCE)
-    app.state.tokenizing = FairThreadsBySize(
+    app.state.compiling = FairExecutor("grammar", workers=8, share=1, patience=PATIENCE)
+    app.state.tokenizing = FairExecutorBySize(
         "prompt",
         patience=settings.queue_timeout,
         patience_of_large=PATIENCE,
@@ -75,7 +75,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     async with (
         tracing.sent_at_the_end(app.state.tracing),
-        Tritons(settings.triton_url, settings.recovery_timeout) as tritons,
+        TritonDiscovery(settings.triton_url, settings.recovery_timeout) as tritons,
         Registry(tritons, settings, app.state.metrics.steps.measured) as app.state.registry,
     ):
         yield

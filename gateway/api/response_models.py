@@ -1,4 +1,4 @@
-"""The answers of the generating routes, as types: what the writers build and what the OpenAPI document describes."""
+"""The answers of the generating routes, as types: what the serializers build and what the OpenAPI document describes."""
 
 from typing import Any, Literal, NotRequired
 

@@ -12,7 +12,15 @@ import numpy as np
 
 from gateway.engine.sequence import Sequence
 from gateway.engine.step import StepAnswer, StepRow
-from gateway.engine.token_selection import Position, accepted, choose, choose_from_whole, first_of_prompt, logprob, positions_of
+from gateway.engine.token_selection import (
+    Position,
+    choose,
+    choose_from_whole,
+    first_of_prompt,
+    logprob,
+    positions_of,
+    verify_drafts,
+)
 from gateway.errors import STOPS, InternalError, TidegateError
 from gateway.telemetry.logs import current_request_id
 from gateway.text.model import Model
@@ -57,7 +65,7 @@ _SLOW = ThreadPoolExecutor(1, "choosing slowly")
 
 
 class Delivery:
-    """Of one lane. ``holds`` says whether a sequence still runs there, ``remove`` takes one out that has ended."""
+    """Of one replica. ``holds`` says whether a sequence still runs there, ``remove`` takes one out that has ended."""
 
     def __init__(self, model: Model, holds: Callable[[Sequence], bool], remove: Callable[[Sequence], None]) -> None:
         self._model, self._holds, self._remove = model, holds, remove
@@ -69,9 +77,9 @@ class Delivery:
         ready = self._positions(batch, answer)
         here = [position for position in ready if position.logits is None]
         later = self._choose_in_threads([position for position in ready if position.logits is not None], answer)
-        for position, token in accepted(here, self._chosen(here, answer)):
+        for position, token in verify_drafts(here, self._chosen(here, answer)):
             self._append(position, token, answer)
-        self._tell_readers_soon([sequence for sequence, _ in batch])
+        self._notify_soon([sequence for sequence, _ in batch])
         for sequence, _ in batch:
             self._remove_ended(sequence)
         return later
@@ -101,7 +109,7 @@ class Delivery:
         positions = positions_of(sequence, row, place, logits)
         if sequence.scoring:
             self._score(row, positions, answer)
-        if sequence.missing > 0:
+        if sequence.num_uncomputed_tokens > 0:
             return []
         if sequence.request.max_tokens == 0:
             sequence.finish_without_text()
@@ -163,21 +171,21 @@ class Delivery:
                 if isinstance(choice, BaseException):
                     raise choice
                 self._append(position, choice, answer)
-        self._tell_readers_soon([position.sequence for position in positions])
+        self._notify_soon([position.sequence for position in positions])
         for position in positions:
             self._remove_ended(position.sequence)
             position.sequence.wake()
 
-    def _tell_readers_soon(self, sequences: list[Sequence]) -> None:
+    def _notify_soon(self, sequences: list[Sequence]) -> None:
         """gRPC sends the next step in the event loop's next turn. Readers hear of this one in the turn after: what they do for
         their clients then overlaps Triton's work."""
         loop = asyncio.get_running_loop()
-        loop.call_soon(loop.call_soon, self._tell_readers, sequences)
+        loop.call_soon(loop.call_soon, self._notify_all, sequences)
 
-    def _tell_readers(self, sequences: list[Sequence]) -> None:
+    def _notify_all(self, sequences: list[Sequence]) -> None:
         for sequence in sequences:
             with isolated(sequence):
-                sequence.tell_reader()
+                sequence.notify()
             self._remove_ended(sequence)
 
     def _remove_ended(self, sequence: Sequence) -> None:

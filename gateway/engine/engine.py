@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Collection
 
 from gateway.engine.fair_queue import FairQueue
 from gateway.engine.generation import Delta, GenerationRequest
-from gateway.engine.replica import Lane
+from gateway.engine.replica import Replica
 from gateway.engine.sequence import Sequence
 from gateway.engine.step import Backend
 from gateway.errors import BackendUnavailable, ContextLengthExceeded, InvalidRequest, Overloaded, TidegateError
@@ -28,7 +28,7 @@ class Engine:
         self.model = model
         self._settings = settings
         self._queue = FairQueue(settings.max_waiting)
-        self._lanes: dict[str, Lane] = {}  # by Triton's address
+        self._replicas: dict[str, Replica] = {}  # by Triton's address
         self._closed = False
         self._unserved_since: float | None = None  # since when no Triton answers
         self._seconds_per_text = 1.0  # from one text's end to the next one's: an average that forgets
@@ -37,7 +37,7 @@ class Engine:
 
     @property
     def running(self) -> int:
-        return sum(len(lane.texts) for lane in self._lanes.values())
+        return sum(len(replica.texts) for replica in self._replicas.values())
 
     @property
     def waiting(self) -> int:
@@ -50,46 +50,46 @@ class Engine:
     @property
     def alive(self) -> bool:
         """Whether all its loops run: they always should, until `close`."""
-        return self._closed or (not self._task.done() and all(lane.alive for lane in self._lanes.values()))
+        return self._closed or (not self._task.done() and all(replica.alive for replica in self._replicas.values()))
 
     @property
-    def lanes(self) -> list[Lane]:
-        return list(self._lanes.values())
+    def replicas(self) -> list[Replica]:
+        return list(self._replicas.values())
 
     @property
     def addresses(self) -> set[str]:
         """Of the Tritons that serve it."""
-        return set(self._lanes)
+        return set(self._replicas)
 
     @property
     def devices(self) -> list[str]:
         """What its Tritons compute on: "cpu", "cuda", or both."""
-        return sorted({lane.model.parameters["provider"] for lane in self._lanes.values()})
+        return sorted({replica.model.parameters["provider"] for replica in self._replicas.values()})
 
-    def add_lane(self, address: str, backend: Backend, model: Model) -> None:
+    def add_replica(self, address: str, backend: Backend, model: Model) -> None:
         """``model``: as that Triton describes it. The number of its slots may be another, its fingerprint may not."""
-        self._lanes[address] = Lane(address, backend, model, self._settings, self._dispatch)
+        self._replicas[address] = Replica(address, backend, model, self._settings, self._dispatch)
         self._dispatch()
 
-    async def remove_lane(self, address: str) -> None:
+    async def remove_replica(self, address: str) -> None:
         """Its texts go on elsewhere; where there is no other, they wait for one."""
-        lane = self._lanes[address]
-        await lane.close()
-        del self._lanes[address]
-        self._take_back(lane)
+        replica = self._replicas[address]
+        await replica.close()
+        del self._replicas[address]
+        self._take_back(replica)
         self._dispatch()
 
     async def close(self, error: TidegateError) -> None:
         """Ends what is left of its texts with ``error``."""
         self._closed = True
-        self.end_texts(error)
+        self.end_sequences(error)
         self._task.cancel()
-        await asyncio.gather(self._task, *(lane.close() for lane in self._lanes.values()), return_exceptions=True)
+        await asyncio.gather(self._task, *(replica.close() for replica in self._replicas.values()), return_exceptions=True)
 
-    def end_texts(self, error: TidegateError) -> None:
+    def end_sequences(self, error: TidegateError) -> None:
         """Ends every text, waiting ones too, with ``error``."""
-        for lane in self._lanes.values():
-            self._take_back(lane)
+        for replica in self._replicas.values():
+            self._take_back(replica)
         for sequence in self._queue.clear():
             sequence.fail(error)
 
@@ -121,8 +121,8 @@ class Engine:
             raise Overloaded(message, retry_after=self._retry_after())
 
     async def probe(self) -> None:
-        """Raises BackendUnavailable unless at least one Triton answers: see `Lane.probe`."""
-        results = await asyncio.gather(*(lane.probe() for lane in self._lanes.values()), return_exceptions=True)
+        """Raises BackendUnavailable unless at least one Triton answers: see `Replica.probe`."""
+        results = await asyncio.gather(*(replica.probe() for replica in self._replicas.values()), return_exceptions=True)
         errors = [result for result in results if result is not None]
         if len(errors) == len(results):
             raise errors[0] if errors else BackendUnavailable("No model server has this model.", retry_after=2)
@@ -130,18 +130,18 @@ class Engine:
     def _dispatch(self) -> None:
         """Gives waiting texts to free slots, on the least loaded of the Tritons that answer; takes those of failing ones back
         where another answers."""
-        answering = [lane for lane in self._lanes.values() if lane.failing_since is None]
+        answering = [replica for replica in self._replicas.values() if replica.failing_since is None]
         if answering:
-            for lane in self._lanes.values():
-                if lane.failing_since is not None:
-                    self._take_back(lane)
-        while self._queue and (free := [lane for lane in answering if lane.free_slots]):
-            lane = min(free, key=lambda lane: len(lane.texts) / lane.model.slots)
-            lane.add(self._queue.take(self._owners()))
+            for replica in self._replicas.values():
+                if replica.failing_since is not None:
+                    self._take_back(replica)
+        while self._queue and (free := [replica for replica in answering if replica.free_slots]):
+            replica = min(free, key=lambda replica: len(replica.texts) / replica.model.slots)
+            replica.add(self._queue.take(self._owners()))
 
-    def _take_back(self, lane: Lane) -> None:
-        for sequence in reversed(lane.texts.copy()):
-            lane.take_back(sequence)
+    def _take_back(self, replica: Replica) -> None:
+        for sequence in reversed(replica.texts.copy()):
+            replica.take_back(sequence)
             sequence.lose_cache()
             self._queue.put_back(sequence)
 
@@ -152,34 +152,35 @@ class Engine:
 
     def _owners(self) -> Counter[str]:
         """How many texts of each key run."""
-        return Counter(sequence.request.owner for lane in self._lanes.values() for sequence in lane.texts)
+        return Counter(sequence.request.owner for replica in self._replicas.values() for sequence in replica.texts)
 
     def _leave(self, sequence: Sequence) -> None:
         if self._queue.remove(sequence):
             return
-        for lane in self._lanes.values():
-            if sequence in lane.texts:
-                lane.remove(sequence)
+        for replica in self._replicas.values():
+            if sequence in replica.texts:
+                replica.remove(sequence)
 
     async def _watch(self) -> None:
         """Ends texts that have waited for too long: for a slot, or for a Triton that answers."""
         while True:
             await asyncio.sleep(LOOK_INTERVAL)
             now = time.monotonic()
-            # A text in a lane waits too where other gateways' texts hold all of that Triton's slots.
-            texts = [*self._queue, *(text for lane in self._lanes.values() for text in lane.texts)]
-            for sequence in [one for one in texts if not one.begun and now - one.arrived > self._settings.queue_timeout]:
+            # A text in a replica waits too where other gateways' texts hold all of that Triton's slots.
+            texts = [*self._queue, *(text for replica in self._replicas.values() for text in replica.texts)]
+            patience = self._settings.queue_timeout
+            for sequence in [one for one in texts if not one.was_scheduled and now - one.arrived > patience]:
                 self._leave(sequence)
                 message = f"No slot became free within {self._settings.queue_timeout} seconds. Please try again later."
                 sequence.fail(Overloaded(message, retry_after=self._retry_after()))
-            since = [lane.failing_since for lane in self._lanes.values()]
+            since = [replica.failing_since for replica in self._replicas.values()]
             if None in since:
                 self._unserved_since = None
                 continue
             self._unserved_since = self._unserved_since or min((one for one in since if one is not None), default=now)
             if now - self._unserved_since > self._settings.recovery_timeout and not self.idle:
                 logger.error("No Triton has answered for %d s: every text ends with an error", self._settings.recovery_timeout)
-                self.end_texts(BackendUnavailable("The model server does not answer. Please try again.", retry_after=2))
+                self.end_sequences(BackendUnavailable("The model server does not answer. Please try again.", retry_after=2))
 
     def _retry_after(self) -> int:
         """Seconds: about how long the queue takes at the pace at which texts have ended lately."""

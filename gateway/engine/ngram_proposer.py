@@ -17,7 +17,7 @@ MIXERS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)  # odd: mu
 BITS, MASK = 64, 2**64 - 1
 
 
-class Drafter:
+class NgramProposer:
     """Follows one text, and always knows the place where its end stood before, if there is one.
 
     Each token costs some microseconds. A table for each length of n-gram holds the place behind its last occurrence, by hash;

@@ -16,7 +16,7 @@ from gateway.engine.step import Backend
 from gateway.errors import BackendUnavailable, ModelNotFound, echo
 from gateway.settings import Settings, SettingsError
 from gateway.text.model import Model
-from gateway.triton.discovery import Tritons
+from gateway.triton.discovery import TritonDiscovery
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,9 @@ class _Served:
 class Registry:
     """Use as an async context manager; entering it waits for a Triton and its models."""
 
-    def __init__(self, tritons: Tritons, settings: Settings, measured: Measured = lambda backend, model: backend) -> None:
+    def __init__(
+        self, tritons: TritonDiscovery, settings: Settings, measured: Measured = lambda backend, model: backend
+    ) -> None:
         """``measured`` wraps each Triton's client for one model: see gateway/telemetry/step_metrics.py."""
         self._tritons = tritons
         self._settings = settings
@@ -109,16 +111,16 @@ class Registry:
         refused = {name for _, (name, _) in self._refused}
         return bool({self.default_name or name for name in names} & (set(names) - refused))
 
-    def end_texts(self, error: BackendUnavailable) -> None:
+    def end_sequences(self, error: BackendUnavailable) -> None:
         for engine in self.all_engines():
-            engine.end_texts(error)
+            engine.end_sequences(error)
 
     async def look(self) -> None:
         """Takes over what the Tritons have loaded. One that does not answer changes nothing."""
         for address, client in (await self._tritons.refresh()).items():
             for served in self._served.values():
                 if address in served.engine.addresses:
-                    await served.engine.remove_lane(address)
+                    await served.engine.remove_replica(address)
             await client.close()
         loaded = await self._tritons.models()
         newest: dict[str, int] = {}
@@ -165,7 +167,7 @@ class Registry:
         if served is None:
             served = self._served[key] = _Served(Engine(model, self._settings))
             logger.info("%s, version %d, is served", *key)
-        served.engine.add_lane(address, self._measured(self._tritons.clients[address], model.name), model)
+        served.engine.add_replica(address, self._measured(self._tritons.clients[address], model.name), model)
         if replaced is not None:  # only now: whoever is told to try again does so at once
             await _end(replaced.engine, "was replaced. Please try again.")
 
@@ -173,7 +175,7 @@ class Registry:
         """Where Triton has loaded other files under the same version, the texts move to Tritons that have the old ones, or end.
         Our exporter never makes that; a person may."""
         if await self._tritons.clients[address].fingerprint(engine.model) != engine.model.fingerprint:
-            await engine.remove_lane(address)
+            await engine.remove_replica(address)
             await self._start(address, key, await self._tritons.clients[address].describe(key[0], str(key[1])))
 
     async def _drop(self, loaded: dict[str, set[Key]]) -> None:
@@ -187,7 +189,7 @@ class Registry:
                     served.missing_since.pop(address, None)
                 elif now - served.missing_since.setdefault(address, now) >= GONE_AFTER:
                     del served.missing_since[address]
-                    await served.engine.remove_lane(address)
+                    await served.engine.remove_replica(address)
                     unloaded = True
             served.alone_since = None if served.engine.addresses else served.alone_since or now
             alone = now - (served.alone_since or now) >= self._settings.recovery_timeout  # its texts have waited as long

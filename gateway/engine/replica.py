@@ -29,7 +29,7 @@ PATIENCE = 0.5  # of a step's time: so long the next one waits for tokens that a
 MOST_FAILED_ALONE = 3  # steps of a sequence alone, in a row, that end a Triton which answered before: then it is to blame
 
 
-class Lane:
+class Replica:
     """One model on one Triton. ``changed`` is called when a slot became free, and when it fails or answers again."""
 
     def __init__(self, address: str, backend: Backend, model: Model, settings: Settings, changed: Callable[[], None]) -> None:
@@ -45,7 +45,7 @@ class Lane:
         self._last_answer = -PROBE_TIMEOUT  # when Triton last answered a step
         self._closing = False
         self._delivery = Delivery(model, self.texts.__contains__, self.remove)
-        self._task = asyncio.create_task(self._run(), name=f"lane {model.name} {address}")
+        self._task = asyncio.create_task(self._run(), name=f"replica {model.name} {address}")
         self._task.add_done_callback(_log_end)
 
     @property

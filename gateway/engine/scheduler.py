@@ -32,7 +32,7 @@ def rows_of(running: list[Sequence], plan: Plan, budget: Budget) -> list[tuple[S
 
 
 def _decodes(sequence: Sequence) -> bool:
-    return sequence.missing == 1 and not sequence.scoring
+    return sequence.num_uncomputed_tokens == 1 and not sequence.scoring
 
 
 def _prefills(running: list[Sequence]) -> dict[Sequence, int]:
@@ -48,7 +48,7 @@ def _prefills(running: list[Sequence]) -> dict[Sequence, int]:
             continue
         if not _decodes(sequence) and not (follows and leader.cached < leader.length - 1):
             found = follows and not sequence.scoring  # but for what it has written itself, where its cache was lost
-            prefills[sequence] = 1 + sequence.generated_tokens if found else sequence.missing
+            prefills[sequence] = 1 + sequence.generated_tokens if found else sequence.num_uncomputed_tokens
     return prefills
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gateway.engine.generation import Delta, FinishReason, GenerationRequest, Times, TokenLogprob
-from gateway.engine.ngram_proposer import Drafter
+from gateway.engine.ngram_proposer import NgramProposer
 from gateway.engine.sampling import needs_full_logits
 from gateway.engine.step import UNKNOWN, StepRow
 from gateway.errors import TidegateError
@@ -44,7 +44,7 @@ class Sequence:
         self._always_full_logits = needs_full_logits(request.sampling, model.candidates)
         self._grammar = None if request.grammar is None else request.grammar.copy()
         sequential = self._always_full_logits or self._grammar is not None
-        self._drafter = None if sequential or not speculation else Drafter(self._tokens, self.length)
+        self._proposer = None if sequential or not speculation else NgramProposer(self._tokens, self.length)
         self.credit = 0.0  # tokens that drafts have gained it, less what steps took longer for any text's drafts
         # A text with a grammar ends where its form is whole, not at a stop string within it.
         self._text = model.tokenizer.decode_stream(prompt, request.stop if self._grammar is None else ())
@@ -52,7 +52,7 @@ class Sequence:
         self._prompt_logprobs: dict[int, TokenLogprob] = {}  # place in the prompt → what is known of it
         self._ready = asyncio.Event()
         self._pending_text, self._pending_tokens = "", 0
-        self._found_cached: int | None = None  # of the prompt, when it was first computed
+        self._num_cached_tokens: int | None = None  # of the prompt, when it was first computed
         self._recoveries = self._drafted = self._accepted = 0  # since the last piece
         self._told_prompt = False
         self._finish_reason: FinishReason | None = None
@@ -72,12 +72,12 @@ class Sequence:
         return not self.choosing and not self.ended
 
     @property
-    def begun(self) -> bool:
+    def was_scheduled(self) -> bool:
         """Whether a Triton has ever held some of it."""
-        return self._found_cached is not None
+        return self._num_cached_tokens is not None
 
     @property
-    def missing(self) -> int:
+    def num_uncomputed_tokens(self) -> int:
         """Tokens that have to be computed before the next one can be sampled: 1 while decoding, more in a prefill."""
         return self.length - self.cached
 
@@ -101,19 +101,19 @@ class Sequence:
 
     def draft_chances(self, most: int) -> list[float]:
         """Of its next drafts, at most ``most``: how probably each and all before it are right."""
-        if self._drafter is None or self._held_open:
+        if self._proposer is None or self._held_open:
             return []
-        return self._drafter.chances(min(most, len(self._tokens) - self.length - 1))
+        return self._proposer.chances(min(most, len(self._tokens) - self.length - 1))
 
     def row(self, token_limit: int, drafts: int = 0) -> StepRow:
         """Everything beyond what is cached, and drafts behind it, no more than have chances; while it is scored, a chunk whose
         every position's logits are wanted."""
         if self.scoring:
-            tokens = self._tokens[self.cached : self.cached + min(token_limit, SCORED_AT_ONCE, self.missing)]
+            tokens = self._tokens[self.cached : self.cached + min(token_limit, SCORED_AT_ONCE, self.num_uncomputed_tokens)]
             return StepRow(self.id, self.cached, tokens, len(tokens), len(tokens), full_logits=True, trace=self.request.trace)
         tokens = self._tokens[self.cached : self.length]
-        if drafts and self._drafter is not None:
-            tokens = np.concatenate([tokens, self._drafter.draft(drafts)])
+        if drafts and self._proposer is not None:
+            tokens = np.concatenate([tokens, self._proposer.draft(drafts)])
             return StepRow(self.id, self.cached, tokens, len(tokens), 1 + drafts, drafts=drafts, trace=self.request.trace)
         return StepRow(self.id, self.cached, tokens, token_limit, full_logits=self.full_logits, trace=self.request.trace)
 
@@ -121,8 +121,8 @@ class Sequence:
         """Takes over what Triton says it holds; drafts count when they are accepted. An unknown sequence begins again; one
         without a slot stays as it is."""
         if cached_length >= 0:
-            if self._found_cached is None:
-                self._found_cached = reused_length
+            if self._num_cached_tokens is None:
+                self._num_cached_tokens = reused_length
             self._drafted += max(0, cached_length - self.length)
             self.cached = min(cached_length, self.length)
         elif cached_length == UNKNOWN:
@@ -164,7 +164,7 @@ class Sequence:
 
     def append(self, token: int, logprob: TokenLogprob | None = None, *, drafted: bool = False) -> None:
         """Takes the sampled token; ends the text at an end token, a stop string, the asked length or the context's end.
-        The reader hears of it from `tell_reader`.
+        The reader hears of it from `notify`.
 
         ``drafted``: it was, so Triton holds it already.
         """
@@ -180,8 +180,8 @@ class Sequence:
             return
         self._tokens[self.length] = token
         self.length += 1
-        if self._drafter is not None:
-            self._drafter.note(token)
+        if self._proposer is not None:
+            self._proposer.note(token)
         if logprob is not None:
             self._logprobs.append(self._text.decoded, logprob)
         self._pending_text += self._text.push(token, may_stop=not self._held_open)
@@ -190,7 +190,7 @@ class Sequence:
         elif self.length == len(self._tokens):
             self._finish("length")
 
-    def tell_reader(self) -> None:
+    def notify(self) -> None:
         """Where there is a piece for it."""
         if self._pending_text or self._finish_reason is not None:
             self._ready.set()
@@ -218,7 +218,7 @@ class Sequence:
                 self._text.shown, everything=self._finish_reason is not None and not self._text.stopped
             ),
             prompt_logprobs=tuple(self._prompt_logprobs[place] for place in sorted(self._prompt_logprobs)) if first else (),
-            cached_tokens=self._found_cached or 0 if first else 0,
+            cached_tokens=self._num_cached_tokens or 0 if first else 0,
             times=Times(self.arrived, self.started or self.arrived) if first else None,
             recoveries=self._recoveries,
             drafted=self._drafted,

@@ -22,7 +22,7 @@ MOST_CREDIT = 8.0  # tokens: what was gained long ago is no reason to be slow no
 
 
 class Speculation:
-    """Of one lane: which drafts go into its next step, by what its steps cost."""
+    """Of one replica: which drafts go into its next step, by what its steps cost."""
 
     def __init__(self, costs: StepCosts) -> None:
         self._price = 1.0  # how many times longer the drafts make the step that was planned last

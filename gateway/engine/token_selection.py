@@ -33,8 +33,8 @@ def positions_of(sequence: Sequence, row: StepRow, place: int, logits: np.ndarra
 
 
 def choose(positions: list[Position], answer: StepAnswer) -> list[int]:
-    """A token for each position from its candidates, as if all drafts before it were right: `accepted` says which count. Each
-    is drawn with its own number of the seed's stream, which drafts do not change.
+    """A token for each position from its candidates, as if all drafts before it were right: `verify_drafts` says which count.
+    Each is drawn with its own number of the seed's stream, which drafts do not change.
     """
     if not positions:
         return []
@@ -60,7 +60,7 @@ def _uniforms(positions: list[Position]) -> np.ndarray:
     return uniforms(seeds, np.array([position.sequence.length + position.ahead for position in positions]))
 
 
-def accepted(positions: list[Position], tokens: list[int]) -> Iterator[tuple[Position, int]]:
+def verify_drafts(positions: list[Position], tokens: list[int]) -> Iterator[tuple[Position, int]]:
     """Of each sequence the tokens up to the first one that is not its draft, which is still a token of the text: whatever was
     guessed, each token is drawn from the model's own distribution behind those before it.
 

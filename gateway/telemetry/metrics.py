@@ -176,13 +176,13 @@ class _Load(Collector):
         for engine in self._engines():
             of_model[engine.model.name].append(engine)
         for model, engines in of_model.items():
-            lanes = {lane.address: lane for engine in engines for lane in engine.lanes}.values()
-            answering = [lane for lane in lanes if lane.failing_since is None]
+            replicas = {replica.address: replica for engine in engines for replica in engine.replicas}.values()
+            answering = [replica for replica in replicas if replica.failing_since is None]
             running.add_metric([model], sum(engine.running for engine in engines))
             waiting.add_metric([model], sum(engine.waiting for engine in engines))
-            slots.add_metric([model], sum(lane.model.slots for lane in answering))
+            slots.add_metric([model], sum(replica.model.slots for replica in answering))
             tritons.add_metric([model, "answering"], len(answering))
-            tritons.add_metric([model, "failing"], len(lanes) - len(answering))
+            tritons.add_metric([model, "failing"], len(replicas) - len(answering))
         yield from (running, waiting, slots, tritons)
 
 

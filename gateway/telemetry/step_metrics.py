@@ -13,7 +13,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # rows, tokens
 
 
 class StepMetrics:
-    """``measured`` is where steps come by: between a lane and its Triton."""
+    """``measured`` is where steps come by: between a replica and its Triton."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def histogram(name: str, help: str, buckets: tuple[float, ...]) -> Histogram:

@@ -34,7 +34,7 @@ class Waiting:
 OF_ALL = 4  # times what may wait of a key
 
 
-class FairThreads:
+class FairExecutor:
     """``workers`` threads, on which each key runs at most ``share`` pieces of work at a time, its oldest first."""
 
     def __init__(self, name: str, workers: int, share: int, patience: float, most_waiting: int = 256) -> None:
@@ -95,15 +95,15 @@ class FairThreads:
                 waiting.size -= size
 
 
-class FairThreadsBySize:
+class FairExecutorBySize:
     """A key's large pieces of work run one at a time, beside its small ones: those wait for none of them."""
 
     def __init__(self, name: str, *, patience: float, patience_of_large: float, most_waiting: int) -> None:
-        self._small = FairThreads(name, workers=8, share=4, patience=patience, most_waiting=most_waiting)
-        self._large = FairThreads(f"large {name}", workers=4, share=1, patience=patience_of_large)
+        self._small = FairExecutor(name, workers=8, share=4, patience=patience, most_waiting=most_waiting)
+        self._large = FairExecutor(f"large {name}", workers=4, share=1, patience=patience_of_large)
 
     async def run(self, owner: str, work: Callable[[], Result], size: int) -> Result:
-        """As `FairThreads.run`."""
+        """As `FairExecutor.run`."""
         return await (self._small if size < LARGE else self._large).run(owner, work, size)
 
 

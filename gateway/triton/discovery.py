@@ -28,7 +28,7 @@ def parse_urls(text: str) -> list[tuple[str, int]]:
     return urls
 
 
-class Tritons:
+class TritonDiscovery:
     """A client for every address. Use as an async context manager; `refresh` keeps it up to date."""
 
     def __init__(self, urls: str, step_timeout: float) -> None:
@@ -37,7 +37,7 @@ class Tritons:
         self._odd: set[str] = set()  # addresses at which something else answers
         self._addresses: dict[tuple[str, int], set[str]] = {url: set() for url in parse_urls(urls)}
 
-    async def __aenter__(self) -> "Tritons":
+    async def __aenter__(self) -> "TritonDiscovery":
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -31,7 +31,7 @@ async def engine_on_all(
     models = [await client.describe(name) for client in clients]
     engine = Engine(models[0], replace(Settings(), **settings))
     for triton, client, model in zip(tritons, clients, models, strict=True):
-        engine.add_lane(triton.grpc_address, client, model)
+        engine.add_replica(triton.grpc_address, client, model)
     try:
         yield engine
     finally:

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from gateway.api.prompts import prompt_text, prompt_tokens
 from gateway.api.routes.generating import begin, respond
 from gateway.api.schemas import CompletionBody
-from gateway.api.serializers.completions import CompletionWriter
+from gateway.api.serializers.completions import CompletionSerializer
 from gateway.http.auth import require_api_key
 from gateway.http.body import json_body
 from gateway.text.model import Model
@@ -28,5 +28,5 @@ async def completions(request: Request, body: Annotated[CompletionBody, Depends(
         return prompts
 
     texts = await begin(request, body, tokenize)
-    writer = CompletionWriter(body, texts.model, texts.prompts, shown)
-    return await respond(request, texts, writer, body.stream)
+    serializer = CompletionSerializer(body, texts.model, texts.prompts, shown)
+    return await respond(request, texts, serializer, body.stream)

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from gateway.api.prompts import prompt_tokens
 from gateway.api.routes.generating import begin, respond
 from gateway.api.schemas import GenerateBody
-from gateway.api.serializers.generate import GenerateWriter
+from gateway.api.serializers.generate import GenerateSerializer
 from gateway.http.auth import require_api_key
 from gateway.http.body import json_body
 
@@ -18,4 +18,4 @@ router = APIRouter(dependencies=[Depends(require_api_key)])
 @router.post("/generate")
 async def generate(request: Request, body: Annotated[GenerateBody, Depends(json_body(GenerateBody))]) -> Response:
     texts = await begin(request, body, lambda model: [prompt_tokens(model, body.prompt)])
-    return await respond(request, texts, GenerateWriter(body, texts.prompts), body.stream)
+    return await respond(request, texts, GenerateSerializer(body, texts.prompts), body.stream)

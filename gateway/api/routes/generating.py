@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from gateway.api.accounting import accounted
 from gateway.api.routes.models import engine_for
 from gateway.api.schemas import SamplingBody
-from gateway.api.serializers.common import Writer
+from gateway.api.serializers.common import Serializer
 from gateway.engine.generation import Delta, GenerationRequest
 from gateway.engine.parallel_sampling import generate_all, several
 from gateway.errors import InvalidRequest
@@ -62,19 +62,19 @@ async def begin(request: Request, body: SamplingBody, tokenize: Tokenize) -> Tex
 
 
 async def respond(
-    request: Request, texts: Texts, writer: Writer, stream: bool, form: type[EventStream] = EventStream
+    request: Request, texts: Texts, serializer: Serializer, stream: bool, form: type[EventStream] = EventStream
 ) -> Response:
     if stream:
-        return await form.open(request, texts.deltas, writer.events)
+        return await form.open(request, texts.deltas, serializer.events)
     answers = await complete(request, texts.deltas, len(texts.prompts) * texts.copies)
     if texts.logprobs:  # some megabytes, perhaps
-        return Response(await asyncio.to_thread(_written, writer, answers), media_type="application/json")
-    return JSONResponse(writer.whole(answers))
+        return Response(await asyncio.to_thread(_written, serializer, answers), media_type="application/json")
+    return JSONResponse(serializer.whole(answers))
 
 
-def _written(writer: Writer, answers: list[Delta]) -> bytes:
+def _written(serializer: Serializer, answers: list[Delta]) -> bytes:
     """As JSON. Each text by itself: while the library writes, no other thread runs."""
-    answer = writer.whole(answers)
+    answer = serializer.whole(answers)
     choices = [to_json(choice) for choice in answer.get("choices", [])]
     before, placeholder, after = to_json(answer | {"choices": [0]} if choices else answer).partition(b'"choices":[0]')
     return before + (b'"choices":[' + b",".join(choices) + b"]" if placeholder else b"") + after

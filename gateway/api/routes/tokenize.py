@@ -13,7 +13,7 @@ from gateway.api.routes.models import engine_for
 from gateway.api.schemas import DetokenizeBody, TokenizeBody
 from gateway.http.auth import require_api_key
 from gateway.http.body import json_body
-from gateway.text.fair_executor import FairThreadsBySize
+from gateway.text.fair_executor import FairExecutorBySize
 from gateway.text.model import Model
 
 Result = TypeVar("Result")
@@ -35,7 +35,7 @@ async def detokenize(request: Request, body: Annotated[DetokenizeBody, Depends(j
 
 
 async def _run(request: Request, work: Callable[[], Result]) -> Result:
-    threads: FairThreadsBySize = request.app.state.tokenizing
+    threads: FairExecutorBySize = request.app.state.tokenizing
     return await threads.run(request.state.caller.name, work, request.state.body_size)
 
 

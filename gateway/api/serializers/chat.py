@@ -10,7 +10,7 @@ from gateway.engine.generation import Delta, FinishReason
 from gateway.text.model import Model
 
 
-class ChatWriter:
+class ChatSerializer:
     def __init__(self, body: ChatBody, model: Model, prompts: list[list[int]]) -> None:
         self._body = body
         self._identity = Identity.new("chatcmpl-", model)

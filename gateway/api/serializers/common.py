@@ -14,7 +14,7 @@ from gateway.text.model import Model
 LOWEST_LOGPROB = -9999.0  # JSON has no infinity; OpenAI's word for it
 
 
-class Writer(Protocol):
+class Serializer(Protocol):
     def whole(self, answers: list[Delta]) -> Any:
         """The answer to a request without a stream; each text as one piece."""
 

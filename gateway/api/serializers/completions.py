@@ -12,7 +12,7 @@ from gateway.engine.generation import Delta, TokenLogprob
 from gateway.text.model import Model
 
 
-class CompletionWriter:
+class CompletionSerializer:
     """``texts``: the prompts as `echo` shows them."""
 
     def __init__(self, body: CompletionBody, model: Model, prompts: list[list[int]], texts: list[str]) -> None:

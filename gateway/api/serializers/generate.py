@@ -9,7 +9,7 @@ from gateway.api.serializers.common import Tally
 from gateway.engine.generation import Delta
 
 
-class GenerateWriter:
+class GenerateSerializer:
     def __init__(self, body: GenerateBody, prompts: list[list[int]]) -> None:
         self._prompt = body.prompt
         self._tally = Tally(prompts, copies=1)

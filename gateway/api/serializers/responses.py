@@ -13,7 +13,7 @@ from gateway.text.model import Model
 PLACE = {"output_index": 0, "content_index": 0}  # one message, one text in it
 
 
-class ResponseWriter:
+class ResponseSerializer:
     def __init__(self, body: ResponsesBody, model: Model, prompts: list[list[int]]) -> None:
         self._body = body
         self._identity = Identity.new("resp_", model)

@@ -30,8 +30,8 @@ LONG_PROMPT = "It is a truth universally acknowledged, that a single man in poss
 async def log_softmax(engine: Engine, tokens: Sequence[int]) -> np.ndarray:
     """float64 [tokens, vocabulary]: of all positions, from the whole logits of one step that no engine took part in."""
     row = StepRow(99, 0, np.array(tokens, np.int32), len(tokens), logit_count=len(tokens), full_logits=True)
-    (lane,) = engine._lanes.values()
-    logits = (await lane._backend.step(engine.model, [row], [99])).logits.astype(np.float64)
+    (replica,) = engine._replicas.values()
+    logits = (await replica._backend.step(engine.model, [row], [99])).logits.astype(np.float64)
     return (
         logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) - logits.max(-1, keepdims=True)
     )

@@ -81,7 +81,7 @@ async def test_a_gateway_whose_loop_was_late_does_not_call_triton_dead(triton: T
             await asyncio.sleep(PROBE_TIMEOUT + 0.1)  # until Triton's last answer counts no longer
             asyncio.get_running_loop().call_later(0.001, time.sleep, late * PROBE_TIMEOUT)
             await engine.probe()
-        assert engine.lanes[0].failing_since is None
+        assert engine.replicas[0].failing_since is None
 
 
 @pytest.mark.anyio

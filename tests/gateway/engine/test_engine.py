@@ -92,7 +92,7 @@ async def test_triton_that_restarts_with_fewer_slots_serves_on(
     with start_triton(TINY, slots=2) as triton:
         async with TritonClient(triton.grpc_address) as client:
             engine = Engine(model, Settings())
-            engine.add_lane(triton.grpc_address, client, model)
+            engine.add_replica(triton.grpc_address, client, model)
             texts = await asyncio.gather(*(text_of(engine, request(engine, "The king", GREEDY, 8)) for _ in range(6)))
             await engine.close(BackendUnavailable("The test is over."))
     assert len(set(texts)) == 1

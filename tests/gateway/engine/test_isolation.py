@@ -14,7 +14,7 @@ import pytest
 from gateway.engine import delivery
 from gateway.engine.engine import Engine
 from gateway.engine.generation import GenerationRequest, SamplingParameters
-from gateway.engine.ngram_proposer import Drafter
+from gateway.engine.ngram_proposer import NgramProposer
 from gateway.engine.sequence import Sequence
 from gateway.engine.step import StepAnswer, StepRow
 from gateway.errors import BackendUnavailable, InternalError
@@ -64,7 +64,7 @@ class Fault:
 def _is_victims(value: object) -> bool:
     if isinstance(value, list):
         return any(map(_is_victims, value))
-    if isinstance(value, Drafter):
+    if isinstance(value, NgramProposer):
         return bool((value._tokens[:2] == 7).all())  # what a victim's prompt begins with
     sequence = getattr(value, "sequence", value)
     return isinstance(sequence, Sequence) and sequence.request.seed == VICTIM
@@ -104,7 +104,7 @@ async def run_with_fault(engine: Engine, caplog: pytest.LogCaptureFixture, injec
 async def test_fault_at_any_call_of_the_delivery_ends_its_sequence_alone(
     triton: TritonServer, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    places = [(Sequence, name) for name in OF_SEQUENCE] + [(Drafter, name) for name in OF_PLANNING]
+    places = [(Sequence, name) for name in OF_SEQUENCE] + [(NgramProposer, name) for name in OF_PLANNING]
     async with engine_on(triton) as engine:
         for owner, name in [*places, *((delivery, name) for name in OF_DELIVERY)]:
             call = inspect.getattr_static(owner, name)
@@ -177,7 +177,7 @@ async def test_sequence_that_no_triton_takes_ends_alone(triton: TritonServer, er
     async with TritonClient(triton.grpc_address) as client:
         model, poisoned = await client.describe(TINY), Poisoned(client, error)
         engine = Engine(model, Settings())
-        engine.add_lane(triton.grpc_address, poisoned, model)
+        engine.add_replica(triton.grpc_address, poisoned, model)
         neighbours = [request(engine, prompt, GREEDY, 60) for prompt in ("The king", "The sea is", "To be")]
         expected = [await text_of(engine, one) for one in neighbours]
         beside = asyncio.gather(*(text_of(engine, one) for one in neighbours))
@@ -193,7 +193,7 @@ LOOP_THAT_DIES = """
 import gateway.engine.replica
 async def die(*_):
     raise RuntimeError("the loop's own fault")
-gateway.engine.replica.Lane._recover = die
+gateway.engine.replica.Replica._recover = die
 """
 
 

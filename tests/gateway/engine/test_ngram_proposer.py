@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.engine.ngram_proposer import CERTAIN, LONGEST_GRAM, LONGEST_MATCH, Drafter
+from gateway.engine.ngram_proposer import CERTAIN, LONGEST_GRAM, LONGEST_MATCH, NgramProposer
 
 TOKENS = st.lists(st.integers(0, 3), min_size=1, max_size=80)  # few kinds, so that there are many matches
 CAPACITY = 4096  # so that no two n-grams of these tokens share a table's entry
@@ -17,7 +17,7 @@ class Text:
         self.array = np.zeros(CAPACITY, np.int32)
         self.array[:prompt] = tokens[:prompt]
         self.length = prompt
-        self.drafter = Drafter(self.array, prompt)
+        self.drafter = NgramProposer(self.array, prompt)
         for token in tokens[prompt:]:
             self.append(token)
 
@@ -110,7 +110,7 @@ def test_hit_rates_are_learned_from_guesses_that_nobody_drafted() -> None:
 def test_memory_is_bounded_by_what_the_text_may_become() -> None:
     generator = np.random.default_rng(0)
     array = np.zeros(4096, np.int32)
-    drafter = Drafter(array, 1)
+    drafter = NgramProposer(array, 1)
     for length in range(1, 4096):
         array[length] = generator.integers(0, 50_000)
         drafter.note(int(array[length]))

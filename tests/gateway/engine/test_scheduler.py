@@ -25,7 +25,7 @@ class Text:
 
     @property
     def length(self) -> int:
-        return self.cached + self.missing
+        return self.cached + self.num_uncomputed_tokens
 
     def row(self, token_limit: int, drafts: int = 0) -> int:
         return token_limit
@@ -47,10 +47,11 @@ def test_a_short_prompt_does_not_wait_for_a_long_one_and_the_long_one_goes_on() 
 
 def test_the_oldest_comes_to_its_end_however_many_short_ones_arrive() -> None:
     oldest, steps = Text(100), 0
-    while oldest.missing > 1:
+    while oldest.num_uncomputed_tokens > 1:
         (limit, *_) = limits(8, oldest, *(Text(4) for _ in range(10)))
         assert limit
-        oldest.missing, oldest.cached, steps = oldest.missing - limit, oldest.cached + limit, steps + 1
+        oldest.num_uncomputed_tokens -= limit
+        oldest.cached, steps = oldest.cached + limit, steps + 1
     assert steps <= 25
 
 

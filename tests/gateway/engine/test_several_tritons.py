@@ -15,7 +15,7 @@ from gateway.engine.generation import SamplingParameters
 from gateway.engine.registry import Registry
 from gateway.errors import BackendUnavailable, Overloaded
 from gateway.settings import Settings, SettingsError
-from gateway.triton.discovery import Tritons, parse_urls
+from gateway.triton.discovery import TritonDiscovery, parse_urls
 from serve.triton_server import TritonServer
 from tests.conftest import TINY, gateway_process
 from tests.gateway.engines import GREEDY, engine_on, engine_on_all, request, text_of
@@ -40,7 +40,7 @@ def two(model_repository: Path, tmp_path: Path) -> Iterator[list[TritonServer]]:
 
 
 def texts_by_triton(engine: object) -> list[int]:
-    return [len(lane.texts) for lane in engine._lanes.values()]  # type: ignore[attr-defined]
+    return [len(replica.texts) for replica in engine._replicas.values()]  # type: ignore[attr-defined]
 
 
 async def test_texts_are_spread_over_the_tritons(two: list[TritonServer]) -> None:
@@ -103,7 +103,7 @@ async def test_texts_move_when_their_triton_is_taken_away(two: list[TritonServer
         expected = await text_of(engine, request(engine, "The king", tokens=150))
         texts = [asyncio.ensure_future(text_of(engine, request(engine, "The king", tokens=150))) for _ in range(6)]
         await asyncio.sleep(0.1)
-        await engine.remove_lane(two[0].grpc_address)
+        await engine.remove_replica(two[0].grpc_address)
         assert await asyncio.gather(*texts) == [expected] * 6
 
 
@@ -111,7 +111,7 @@ async def test_texts_wait_where_the_name_of_their_triton_moves_to_one_that_is_no
     old, new = (("127.0.0.1", int(triton.grpc_address.rpartition(":")[2])) for triton in two)
     await asyncio.to_thread(two[1].stop)
     async with (
-        Tritons(two[0].grpc_address, 30) as tritons,
+        TritonDiscovery(two[0].grpc_address, 30) as tritons,
         Registry(tritons, Settings(triton_url=two[0].grpc_address)) as registry,
     ):
         engine = registry.engine(TINY)
@@ -137,7 +137,7 @@ async def test_what_answers_and_is_no_triton_changes_nothing(two: list[TritonSer
     port = other.add_insecure_port("127.0.0.1:0")
     await other.start()
     try:
-        async with Tritons(f"{two[0].grpc_address},127.0.0.1:{port}", 30) as tritons:
+        async with TritonDiscovery(f"{two[0].grpc_address},127.0.0.1:{port}", 30) as tritons:
             assert await tritons.wait_for_models(20) == [TINY]
             assert list(await tritons.models()) == [two[0].grpc_address]
     finally:
@@ -198,7 +198,7 @@ async def test_gateway_serves_on_with_one_triton_of_two(two: list[TritonServer],
 
 
 async def test_name_with_several_addresses_is_all_of_them_and_one_that_vanishes_is_let_go() -> None:
-    tritons = Tritons("127.0.0.1:7, 127.0.0.2:7", 1)
+    tritons = TritonDiscovery("127.0.0.1:7, 127.0.0.2:7", 1)
     await tritons.refresh()
     assert sorted(tritons.clients) == ["127.0.0.1:7", "127.0.0.2:7"]
     tritons._addresses.pop(("127.0.0.2", 7))

@@ -24,8 +24,8 @@ async def verified(engine: Engine, prompt: Tokens[int], drafts: Tokens[int]) -> 
     """One real step that verifies ``drafts`` behind a prompt."""
     tokens = np.array([*prompt, *drafts], np.int32)
     row = StepRow(99, 0, tokens, len(tokens), logit_count=1 + len(drafts), drafts=len(drafts))
-    (lane,) = engine.lanes
-    return row, await lane._backend.step(engine.model, [row], [99])
+    (replica,) = engine.replicas
+    return row, await replica._backend.step(engine.model, [row], [99])
 
 
 def sampled(engine: Engine, prompt: list[int], row: StepRow, answer: StepAnswer) -> list[list[int]]:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from gateway.errors import Overloaded
-from gateway.text.fair_executor import LARGE, MOST_BYTES, FairThreads, FairThreadsBySize
+from gateway.text.fair_executor import LARGE, MOST_BYTES, FairExecutor, FairExecutorBySize
 
 pytestmark = pytest.mark.anyio
 MOST = 20  # pieces of work that wait
@@ -19,7 +19,7 @@ def work() -> float:
 
 
 async def test_a_key_waits_for_its_own_work_and_hardly_for_that_of_another() -> None:
-    threads = FairThreads("test", workers=1, share=1, patience=60)
+    threads = FairExecutor("test", workers=1, share=1, patience=60)
     flood = [asyncio.ensure_future(threads.run("flood", work)) for _ in range(10)]
     await asyncio.sleep(0)
     end = await threads.run("other", work)
@@ -28,7 +28,7 @@ async def test_a_key_waits_for_its_own_work_and_hardly_for_that_of_another() -> 
 
 
 async def test_work_that_would_wait_too_long_is_refused() -> None:
-    threads = FairThreads("test", workers=1, share=1, patience=SECONDS / 2)
+    threads = FairExecutor("test", workers=1, share=1, patience=SECONDS / 2)
     first = asyncio.ensure_future(threads.run("key", work))
     await asyncio.sleep(0)
     with pytest.raises(Overloaded, match="Too much of this key's text"):
@@ -37,7 +37,7 @@ async def test_work_that_would_wait_too_long_is_refused() -> None:
 
 
 async def test_more_than_may_wait_is_refused_at_once_and_what_waits_is_done() -> None:
-    threads = FairThreads("test", workers=2, share=1, patience=60, most_waiting=MOST)
+    threads = FairExecutor("test", workers=2, share=1, patience=60, most_waiting=MOST)
     sizes = [MOST_BYTES, MOST_BYTES, 1, 0]  # the first one runs, the second waits
     asked = [asyncio.ensure_future(threads.run("key", work, size)) for size in sizes]
     done, _ = await asyncio.wait(asked, timeout=SECONDS / 4)
@@ -55,7 +55,7 @@ async def test_more_than_may_wait_is_refused_at_once_and_what_waits_is_done() ->
 
 
 async def test_small_work_does_not_wait_for_the_large_work_of_its_key() -> None:
-    threads = FairThreadsBySize("test", patience=60, patience_of_large=60, most_waiting=MOST)
+    threads = FairExecutorBySize("test", patience=60, patience_of_large=60, most_waiting=MOST)
     large = [asyncio.ensure_future(threads.run("key", work, LARGE)) for _ in range(3)]
     await asyncio.gather(*(threads.run("key", lambda: None, LARGE - 1) for _ in range(MOST)))
     assert not any(one.done() for one in large)
@@ -63,7 +63,7 @@ async def test_small_work_does_not_wait_for_the_large_work_of_its_key() -> None:
 
 
 async def test_work_whose_client_has_left_counts_until_its_thread_is_free() -> None:
-    threads = FairThreads("test", workers=4, share=1, patience=60)
+    threads = FairExecutor("test", workers=4, share=1, patience=60)
     began = time.monotonic()
     left = asyncio.ensure_future(threads.run("key", work))
     await asyncio.sleep(SECONDS / 4)
@@ -73,11 +73,11 @@ async def test_work_whose_client_has_left_counts_until_its_thread_is_free() -> N
 
 async def test_errors_of_the_work_arrive() -> None:
     with pytest.raises(ZeroDivisionError):
-        await FairThreads("test", workers=1, share=1, patience=60).run("key", lambda: 1 // 0)
+        await FairExecutor("test", workers=1, share=1, patience=60).run("key", lambda: 1 // 0)
 
 
 async def test_key_whose_work_no_thread_took_has_its_turn_back() -> None:
-    threads = FairThreads("test", workers=1, share=1, patience=60)
+    threads = FairExecutor("test", workers=1, share=1, patience=60)
 
     def no_thread(*_: object) -> None:
         raise RuntimeError("can't start new thread")
