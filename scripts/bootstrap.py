@@ -64,7 +64,9 @@ def other_pythons() -> Iterable[str]:
     for version in machine.SUPPORTED_PYTHONS:
         python = shutil.which("python%d.%d" % version)
         if python:
-            asked = subprocess.run([python, "-m", "serve.machine"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            asked = subprocess.run(
+                [python, "-m", "serve.python_facts"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
             if asked.returncode == 0 and not machine.problems(machine.read_facts(asked.stdout.decode())):
                 yield python
 

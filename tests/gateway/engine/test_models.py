@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from export.exporter import ExportSettings, export
-from serve.retiring import Retirement
 from serve.triton_server import TritonServer
+from serve.version_cleanup import Retirement
 from tests.conftest import gateway_process
 from tests.export import samples
 from tests.gateway.http_client import client, events, until

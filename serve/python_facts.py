@@ -1,7 +1,7 @@
 """What this machine is, and what about it makes a local Triton impossible.
 
 Standard library only and nothing newer than Python 3.7: the set-up asks here first, with whatever `python3` there is.
-`python3 -m serve.machine` prints the facts of one Python as JSON.
+`python3 -m serve.python_facts` prints the facts of one Python as JSON.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def problems(machine: Facts) -> list[str]:
 
 
 def read_facts(text: str) -> Facts:
-    """The facts that `python -m serve.machine` has printed."""
+    """The facts that `python -m serve.python_facts` has printed."""
     loaded = json.loads(text)
     return Facts(**dict(loaded, glibc=tuple(loaded["glibc"]), python=tuple(loaded["python"])))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from serve import machine
-from serve.machine import Facts
+from serve.python_facts import Facts
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GOOD = Facts("Linux", "x86_64", (2, 36), (3, 11), debian=True, has_venv=True, libpython_directory="/usr/lib/x86_64-linux-gnu")
@@ -53,12 +53,12 @@ def test_all_missing_debian_packages_are_named_in_one_command() -> None:
 
 def test_facts_survive_the_way_from_another_python() -> None:
     printed = subprocess.run(
-        [sys.executable, "-m", "serve.machine"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "serve.python_facts"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert machine.read_facts(printed) == machine.facts()
 
 
-@pytest.mark.parametrize("file", ["scripts/bootstrap.py", "serve/machine.py", "serve/__init__.py"])
+@pytest.mark.parametrize("file", ["scripts/bootstrap.py", "serve/python_facts.py", "serve/__init__.py"])
 def test_old_pythons_can_read_the_set_up_far_enough_to_be_refused(file: str) -> None:
     ast.parse((ROOT / file).read_text(), feature_version=(3, 7))
 
