@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serve import machine
+from serve import python_facts
 from serve.python_facts import Facts
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -17,12 +17,12 @@ GOOD = Facts("Linux", "x86_64", (2, 36), (3, 11), debian=True, has_venv=True, li
 
 
 def test_this_machine_has_no_problems() -> None:
-    assert machine.problems(machine.facts()) == []
+    assert python_facts.problems(python_facts.facts()) == []
 
 
 @pytest.mark.parametrize("version", [(3, 11), (3, 12)])
 def test_supported_pythons_have_no_problems(version: tuple[int, int]) -> None:
-    assert machine.problems(GOOD._replace(python=version)) == []
+    assert python_facts.problems(GOOD._replace(python=version)) == []
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,13 @@ def test_supported_pythons_have_no_problems(version: tuple[int, int]) -> None:
     ],
 )
 def test_what_cannot_work_is_one_sentence_with_the_way_out(facts: Facts, names: list[str]) -> None:
-    (problem,) = machine.problems(facts)
+    (problem,) = python_facts.problems(facts)
     for name in names:
         assert name in problem
 
 
 def test_all_missing_debian_packages_are_named_in_one_command() -> None:
-    (problem,) = machine.problems(GOOD._replace(has_venv=False, libpython_directory=None))
+    (problem,) = python_facts.problems(GOOD._replace(has_venv=False, libpython_directory=None))
     assert "`apt-get install python3.11-venv libpython3.11`" in problem
 
 
@@ -55,7 +55,7 @@ def test_facts_survive_the_way_from_another_python() -> None:
     printed = subprocess.run(
         [sys.executable, "-m", "serve.python_facts"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert machine.read_facts(printed) == machine.facts()
+    assert python_facts.read_facts(printed) == python_facts.facts()
 
 
 @pytest.mark.parametrize("file", ["scripts/bootstrap.py", "serve/python_facts.py", "serve/__init__.py"])
@@ -68,8 +68,8 @@ def test_a_fitting_python_on_path_takes_over_from_one_that_does_not_fit(tmp_path
     fitting = tmp_path / f"python3.{sys.version_info[1]}"
     fitting.symlink_to(sys.executable)
     script = (
-        "import os, sys; from scripts import bootstrap; from serve import machine\n"
-        "machine.facts = lambda facts=machine.facts(): facts._replace(python=(3, 14))\n"
+        "import os, sys; from scripts import bootstrap; from serve import python_facts\n"
+        "python_facts.facts = lambda facts=python_facts.facts(): facts._replace(python=(3, 14))\n"
         "os.execv = lambda program, arguments: sys.exit(f'went on in {program}')\n"
         "bootstrap.use_fitting_python()"
     )
