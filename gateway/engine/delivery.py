@@ -4,49 +4,46 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 
+from gateway.engine.scheduler import Batch
 from gateway.engine.sequence import Sequence
 from gateway.engine.step import StepAnswer, StepRow
-from gateway.engine.token_selection import (
-    Position,
-    choose,
-    choose_from_whole,
-    first_of_prompt,
-    logprob,
-    positions_of,
-    verify_drafts,
-)
+from gateway.engine.token_selection import Selection, first_of_prompt, logprob, select, select_from_whole, selection_of
 from gateway.errors import STOPS, InternalError, TidegateError
 from gateway.telemetry.logs import current_request_id
 from gateway.text.model import Model
 
 logger = logging.getLogger(__name__)
 
-NO_TOKEN = -1  # of a sequence that has ended
 SLOW = 0.005  # seconds of processor time: a text with a grammar whose last token took more chooses its next among its like
 
-Batch = list[tuple[Sequence, StepRow]]
 Choice = int | BaseException  # a token, or what went wrong
 
 
-@contextmanager
-def isolated(sequence: Sequence) -> Iterator[None]:
+class isolated:
     """Ends ``sequence`` with an error where the block raises anything. An unexpected one is logged, with the request's id.
 
     A BaseException too: a panic of a library in Rust is one.
     """
-    try:
-        yield
-    except STOPS:
-        raise
-    except BaseException as error:
-        if not sequence.failed:  # once; also where it had come to its end: perhaps nobody heard of that
-            sequence.fail(_as_ours(error, sequence))
+
+    __slots__ = ("_sequence",)
+
+    def __init__(self, sequence: Sequence) -> None:
+        self._sequence = sequence
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> bool:
+        if error is None or isinstance(error, STOPS):
+            return False
+        if not self._sequence.failed:  # once; also where it had come to its end: perhaps nobody heard of that
+            self._sequence.fail(_as_ours(error, self._sequence))
+        return True
 
 
 def _as_ours(error: BaseException, sequence: Sequence) -> TidegateError:
@@ -71,110 +68,116 @@ class Delivery:
         self._model, self._holds, self._remove = model, holds, remove
 
     def deliver(self, batch: Batch, answer: StepAnswer) -> set[asyncio.Future[list[Choice]]]:
-        """Notes what is cached and appends a token, and the drafts that were right, to every sequence whose last token was
-        computed. Some tokens are chosen in threads: those come later, and are returned as futures.
+        """Notes what is cached and appends the next tokens to every sequence whose last one was computed: one, and the guesses
+        that were right. Some tokens are selected in threads: those come later, and are returned as futures.
         """
-        ready = self._positions(batch, answer)
-        here = [position for position in ready if position.logits is None]
-        later = self._choose_in_threads([position for position in ready if position.logits is not None], answer)
-        for position, token in verify_drafts(here, self._chosen(here, answer)):
-            self._append(position, token, answer)
+        selections = self._note(batch, answer)
+        here = [one for one in selections if one.logits is None]
+        later = self._select_in_threads([one for one in selections if one.logits is not None], answer)
+        for selection, tokens in zip(here, self._selected(here, answer), strict=True):
+            self._append(selection, tokens, answer)
         self._notify_soon([sequence for sequence, _ in batch])
         for sequence, _ in batch:
             self._remove_ended(sequence)
         return later
 
-    def _positions(self, batch: Batch, answer: StepAnswer) -> list[Position]:
-        """Of the sequences that get a token, each with its place in the answer; what else the answer says is noted."""
-        ready: list[Position] = []
-        place = full = 0
-        lengths = zip(answer.cached_length.tolist(), answer.reused_length.tolist(), strict=True)
-        for (sequence, row), (cached_length, reused_length) in zip(batch, lengths, strict=True):
-            count = row.logit_count if cached_length == row.past_length + len(row.tokens) else 0
-            begin, begin_full = place, full
-            place += count
-            full += count * row.full_logits
+    def _note(self, batch: Batch, answer: StepAnswer) -> list[Selection]:
+        """Of the sequences that get tokens, where these are selected from; what else the answer says is noted."""
+        selections: list[Selection] = []
+        end = end_full = end_drawn = 0
+        lengths = zip(answer.cached_length.tolist(), answer.reused_length.tolist(), answer.drawn_count.tolist(), strict=True)
+        for (sequence, row), (cached_length, reused_length, drawn_count) in zip(batch, lengths, strict=True):
+            reached_end = cached_length == row.past_length + len(row.tokens) + drawn_count
+            count = row.logit_count + drawn_count if reached_end else 0
+            end, begin_full, begin_drawn = end + count, end_full, end_drawn
+            end_full += count * row.full_logits
+            end_drawn += drawn_count
             if not self._holds(sequence) or sequence.cached != row.past_length:
                 continue  # its reader has left meanwhile, or it was moved to another Triton
             with isolated(sequence):
-                sequence.note_cached(cached_length, reused_length)
+                sequence.note_cached(cached_length, reused_length, row.drafts if reached_end else 0)
                 if count:
-                    ready += self._positions_of(sequence, row, begin, answer, answer.logits[begin_full:full])
-        return ready
+                    drawn, logits = answer.drawn[begin_drawn:end_drawn], answer.logits[begin_full:end_full]
+                    if self._needs_token(sequence, row, end - count, logits, answer):
+                        selections.append(selection_of(sequence, row, drawn, end, logits))
+        return selections
 
-    def _positions_of(
-        self, sequence: Sequence, row: StepRow, place: int, answer: StepAnswer, logits: np.ndarray
-    ) -> list[Position]:
-        """Of one that was computed to the row's end."""
-        positions = positions_of(sequence, row, place, logits)
+    def _needs_token(self, sequence: Sequence, row: StepRow, begin: int, logits: np.ndarray, answer: StepAnswer) -> bool:
+        """Of one that was computed to its row's end; a prompt that is scored gets its log-probabilities."""
         if sequence.scoring:
-            self._score(row, positions, answer)
+            self._score(sequence, row, begin, logits, answer)
         if sequence.num_uncomputed_tokens > 0:
-            return []
+            return False
         if sequence.request.max_tokens == 0:
             sequence.finish_without_text()
-            return []
-        return positions[-1 - row.drafts :]
+            return False
+        return True
 
-    def _chosen(self, positions: list[Position], answer: StepAnswer) -> list[int]:
+    def _selected(self, selections: list[Selection], answer: StepAnswer) -> list[list[int]]:
         """All at once; where that fails, each alone, and those end that it fails for."""
         try:
-            return choose(positions, answer)
+            return select(selections, answer)
         except STOPS:
             raise
         except BaseException:
-            return [self._chosen_alone(position, answer) for position in positions]
+            return [self._selected_alone(selection, answer) for selection in selections]
 
-    def _chosen_alone(self, position: Position, answer: StepAnswer) -> int:
-        with isolated(position.sequence):
-            return choose([position], answer)[0]
-        return NO_TOKEN
+    def _selected_alone(self, selection: Selection, answer: StepAnswer) -> list[int]:
+        with isolated(selection.sequence):
+            return select([selection], answer)[0]
+        return []
 
-    def _append(self, position: Position, token: int, answer: StepAnswer) -> None:
-        sequence = position.sequence
+    def _append(self, selection: Selection, tokens: list[int], answer: StepAnswer) -> None:
+        sequence = selection.sequence
         with isolated(sequence):
-            if not sequence.ended:
-                alternatives = sequence.request.logprobs
-                told = None if alternatives is None else logprob(self._model.tokenizer, position, token, answer, alternatives)
-                sequence.append(token, told, drafted=token == position.draft)
+            if sequence.ended:
+                return
+            logprobs = None
+            if (alternatives := sequence.request.logprobs) is not None:
+                tokenizer, logits = self._model.tokenizer, selection.logits
+                logprobs = [
+                    logprob(tokenizer, answer, position, token, alternatives, logits)
+                    for position, token in enumerate(tokens, selection.position)
+                ]
+            sequence.append(tokens, logprobs)
 
-    def _choose_in_threads(self, positions: list[Position], answer: StepAnswer) -> set[asyncio.Future[list[Choice]]]:
+    def _select_in_threads(self, selections: list[Selection], answer: StepAnswer) -> set[asyncio.Future[list[Choice]]]:
         """Those that take no time share a thread's turn: a turn each would cost more than they do."""
-        slow, quick = list[Position](), list[Position]()
-        for position in positions:
-            with isolated(position.sequence):
-                (slow if position.sequence.chooses_slowly(SLOW) else quick).append(position)
-        parts = [(_SLOW, [position]) for position in slow] + [(_QUICK, quick[n::QUICK_THREADS]) for n in range(QUICK_THREADS)]
-        begun = (self._choose_in_thread(threads, part, answer) for threads, part in parts if part)
+        slow, quick = list[Selection](), list[Selection]()
+        for selection in selections:
+            with isolated(selection.sequence):
+                (slow if selection.sequence.chooses_slowly(SLOW) else quick).append(selection)
+        parts = [(_SLOW, [selection]) for selection in slow] + [(_QUICK, quick[n::QUICK_THREADS]) for n in range(QUICK_THREADS)]
+        begun = (self._select_in_thread(threads, part, answer) for threads, part in parts if part)
         return {future for future in begun if future is not None}
 
-    def _choose_in_thread(
-        self, threads: ThreadPoolExecutor, positions: list[Position], answer: StepAnswer
+    def _select_in_thread(
+        self, threads: ThreadPoolExecutor, selections: list[Selection], answer: StepAnswer
     ) -> asyncio.Future[list[Choice]] | None:
-        """None where the system has no thread for it: then they are chosen here."""
+        """None where the system has no thread for it: then they are selected here."""
         try:
-            future = asyncio.get_running_loop().run_in_executor(threads, _choices, positions)
+            future = asyncio.get_running_loop().run_in_executor(threads, _choices, selections)
         except RuntimeError as error:
             logger.warning("Tokens are chosen on the event loop: %s", error)
-            self._take(positions, _choices(positions), answer)
+            self._take(selections, _choices(selections), answer)
             return None
-        for position in positions:
-            position.sequence.choosing = True
-        future.add_done_callback(lambda done: self._take(positions, done.result(), answer))
+        for selection in selections:
+            selection.sequence.choosing = True
+        future.add_done_callback(lambda done: self._take(selections, done.result(), answer))
         return future
 
-    def _take(self, positions: list[Position], choices: list[Choice], answer: StepAnswer) -> None:
+    def _take(self, selections: list[Selection], choices: list[Choice], answer: StepAnswer) -> None:
         """Wherever the sequences run by now, or wait: a grammar that has taken a token cannot give it back."""
-        for position, choice in zip(positions, choices, strict=True):
-            position.sequence.choosing = False
-            with isolated(position.sequence):
+        for selection, choice in zip(selections, choices, strict=True):
+            selection.sequence.choosing = False
+            with isolated(selection.sequence):
                 if isinstance(choice, BaseException):
                     raise choice
-                self._append(position, choice, answer)
-        self._notify_soon([position.sequence for position in positions])
-        for position in positions:
-            self._remove_ended(position.sequence)
-            position.sequence.wake()
+                self._append(selection, [choice], answer)
+        self._notify_soon([selection.sequence for selection in selections])
+        for selection in selections:
+            self._remove_ended(selection.sequence)
+            selection.sequence.wake()
 
     def _notify_soon(self, sequences: list[Sequence]) -> None:
         """gRPC sends the next step in the event loop's next turn. Readers hear of this one in the turn after: what they do for
@@ -192,26 +195,28 @@ class Delivery:
         if sequence.ended and self._holds(sequence):
             self._remove(sequence)
 
-    def _score(self, row: StepRow, positions: list[Position], answer: StepAnswer) -> None:
-        """Notes the log-probabilities of the prompt's tokens: each stands in the logits of the position before it."""
-        sequence = positions[0].sequence
-        prompt = sequence.request.prompt_tokens
+    def _score(self, sequence: Sequence, row: StepRow, begin: int, logits: np.ndarray, answer: StepAnswer) -> None:
+        """Notes the log-probabilities of the prompt's tokens: each stands in the logits of the position before it.
+
+        ``begin``: the row's first position in the answer; ``logits`` [positions, vocabulary].
+        """
+        prompt, tokenizer = sequence.request.prompt_tokens, self._model.tokenizer
         if row.past_length == 0:
-            sequence.note_prompt_logprob(0, first_of_prompt(self._model.tokenizer, prompt[0]))
-        for position, place in zip(positions, range(row.past_length + 1, len(prompt)), strict=False):
-            alternatives = sequence.request.logprobs or 0
-            told = logprob(self._model.tokenizer, position, prompt[place], answer, alternatives)
-            sequence.note_prompt_logprob(place, told)
+            sequence.note_prompt_logprob(0, first_of_prompt(tokenizer, prompt[0]))
+        alternatives = sequence.request.logprobs or 0
+        for offset, index in enumerate(range(row.past_length + 1, min(row.past_length + 1 + len(logits), len(prompt)))):
+            scored = logprob(tokenizer, answer, begin + offset, prompt[index], alternatives, logits[offset])
+            sequence.note_prompt_logprob(index, scored)
 
 
-def _choices(positions: list[Position]) -> list[Choice]:
+def _choices(selections: list[Selection]) -> list[Choice]:
     """A token for each, or what went wrong with it."""
     choices: list[Choice] = []
-    for position in positions:
+    for selection in selections:
         began = time.thread_time()
         try:
-            choices.append(choose_from_whole(position))
+            choices.append(select_from_whole(selection))
         except BaseException as error:  # its sequence's own
             choices.append(error)
-        position.sequence.seconds_of_choice = time.thread_time() - began
+        selection.sequence.seconds_of_choice = time.thread_time() - began
     return choices

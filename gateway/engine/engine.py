@@ -37,7 +37,7 @@ class Engine:
 
     @property
     def running(self) -> int:
-        return sum(len(replica.texts) for replica in self._replicas.values())
+        return sum(len(replica.sequences) for replica in self._replicas.values())
 
     @property
     def waiting(self) -> int:
@@ -136,11 +136,11 @@ class Engine:
                 if replica.failing_since is not None:
                     self._take_back(replica)
         while self._queue and (free := [replica for replica in answering if replica.free_slots]):
-            replica = min(free, key=lambda replica: len(replica.texts) / replica.model.slots)
+            replica = min(free, key=lambda replica: len(replica.sequences) / replica.model.slots)
             replica.add(self._queue.take(self._owners()))
 
     def _take_back(self, replica: Replica) -> None:
-        for sequence in reversed(replica.texts.copy()):
+        for sequence in reversed(list(replica.sequences)):
             replica.take_back(sequence)
             sequence.lose_cache()
             self._queue.put_back(sequence)
@@ -152,13 +152,13 @@ class Engine:
 
     def _owners(self) -> Counter[str]:
         """How many texts of each key run."""
-        return Counter(sequence.request.owner for replica in self._replicas.values() for sequence in replica.texts)
+        return Counter(sequence.request.owner for replica in self._replicas.values() for sequence in replica.sequences)
 
     def _leave(self, sequence: Sequence) -> None:
         if self._queue.remove(sequence):
             return
         for replica in self._replicas.values():
-            if sequence in replica.texts:
+            if sequence in replica.sequences:
                 replica.remove(sequence)
 
     async def _watch(self) -> None:
@@ -167,7 +167,7 @@ class Engine:
             await asyncio.sleep(LOOK_INTERVAL)
             now = time.monotonic()
             # A text in a replica waits too where other gateways' texts hold all of that Triton's slots.
-            texts = [*self._queue, *(text for replica in self._replicas.values() for text in replica.texts)]
+            texts = [*self._queue, *(text for replica in self._replicas.values() for text in replica.sequences)]
             patience = self._settings.queue_timeout
             for sequence in [one for one in texts if not one.was_scheduled and now - one.arrived > patience]:
                 self._leave(sequence)

@@ -1,7 +1,7 @@
 """What may come next in a text, from the text itself: where its end stood before, what followed then may follow again.
 
 A model that quotes, edits or repeats writes what already stands in its prompt or in its own text. Nothing is lost where it does
-not: a draft is only a guess, and gateway/engine/token_selection.py accepts what would have been sampled anyhow.
+not: a draft is only a guess, and token_selection.py accepts what would have been sampled anyhow.
 """
 
 import numpy as np
@@ -36,10 +36,16 @@ class NgramProposer:
         self._matched = 0  # tokens before it that are the text's last ones, at most LONGEST_MATCH
         self._hit_rates = list(FIRST_HIT_RATES)
 
-    def note(self, token: int) -> None:
-        """Takes the text's next token, which its array holds by now."""
+    def read_to(self, length: int) -> None:
+        """Takes what the text has by now."""
         if not self._tables:
+            self._length = max(self._length, length - 1)
             self._index_text()
+        while self._length < length:
+            self._note(self._read[self._length])
+
+    def _note(self, token: int) -> None:
+        """Takes the text's next token."""
         if self._place:
             hit = self._read[self._place] == token
             kind = _kind(self._matched)

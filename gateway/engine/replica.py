@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gateway.engine.delivery import Batch, Delivery, isolated
-from gateway.engine.scheduler import rows_of
+from backends.onnx_decoder.contract.limits import NO_SLOT
+from gateway.engine.delivery import Delivery, isolated
+from gateway.engine.lookahead import Lookahead
+from gateway.engine.scheduler import Batch, next_batch
 from gateway.engine.sequence import Sequence
-from gateway.engine.speculation import Speculation
-from gateway.engine.step import NO_SLOT, Backend, StepAnswer, StepRow
+from gateway.engine.step import Backend, StepAnswer, StepRow
 from gateway.engine.step_costs import StepCosts
 from gateway.errors import STOPS, BackendUnavailable, InternalError
 from gateway.settings import Settings
@@ -34,23 +35,23 @@ class Replica:
 
     def __init__(self, address: str, backend: Backend, model: Model, settings: Settings, changed: Callable[[], None]) -> None:
         self.address, self.model = address, model
-        self.texts: list[Sequence] = []  # that run here
+        self.sequences: dict[Sequence, None] = {}  # that run here, in the order of their admission
         self.failing_since: float | None = None  # the beginning of the first step of those that have failed in a row
         self._backend, self._changed = backend, changed
-        self._costs = StepCosts(model.slots, settings.prefill_chunk)
-        self._speculation = Speculation(self._costs)
+        self._costs = StepCosts(model.slots, settings.prefill_chunk, model.joined_tokens)
+        self._lookahead = Lookahead(self._costs, model, settings.run_ahead / 1000)
         self._release: list[int] = []  # ended sequences that Triton does not know of yet
         self._wake = asyncio.Event()
         self._step_began: float | None = None  # of the step that Triton works on
         self._last_answer = -PROBE_TIMEOUT  # when Triton last answered a step
         self._closing = False
-        self._delivery = Delivery(model, self.texts.__contains__, self.remove)
+        self._delivery = Delivery(model, self.sequences.__contains__, self.remove)
         self._task = asyncio.create_task(self._run(), name=f"replica {model.name} {address}")
         self._task.add_done_callback(_log_end)
 
     @property
     def free_slots(self) -> int:
-        return max(0, self.model.slots - len(self.texts))
+        return max(0, self.model.slots - len(self.sequences))
 
     @property
     def alive(self) -> bool:
@@ -58,7 +59,7 @@ class Replica:
         return self._closing or not self._task.done()
 
     async def close(self) -> None:
-        """Its texts stay in ``texts``, each with every token that was chosen for it."""
+        """Its texts stay in ``sequences``, each with every token that was chosen for it."""
         self._closing = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
@@ -66,7 +67,7 @@ class Replica:
     def add(self, sequence: Sequence) -> None:
         sequence.started = sequence.started or time.monotonic()
         sequence.wake = self._wake.set
-        self.texts.append(sequence)
+        self.sequences[sequence] = None
         self._wake.set()
 
     def remove(self, sequence: Sequence) -> None:
@@ -76,7 +77,7 @@ class Replica:
 
     def take_back(self, sequence: Sequence) -> None:
         """Takes a text out that goes on elsewhere or ends with all others; Triton is told when it next answers."""
-        self.texts.remove(sequence)
+        del self.sequences[sequence]
         self._release.append(sequence.id)
         self._wake.set()
 
@@ -121,7 +122,7 @@ class Replica:
     async def _run(self) -> None:
         while True:
             planned = time.monotonic()
-            batch = self._plan()
+            batch, time_budget = self._plan()
             if not batch and not self._release and self.failing_since is None:
                 self._wake.clear()
                 await self._wake.wait()
@@ -130,7 +131,7 @@ class Replica:
             began = self._step_began = time.monotonic()
             try:
                 if batch or release:
-                    answer = await self._backend.step(self.model, [row for _, row in batch], release)
+                    answer = await self._backend.step(self.model, [row for _, row in batch], release, time_budget)
                     self._note_answer()
                     later = self._delivery.deliver(batch, answer)
                     seconds = time.monotonic() - planned
@@ -149,28 +150,28 @@ class Replica:
                 if batch and (answer.cached_length == NO_SLOT).all():
                     await asyncio.sleep(RETRY_PAUSE)
 
-    def _plan(self) -> Batch:
-        """The rows of the next step. After a step that failed, and once Triton answers again, each sequence that took part in
-        it is computed alone, until it gets a token: so one that no Triton survives ends alone."""
-        running = [sequence for sequence in self.texts if sequence.runnable]
+    def _plan(self) -> tuple[Batch, float | None]:
+        """The rows of the next step, and its time budget. After a step that failed, and once Triton answers again, each
+        sequence that took part in it is computed alone, until it gets a token: so one that no Triton survives ends alone."""
+        running = [sequence for sequence in self.sequences if sequence.runnable]
         suspects = [sequence for sequence in running if sequence.suspect]
         if suspects and self.failing_since is not None:
-            return []
+            return [], None
         try:
-            return rows_of(suspects[:1] or running, self._speculation.plan, self._costs.prefill_budget)
+            return next_batch(suspects[:1] or running, self._lookahead, self._costs.prefill_budget)
         except STOPS:
             raise
         except BaseException:  # whose fault is it?
             for sequence in running:
                 with isolated(sequence):
-                    rows_of([sequence], self._speculation.plan, self._costs.prefill_budget)
+                    next_batch([sequence], self._lookahead, self._costs.prefill_budget)
                 if sequence.ended:
                     self.remove(sequence)
-            return []
+            return [], None
 
     def _learn(self, batch: Batch, answer: StepAnswer, seconds: float) -> None:
         """What the step took, with all that the gateway did for it but for the tokens that are chosen in threads."""
-        self._speculation.note_step(batch, answer)
+        self._lookahead.speculation.note_step(batch, answer)
         self._costs.note_step([row for _, row in batch], answer, seconds)
 
     def _note_answer(self) -> None:
@@ -184,7 +185,7 @@ class Replica:
         """A failed step is tried again, since no token of it was taken; the engine may move the texts to another Triton."""
         self._step_began = None
         if self.failing_since is None:  # Triton answered before this step
-            self._note_suspects(exc, [sequence for sequence in sequences if sequence in self.texts])
+            self._note_suspects(exc, [sequence for sequence in sequences if sequence in self.sequences])
         if not isinstance(exc, BackendUnavailable):
             logger.error("The step met an unexpected error", exc_info=exc)
         if isinstance(exc, BackendUnavailable) or not sequences:

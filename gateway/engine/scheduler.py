@@ -1,34 +1,37 @@
 """Which sequences take part in the next step, and with how many tokens. Knows neither HTTP nor Triton."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
+from gateway.engine.lookahead import Ahead, Lookahead
 from gateway.engine.sequence import Sequence
 from gateway.engine.step import StepRow
 
-MOST_SCORED = 8  # prompts a step: with 32 positions each the other half of what MORE_POSITIONS of wire.py allows
+MOST_SCORED = 8  # prompts a step: with 32 positions each half of what the contract's MORE_POSITIONS allows
 
-Plan = Callable[[list[Sequence]], Mapping[Sequence, int]]  # of the texts that decode: how many tokens each drafts
 # Of the tokens that a step decodes, drafts too, and of the prompts that wait: how many tokens of these it may compute.
 Budget = Callable[[int, int], int]
+Batch = list[tuple[Sequence, StepRow]]
 
 
-def rows_of(running: list[Sequence], plan: Plan, budget: Budget) -> list[tuple[Sequence, StepRow]]:
-    """The rows of the next step, in the order of admission; empty where nothing is to be done.
+def next_batch(running: list[Sequence], lookahead: Lookahead, budget: Budget) -> tuple[Batch, float | None]:
+    """The rows of the next step, in the order of admission; empty where nothing is to be done. And its time budget.
 
-    Continuous batching: every sequence that decodes takes part in every step with one token, and with the drafts that ``plan``
-    gives it. Prefills share ``budget`` tokens a step, so that long prompts delay the running texts by a bounded time.
+    Continuous batching: every sequence that decodes takes part in every step with one token, and with what ``lookahead``
+    gives it besides. Prefills share ``budget`` tokens a step, so that long prompts delay the running texts by a bounded time.
     """
     decoding = [sequence for sequence in running if _decodes(sequence)]
-    drafts = plan(decoding)
     prefills = _prefills(running)
-    limits = _shares(prefills, budget(len(decoding) + sum(drafts.values()), len(prefills))) if prefills else {}
+    ahead = lookahead.plan(decoding, prompts_wait=bool(prefills)) if decoding else Ahead()
+    decoded = len(decoding) + sum(ahead.drafts.values())
+    limits = _shares(prefills, budget(decoded, len(prefills))) if prefills else {}
     rows = []
     for sequence in running:
         if _decodes(sequence):
-            rows.append((sequence, sequence.row(token_limit=1, drafts=drafts.get(sequence, 0))))
+            row = sequence.row(1, ahead.drafts.get(sequence, 0), ahead.run_ahead.get(sequence, 0))
+            rows.append((sequence, row))
         elif sequence in limits:
             rows.append((sequence, sequence.row(token_limit=limits[sequence])))
-    return rows
+    return rows, ahead.time_budget
 
 
 def _decodes(sequence: Sequence) -> bool:

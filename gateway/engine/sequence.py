@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gateway.engine.generation import Delta, FinishReason, GenerationRequest, Times, TokenLogprob
+from backends.onnx_decoder.contract.drawing import DrawingRule
+from backends.onnx_decoder.contract.limits import UNKNOWN
+from gateway.engine.generation import Delta, FinishReason, GenerationRequest, SamplingParameters, Times, TokenLogprob
 from gateway.engine.ngram_proposer import NgramProposer
-from gateway.engine.sampling import needs_full_logits
-from gateway.engine.step import UNKNOWN, StepRow
+from gateway.engine.sampling import changes_logits, needs_full_logits
+from gateway.engine.step import StepRow
 from gateway.errors import TidegateError
 from gateway.text.model import Model
 
@@ -31,7 +33,9 @@ class Sequence:
         self.started: float | None = None  # when it first got a slot
         self.sampling = request.sampling
         self.seed = secrets.randbits(64) if request.seed is None else request.seed % 2**64
-        self.generated: Counter[int] = Counter()  # token → how often, for the penalties
+        self._rule = _rule(request.sampling, self.seed)
+        self.generated: Counter[int] = Counter()  # token → how often, where there are penalties
+        self._counts = changes_logits(request.sampling)
         self.cached = 0  # tokens that Triton is believed to hold
         self.length = len(prompt)  # of the text so far, in tokens
         self._tokens = np.zeros(capacity, np.int32)
@@ -44,7 +48,9 @@ class Sequence:
         self._always_full_logits = needs_full_logits(request.sampling, model.candidates)
         self._grammar = None if request.grammar is None else request.grammar.copy()
         sequential = self._always_full_logits or self._grammar is not None
+        self._sequential = sequential  # its next token depends on those before it
         self._proposer = None if sequential or not speculation else NgramProposer(self._tokens, self.length)
+        self._drafts = 0  # of the row whose answer is being delivered
         self.credit = 0.0  # tokens that drafts have gained it, less what steps took longer for any text's drafts
         # A text with a grammar ends where its form is whole, not at a stop string within it.
         self._text = model.tokenizer.decode_stream(prompt, request.stop if self._grammar is None else ())
@@ -103,27 +109,47 @@ class Sequence:
         """Of its next drafts, at most ``most``: how probably each and all before it are right."""
         if self._proposer is None or self._held_open:
             return []
+        self._proposer.read_to(self.length)
         return self._proposer.chances(min(most, len(self._tokens) - self.length - 1))
 
-    def row(self, token_limit: int, drafts: int = 0) -> StepRow:
-        """Everything beyond what is cached, and drafts behind it, no more than have chances; while it is scored, a chunk whose
-        every position's logits are wanted."""
+    @property
+    def most_run_ahead(self) -> int:
+        """Tokens that the backend may draw behind the last one: what they depend on is all known there."""
+        return 0 if self._sequential or self._held_open or self.suspect else len(self._tokens) - self.length - 1
+
+    def row(self, token_limit: int, drafts: int = 0, run_ahead: int = 0) -> StepRow:
+        """Everything beyond what is cached; behind it drafts, no more than have chances, or what the backend draws itself.
+        While it is scored, a chunk whose every position's logits are wanted."""
+        trace = self.request.trace
         if self.scoring:
             tokens = self._tokens[self.cached : self.cached + min(token_limit, SCORED_AT_ONCE, self.num_uncomputed_tokens)]
-            return StepRow(self.id, self.cached, tokens, len(tokens), len(tokens), full_logits=True, trace=self.request.trace)
+            return StepRow(self.id, self.cached, tokens, len(tokens), len(tokens), full_logits=True, trace=trace)
         tokens = self._tokens[self.cached : self.length]
         if drafts and self._proposer is not None:
             tokens = np.concatenate([tokens, self._proposer.draft(drafts)])
-            return StepRow(self.id, self.cached, tokens, len(tokens), 1 + drafts, drafts=drafts, trace=self.request.trace)
-        return StepRow(self.id, self.cached, tokens, token_limit, full_logits=self.full_logits, trace=self.request.trace)
+            return StepRow(self.id, self.cached, tokens, len(tokens), 1 + drafts, drafts=drafts, trace=trace)
+        if run_ahead:
+            ignore_end = self.request.ignore_eos
+            return StepRow(
+                self.id,
+                self.cached,
+                tokens,
+                token_limit,
+                run_ahead=run_ahead,
+                rule=self._rule,
+                ignore_end=ignore_end,
+                trace=trace,
+            )
+        return StepRow(self.id, self.cached, tokens, token_limit, full_logits=self.full_logits, trace=trace)
 
-    def note_cached(self, cached_length: int, reused_length: int) -> None:
-        """Takes over what Triton says it holds; drafts count when they are accepted. An unknown sequence begins again; one
-        without a slot stays as it is."""
+    def note_cached(self, cached_length: int, reused_length: int, drafts: int = 0) -> None:
+        """Takes over what Triton says it holds; guesses count when they are accepted. An unknown sequence begins again; one
+        without a slot stays as it is. ``drafts``: how many of the row were computed."""
+        self._drafts = drafts
+        self._drafted += drafts
         if cached_length >= 0:
             if self._num_cached_tokens is None:
                 self._num_cached_tokens = reused_length
-            self._drafted += max(0, cached_length - self.length)
             self.cached = min(cached_length, self.length)
         elif cached_length == UNKNOWN:
             self.lose_cache()
@@ -162,32 +188,69 @@ class Sequence:
         every token that is appended then."""
         return token if self._grammar is None else self._grammar.advance(token, len(self._tokens) - self.length)
 
-    def append(self, token: int, logprob: TokenLogprob | None = None, *, drafted: bool = False) -> None:
-        """Takes the sampled token; ends the text at an end token, a stop string, the asked length or the context's end.
-        The reader hears of it from `notify`.
-
-        ``drafted``: it was, so Triton holds it already.
+    def append(self, tokens: list[int], logprobs: list[TokenLogprob] | None = None) -> None:
+        """Takes the next tokens: all but the last were guessed, so Triton holds them already. Ends the text at an end token, a
+        stop string, the asked length or the context's end; what comes behind is dropped. The reader hears of it from `notify`.
         """
         self.suspect, self.failed_alone = False, 0
-        self.generated[token] += 1
+        before = self.length
+        if self._watched:
+            self._append_one_by_one(tokens, logprobs)
+        else:
+            self._append_all(tokens)
+        self.cached += min(self.length - before, len(tokens) - 1)
+        if self._drafts:
+            accepted = min(self.length - before, len(tokens) - 1)
+            self._accepted += accepted
+            self.credit += accepted
+
+    @property
+    def _watched(self) -> bool:
+        """Whether something is to be known of the text after every token."""
+        request = self.request
+        return bool(request.stop) or request.logprobs is not None or self._grammar is not None or self._held_open
+
+    def _append_one_by_one(self, tokens: list[int], logprobs: list[TokenLogprob] | None) -> None:
+        for index, token in enumerate(tokens):
+            if self._note_token(token):
+                return
+            if logprobs is not None:
+                self._logprobs.append(self._text.decoded, logprobs[index])
+            self._pending_text += self._text.push(token, may_stop=not self._held_open)
+            if self._text.stopped or (self._grammar is not None and self._grammar.complete):
+                self._finish("stop")
+                return
+        self._end_at_length()
+
+    def _append_all(self, tokens: list[int]) -> None:
+        """All at once."""
+        ends = () if self.request.ignore_eos else self.model.end_tokens
+        end = next((index for index, token in enumerate(tokens) if token in ends), len(tokens))
+        self._pending_tokens += min(end + 1, len(tokens))
+        if self._counts:
+            self.generated.update(tokens)
+        self._tokens[self.length : self.length + end] = tokens[:end]
+        self.length += end
+        self._pending_text += self._text.extend(tokens[:end])
+        if end < len(tokens):
+            self._finish("stop", tokens[end])
+        else:
+            self._end_at_length()
+
+    def _note_token(self, token: int) -> bool:
+        """Whether it ends the text."""
         self._pending_tokens += 1
-        if drafted:
-            self._accepted += 1
-            self.credit += 1
-            self.cached += 1
+        if self._counts:
+            self.generated[token] += 1
         if token in self.model.end_tokens and (self._grammar is not None or not self.request.ignore_eos):
             self._finish("stop", token)
-            return
+            return True
         self._tokens[self.length] = token
         self.length += 1
-        if self._proposer is not None:
-            self._proposer.note(token)
-        if logprob is not None:
-            self._logprobs.append(self._text.decoded, logprob)
-        self._pending_text += self._text.push(token, may_stop=not self._held_open)
-        if self._text.stopped or (self._grammar is not None and self._grammar.complete):
-            self._finish("stop")
-        elif self.length == len(self._tokens):
+        return False
+
+    def _end_at_length(self) -> None:
+        if self.length == len(self._tokens):
             self._finish("length")
 
     def notify(self) -> None:
@@ -249,3 +312,7 @@ class _WithText:
         while self._waiting and (everything or self._waiting[0][0] < shown):
             taken.append(self._waiting.popleft()[1])
         return tuple(taken)
+
+
+def _rule(sampling: SamplingParameters, seed: int) -> DrawingRule:
+    return DrawingRule(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, seed)

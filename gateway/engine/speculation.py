@@ -8,12 +8,12 @@ probably make any text's credit less than a small part of its tokens: so no stre
 
 import numpy as np
 
+from backends.onnx_decoder.contract.limits import JOINED_TOKENS, MORE_POSITIONS
 from gateway.engine.sequence import Sequence
 from gateway.engine.step import StepAnswer, StepRow
-from gateway.engine.step_costs import JOINED_TOKENS, StepCosts
+from gateway.engine.step_costs import StepCosts
 
-MOST_DRAFTS = JOINED_TOKENS - 1  # of a row, behind its token
-MOST_DRAFTS_A_STEP = 256  # half of the positions that Triton gives beyond one a row: MORE_POSITIONS of wire.py
+MOST_DRAFTS_A_STEP = MORE_POSITIONS // 2  # the other half is for prompts that are scored
 LEAST_CHANCE = 0.1  # a draft that is less probable is not worth the thought
 LEAST_GAIN = 1.03  # tokens a second, against none drafted: what is estimated has errors
 LOSS_AT_FIRST, LOSS_A_TOKEN = 0.5, 0.02  # tokens by which a text may fall behind
@@ -24,7 +24,9 @@ MOST_CREDIT = 8.0  # tokens: what was gained long ago is no reason to be slow no
 class Speculation:
     """Of one replica: which drafts go into its next step, by what its steps cost."""
 
-    def __init__(self, costs: StepCosts) -> None:
+    def __init__(self, costs: StepCosts, joined_tokens: int = JOINED_TOKENS) -> None:
+        """``joined_tokens``: of a row, that are computed together with other rows."""
+        self._most_drafts = joined_tokens - 1  # of a row, behind its token
         self._price = 1.0  # how many times longer the drafts make the step that was planned last
         self._passed_over = 0  # steps, since the last with drafts in it, that a probable one was too dear for
         self._costs = costs
@@ -35,14 +37,16 @@ class Speculation:
             if row.decodes and cached > 0:
                 sequence.credit = min(MOST_CREDIT, sequence.credit) - (self._price - 1)
 
-    def plan(self, decoding: list[Sequence]) -> dict[Sequence, int]:
+    def plan(self, decoding: list[Sequence], least_gain: float = LEAST_GAIN) -> dict[Sequence, int]:
         """How many tokens each text drafts in the next step, in which all of ``decoding`` take part; texts that draft none are
-        left out."""
+        left out. ``least_gain``: how many times the tokens a second of a plain step there must be."""
         self._price = 1.0
+        if least_gain >= 1 + self._most_drafts:
+            return {}
         offers = [
             (chance, row)
             for row, sequence in enumerate(decoding)
-            for chance in sequence.draft_chances(MOST_DRAFTS)
+            for chance in sequence.draft_chances(self._most_drafts)
             if chance >= LEAST_CHANCE
         ]
         if not offers or not self._costs.known:
@@ -52,7 +56,9 @@ class Speculation:
         prices = self._prices(len(decoding), len(offers))
         drafts: dict[Sequence, int] = {}
         slack = [_slack(sequence) for sequence in decoding]
-        count = _best_count(offers, prices, slack.copy()) or self._retry(offers[0][0], prices[1], min(slack))
+        count = _best_count(offers, prices, slack.copy(), least_gain)
+        if least_gain <= LEAST_GAIN:
+            count = count or self._retry(offers[0][0], prices[1], min(slack))
         self._passed_over = 0 if count else self._passed_over + (offers[0][0] >= RETRY_CHANCE)
         for _, row in offers[:count]:
             drafts[decoding[row]] = drafts.get(decoding[row], 0) + 1
@@ -70,9 +76,9 @@ class Speculation:
         return (seconds / seconds[0]).tolist()
 
 
-def _best_count(offers: list[tuple[float, int]], prices: list[float], slack: list[float]) -> int:
+def _best_count(offers: list[tuple[float, int]], prices: list[float], slack: list[float], least_gain: float) -> int:
     """How many of the offers, each a chance and its row, give the most tokens a second without taking any row's ``slack``."""
-    best, best_gain = 0, LEAST_GAIN
+    best, best_gain = 0, least_gain
     tokens = float(len(slack))
     for count, (chance, row) in enumerate(offers, 1):
         tokens += chance

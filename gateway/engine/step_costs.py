@@ -4,13 +4,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from backends.onnx_decoder.contract.limits import JOINED_TOKENS
 from gateway.engine.step import StepAnswer, StepRow
 
 DRIFT = 0.2  # how much of a step's deviation is taken for the machine's: its load, the length of the texts
 LEAST_LEARNING = 0.05  # how much of the rest for that of the step's size
 DEVIATION = 2.0  # a step that took longer than this many times what was expected was disturbed
 
-JOINED_TOKENS = 8  # of a row: so many Triton computes together with other rows, longer ones in a pass of their own
 FIRST_BUDGET = 16  # tokens of prompts in a step while nothing is known
 SETTLED_TOKENS = 64  # of prefills: after as many, what was known of their time counts half
 LEAST_BUDGET = 4  # tokens of prompts in a step: prefills always advance; fewer of them tell nothing of their time
@@ -18,15 +18,17 @@ LEAST_TOKEN = 1e-6  # seconds
 
 
 class StepCosts:
-    """Seconds of a step that only decodes, by the number of its tokens: measured, interpolated between, never falling. And the
-    seconds that each token of a prefill adds to it."""
+    """Seconds of a step that only decodes, by the number of its tokens: measured, interpolated between, never falling. The
+    seconds that each token of a prefill adds to it. And which part of a step is the backend's pass over its tokens: what a
+    step takes longer for each token that its rows run ahead."""
 
-    def __init__(self, most_rows: int, prefill_chunk: int) -> None:
-        most_tokens = most_rows * JOINED_TOKENS
-        self._prefill_chunk = prefill_chunk
-        self._seconds = np.zeros(most_tokens + 1)
-        self._visits = np.zeros(most_tokens + 1, np.int64)
+    def __init__(self, most_rows: int, prefill_chunk: int, joined_tokens: int = JOINED_TOKENS) -> None:
+        """``joined_tokens``: of a row, that are computed together with other rows; more are a pass of their own."""
+        self._prefill_chunk, self._joined_tokens = prefill_chunk, joined_tokens
+        self._seconds = np.zeros(most_rows * joined_tokens + 1)
+        self._visits = np.zeros(len(self._seconds), np.int64)
         self._prefill_token: float | None = None  # seconds; None: none was measured
+        self._pass_share = 1.0  # of the seconds of a step without a run-ahead
 
     def note_step(self, rows: Iterable[StepRow], answer: StepAnswer, seconds: float) -> None:
         """What a step took. Rows that Triton could not compute took nothing; a step that scores a prompt tells little."""
@@ -41,7 +43,19 @@ class StepCosts:
         if prefills:
             self._note_prefills(decoded, prefills, seconds)
         elif decoded:
+            passes = 1 + int(answer.drawn_count.max(initial=0))
+            in_pass = min(answer.compute_seconds, seconds) / passes
+            seconds -= in_pass * (passes - 1)  # as it would have been without a run-ahead
+            self._pass_share += DRIFT * (in_pass / seconds - self._pass_share)
             self.note(decoded, seconds)
+
+    def seconds(self, tokens: int) -> float:
+        """Of a step of so many tokens. May not be asked before one was noted."""
+        return float(self.of(np.array([tokens]))[0])
+
+    def pass_seconds(self, tokens: int) -> float:
+        """Of the backend's part of it."""
+        return self.seconds(tokens) * self._pass_share
 
     def prefill_budget(self, decoded: int, waiting: int) -> int:
         """How many tokens of prompts a step may compute beside ``decoded`` others, where so many prompts wait: a whole chunk
@@ -53,7 +67,7 @@ class StepCosts:
             return min(self._prefill_chunk, FIRST_BUDGET)
         alone, step, all_of_them = self.of(np.array([1, decoded, decoded + waiting])).tolist()
         seconds = 2 * all_of_them - step
-        joined = min(JOINED_TOKENS, seconds / self._prefill_token)
+        joined = min(self._joined_tokens, seconds / self._prefill_token)
         # A pass of its own takes as long as one token before its first; where that is much, half as much again is little.
         separate = max(seconds - alone, alone / 2) / self._prefill_token
         return min(self._prefill_chunk, max(LEAST_BUDGET, int(max(joined, separate))))
@@ -64,7 +78,7 @@ class StepCosts:
         tokens, fixed = sum(prefills), 0.0
         if self.known:
             alone, step = self.of(np.array([1, max(decoded, 1)])).tolist()
-            fixed = sum(count > JOINED_TOKENS for count in prefills) * alone + (step if decoded else 0.0)
+            fixed = sum(count > self._joined_tokens for count in prefills) * alone + (step if decoded else 0.0)
         if tokens < LEAST_BUDGET:
             return
         if self._prefill_token is None:

@@ -40,10 +40,10 @@ class MeasuredBackend:
         self._tokens = metrics.tokens.labels(model)
         self._failures = metrics.failures.labels(model)
 
-    async def step(self, model: Model, rows: list[StepRow], release: list[int]) -> StepAnswer:
+    async def step(self, model: Model, rows: list[StepRow], release: list[int], time_budget: float | None = None) -> StepAnswer:
         began = time.monotonic()
         try:
-            answer = await self._backend.step(model, rows, release)
+            answer = await self._backend.step(model, rows, release, time_budget)
         except Exception:
             self._failures.inc()
             raise

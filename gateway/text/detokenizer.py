@@ -48,6 +48,9 @@ class TokenStream(Protocol):
     def push(self, token: int) -> str:
         """The text that is certain with this token: nothing of it changes later."""
 
+    def extend(self, tokens: list[int]) -> str:
+        """The same for several tokens at once."""
+
     def finish(self) -> str:
         """The rest, without half a character."""
 
@@ -188,6 +191,10 @@ class _ByteStream:
         text = self._decode(self._bytes[token])
         return self._stripped(text) if self._to_strip else text
 
+    def extend(self, tokens: list[int]) -> str:
+        text = self._decode(b"".join(map(self._bytes.__getitem__, tokens)))
+        return self._stripped(text) if self._to_strip else text
+
     def finish(self) -> str:
         rest = self._stripped(self._decode(b"", True))
         return "" if rest == REPLACEMENT else rest  # one for half a character, more for bytes that never become one
@@ -250,6 +257,9 @@ class _LibraryStream:
             self._waiting += 1
             return ""
         return self._show(text)
+
+    def extend(self, tokens: list[int]) -> str:
+        return "".join(map(self.push, tokens))
 
     def finish(self) -> str:
         if not self._waiting:

@@ -17,6 +17,8 @@ class Model:
     candidates: int  # k: how many candidates of a position cross the wire
     vocabulary_size: int
     slots: int  # sequences that Triton caches at once
+    joined_tokens: int  # of a row, that Triton computes together with other rows
+    most_run_ahead: int  # tokens that Triton may draw itself in a step
     end_tokens: frozenset[int]
     tokenizer: Tokenizer
     grammars: GrammarCompiler
@@ -43,6 +45,8 @@ class Model:
             candidates=int(parameters["candidates"]),
             vocabulary_size=vocabulary_size,
             slots=int(parameters["slots"]),
+            joined_tokens=int(parameters["joined_tokens"]),
+            most_run_ahead=int(parameters["run_ahead"]),
             end_tokens=end_tokens,
             tokenizer=tokenizer,
             grammars=grammars,

@@ -97,6 +97,10 @@ class TextStream:
         text = self._stream.push(token)
         return self._show(text if self._stop is None or not may_stop else self._stop.feed(text, token))
 
+    def extend(self, tokens: list[int]) -> str:
+        """`push` for several tokens at once, where there are no stop strings."""
+        return self._show(self._stream.extend(tokens))
+
     def finish(self, end_token: int | None = None) -> str:
         """The rest, when no token follows, or one that only ends the text: a beginning of a stop string is shown after all,
         half a character never."""

@@ -10,6 +10,8 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
+from backends.onnx_decoder.contract.step import decode_answer, encode_step
+from backends.onnx_decoder.contract.tensors import DATATYPES, INPUTS
 from gateway.engine.step import StepAnswer, StepRow
 from gateway.errors import BackendUnavailable, InternalError
 from gateway.telemetry.tracing import Metadata, step_spans
@@ -24,8 +26,7 @@ CHANNEL_OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 200),
 ]
-TRITON_TYPES = {"uint64": "UINT64", "int32": "INT32", "bool": "BOOL"}
-NUMPY_TYPES = {"INT32": np.int32, "FP32": np.float32, "UINT8": np.uint8}
+NUMPY_TYPES = {name: dtype for dtype, name in DATATYPES.items()}
 # Codes after which the same step may be sent again: a restart of Triton or of its Python stub, a stall, a full queue.
 TRANSIENT = {
     grpc.StatusCode.UNAVAILABLE,
@@ -85,22 +86,15 @@ class TritonClient:
 
     async def _describe(self, name: str, version: str, *, whole: bool) -> tuple[str, bytes]:
         request = pb.ModelInferRequest(model_name=name, model_version=version)
-        _add_input(request, "describe", np.array([whole]))
+        _add_input(request, "describe", np.array([[whole]]))
         response = await self._call(self._infer, request, timeout=10.0)
         return response.model_version, _outputs(response)["description"].tobytes()
 
-    async def step(self, model: Model, rows: list[StepRow], release: list[int]) -> StepAnswer:
-        request = step_request(model, rows, release)
+    async def step(self, model: Model, rows: list[StepRow], release: list[int], time_budget: float | None = None) -> StepAnswer:
+        request = step_request(model, rows, release, time_budget)
         with step_spans(rows) as metadata:
             outputs = _outputs(await self._call(self._infer_while_live, request, self._step_timeout, metadata))
-        return StepAnswer(
-            cached_length=outputs["cached_length"],
-            reused_length=outputs["reused_length"],
-            candidate_id=outputs["candidate_id"],
-            candidate_logit=outputs["candidate_logit"],
-            log_normalizer=outputs["log_normalizer"],
-            logits=outputs.get("logits", np.zeros((0, 0), np.float32)),
-        )
+        return decode_answer(outputs)
 
     def _send(
         self, request: pb.ModelInferRequest, timeout: float, metadata: Metadata | None = None
@@ -145,35 +139,31 @@ class TritonClient:
             raise InternalError from exc
 
 
-def step_request(model: Model, rows: list[StepRow], release: list[int]) -> pb.ModelInferRequest:
-    """The message of a step: docs/wire-contract.md, table of inputs."""
+def step_request(
+    model: Model, rows: list[StepRow], release: list[int], time_budget: float | None = None
+) -> pb.ModelInferRequest:
+    """The message of a step: docs/wire-contract.md."""
     request = pb.ModelInferRequest(model_name=model.name, model_version=model.version)
-    _add_input(request, "sequence_id", np.array([row.sequence_id for row in rows], np.uint64))
-    _add_input(request, "past_length", np.array([row.past_length for row in rows], np.int32))
-    _add_input(request, "token_count", np.array([len(row.tokens) for row in rows], np.int32))
-    _add_input(request, "token_limit", np.array([row.token_limit for row in rows], np.int32))
-    _add_input(request, "logit_count", np.array([row.logit_count for row in rows], np.int32))
-    _add_input(request, "full_logits", np.array([row.full_logits for row in rows], np.bool_))
-    _add_input(request, "tokens", np.concatenate([row.tokens for row in rows]) if rows else np.zeros(0, np.int32))
-    _add_input(request, "release", np.array(release, np.uint64))
-    _add_input(request, "fingerprint", np.array([int(model.fingerprint[:16], 16)], np.uint64))
+    microseconds = None if time_budget is None else round(time_budget * 1e6)
+    for name, array in encode_step(rows, release, model.fingerprint, microseconds).items():
+        _add_input(request, name, array)
     return request
 
 
 def _add_input(request: pb.ModelInferRequest, name: str, array: np.ndarray) -> None:
     tensor = request.inputs.add()
-    tensor.name, tensor.datatype = name, TRITON_TYPES[array.dtype.name]
-    tensor.shape.extend((1, len(array)))
+    tensor.name, tensor.datatype = name, INPUTS[name].datatype
+    tensor.shape.extend(array.shape)
     request.raw_input_contents.append(array.tobytes())
 
 
 def _outputs(response: pb.ModelInferResponse) -> dict[str, np.ndarray]:
-    """Outputs by name without the batch dimension; read-only views of the message."""
+    """Outputs by name; read-only views of the message."""
     arrays = {}
     for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
         array = np.frombuffer(raw, NUMPY_TYPES[tensor.datatype])
         if array.size != np.prod(tensor.shape):
             # Seen with numpy 2 in an old Python backend: right shapes, no bytes.
             raise InternalError from ValueError(f"output {tensor.name} has shape {list(tensor.shape)} and {array.size} values")
-        arrays[tensor.name] = array.reshape(tensor.shape[1:])
+        arrays[tensor.name] = array.reshape(tensor.shape)
     return arrays

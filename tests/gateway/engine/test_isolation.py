@@ -29,10 +29,10 @@ from tests.gateway.own_gateway import own_gateway
 VICTIM = 666  # the seed of sequences that a fault hits
 PENALISED = SamplingParameters(temperature=0.9, top_k=0, presence_penalty=0.5)
 # What the loop, the guard itself and a sequence's reader use, and what is called before a sequence runs.
-OUTSIDE = {"ended", "failed", "runnable", "fail", "next_delta", "begun", "generated_tokens", "lose_cache", "take_again"}
+OUTSIDE = {"ended", "failed", "runnable", "fail", "next_delta", "was_scheduled", "generated_tokens", "lose_cache", "take_again"}
 OF_SEQUENCE = [name for name in vars(Sequence) if not name.startswith("__") and name not in OUTSIDE]
-OF_DELIVERY = ["positions_of", "choose", "choose_from_whole", "logprob"]
-OF_PLANNING = ["chances", "draft", "note"]
+OF_DELIVERY = ["selection_of", "select", "select_from_whole", "logprob"]
+OF_PLANNING = ["chances", "draft", "read_to"]
 
 
 class Panic(BaseException):
@@ -159,11 +159,11 @@ class Poisoned:
         self._client, self._error = client, error
         self.failures = 0
 
-    async def step(self, model: Model, rows: list[StepRow], release: list[int]) -> StepAnswer:
+    async def step(self, model: Model, rows: list[StepRow], release: list[int], time_budget: float | None = None) -> StepAnswer:
         if any((row.tokens[:2] == 7).all() for row in rows if len(row.tokens) > 1):
             self.failures += 1
             raise self._error
-        return await self._client.step(model, rows, release)
+        return await self._client.step(model, rows, release, time_budget)
 
 
 @pytest.mark.anyio

@@ -1,4 +1,4 @@
-"""A drafter guesses what followed where the text's end stood before; its tables agree with a plain search."""
+"""A proposer guesses what followed where the text's end stood before; its tables agree with a plain search."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -11,23 +11,23 @@ CAPACITY = 4096  # so that no two n-grams of these tokens share a table's entry
 
 
 class Text:
-    """A text whose drafter has read the first ``prompt`` of its tokens at once, and the others one by one."""
+    """A text whose proposer has read the first ``prompt`` of its tokens at once, and the others one by one."""
 
     def __init__(self, tokens: list[int], prompt: int) -> None:
         self.array = np.zeros(CAPACITY, np.int32)
         self.array[:prompt] = tokens[:prompt]
         self.length = prompt
-        self.drafter = NgramProposer(self.array, prompt)
+        self.proposer = NgramProposer(self.array, prompt)
         for token in tokens[prompt:]:
             self.append(token)
 
     def append(self, token: int) -> None:
         self.array[self.length] = token
         self.length += 1
-        self.drafter.note(token)
+        self.proposer.read_to(self.length)
 
     def draft(self, count: int) -> list[int]:
-        return self.drafter.draft(count).tolist() if self.drafter.chances(count) else []
+        return self.proposer.draft(count).tolist() if self.proposer.chances(count) else []
 
 
 def matched(tokens: list[int], place: int) -> int:
@@ -89,32 +89,32 @@ def test_a_repetition_is_drafted_beyond_the_end_of_the_text() -> None:
 
 def test_nothing_is_drafted_where_nothing_repeats() -> None:
     text = Text(list(range(100)), 50)
-    assert text.drafter.chances(7) == [] and Text([3], 1).drafter.chances(7) == []
+    assert text.proposer.chances(7) == [] and Text([3], 1).proposer.chances(7) == []
 
 
 @settings(max_examples=200, deadline=None)
 @given(TOKENS, st.integers(0, 9))
 def test_chances_fall_and_none_is_certain(tokens: list[int], most: int) -> None:
-    chances = Text([*tokens, tokens[0]], 1).drafter.chances(most)
+    chances = Text([*tokens, tokens[0]], 1).proposer.chances(most)
     assert len(chances) in (0, most)
     assert all(0 <= later <= earlier * CERTAIN for earlier, later in zip([1.0, *chances], chances, strict=False))
 
 
 def test_hit_rates_are_learned_from_guesses_that_nobody_drafted() -> None:
     same = Text([1, 2, 3] * 100, 1)
-    assert same.drafter.chances(1)[0] > 0.9
+    assert same.proposer.chances(1)[0] > 0.9
     other = Text([token for number in range(100) for token in (1, 2, 10 + number)] + [1, 2], 1)
-    assert other.draft(1) == [109] and other.drafter.chances(1)[0] < 0.1
+    assert other.draft(1) == [109] and other.proposer.chances(1)[0] < 0.1
 
 
 def test_memory_is_bounded_by_what_the_text_may_become() -> None:
     generator = np.random.default_rng(0)
     array = np.zeros(4096, np.int32)
-    drafter = NgramProposer(array, 1)
+    proposer = NgramProposer(array, 1)
     for length in range(1, 4096):
         array[length] = generator.integers(0, 50_000)
-        drafter.note(int(array[length]))
-    entries = sum(table.nbytes for table in drafter._tables)
+        proposer.read_to(length + 1)
+    entries = sum(table.nbytes for table in proposer._tables)
     assert entries <= 48 * len(array)
 
 

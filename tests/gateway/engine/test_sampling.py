@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backends.onnx_decoder.contract.drawing import Rules, sample, uniforms
 from gateway.engine.generation import SamplingParameters
-from gateway.engine.sampling import Rules, changed_logits, needs_full_logits, sample, sample_whole, uniforms
+from gateway.engine.sampling import changed_logits, needs_full_logits, sample_whole
 
 VOCABULARY = 40
 
@@ -135,15 +136,16 @@ def test_rows_do_not_influence_each_other() -> None:
     generator = np.random.default_rng(3)
     logits = -np.sort(-generator.normal(0, 2, (16, 20)))
     ids = np.argsort(generator.random((16, 20)), axis=1).astype(np.int32)
-    rules = Rules(
+    columns = (
         generator.uniform(0, 1.5, 16),
         generator.integers(1, 20, 16),
         generator.uniform(0.1, 1, 16),
         generator.uniform(0, 0.2, 16),
     )
+    rules = Rules(np.stack(columns, axis=1))
     uniform = generator.random(16)
     together = sample(ids, logits, rules, uniform)
-    alone = [sample(ids[i : i + 1], logits[i : i + 1], rules.row(i), uniform[i : i + 1])[0] for i in range(16)]
+    alone = [sample(ids[i : i + 1], logits[i : i + 1], rules[i : i + 1], uniform[i : i + 1])[0] for i in range(16)]
     assert together.tolist() == alone
 
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from backends.onnx_decoder.wire import MORE_POSITIONS
-from gateway.engine.scheduler import rows_of
+from backends.onnx_decoder.contract.limits import MORE_POSITIONS
+from gateway.engine.lookahead import Ahead
+from gateway.engine.scheduler import next_batch
 from gateway.engine.sequence import SCORED_AT_ONCE
 
 
@@ -13,7 +14,7 @@ from gateway.engine.sequence import SCORED_AT_ONCE
 class Text:
     """What the scheduler knows of a sequence; a row of it is its limit."""
 
-    missing: int
+    num_uncomputed_tokens: int
     cached: int = 0
     prompt: list[int] = field(default_factory=list)
     scoring: bool = False
@@ -27,13 +28,25 @@ class Text:
     def length(self) -> int:
         return self.cached + self.num_uncomputed_tokens
 
-    def row(self, token_limit: int, drafts: int = 0) -> int:
+    def row(self, token_limit: int, drafts: int = 0, run_ahead: int = 0) -> int:
         return token_limit
+
+
+class Planned:
+    """A lookahead whose plan is given."""
+
+    def __init__(self, ahead: Ahead = Ahead()) -> None:  # noqa: B008
+        self.ahead = ahead
+        self.prompts_wait: list[bool] = []
+
+    def plan(self, decoding: list[Text], *, prompts_wait: bool) -> Ahead:
+        self.prompts_wait.append(prompts_wait)
+        return self.ahead
 
 
 def limits(budget: int, *texts: Text) -> list[int | None]:
     """Each text's limit in the next step; None: it takes no part."""
-    rows: dict[Any, Any] = dict(rows_of(list(texts), lambda _: {}, lambda *_: budget))  # type: ignore[arg-type]
+    rows: dict[Any, Any] = dict(next_batch(list(texts), Planned(), lambda *_: budget)[0])  # type: ignore[arg-type]
     return [rows.get(text) for text in texts]
 
 
@@ -96,5 +109,6 @@ def test_the_budget_goes_by_what_decodes_with_its_drafts_and_by_the_prompts_that
         return 4
 
     one, two = Text(1, cached=9), Text(1, cached=9)
-    rows_of([one, two, Text(50)], lambda _: {one: 3}, budget)  # type: ignore[list-item, dict-item]
-    assert asked == [(5, 1)]
+    lookahead = Planned(Ahead(drafts={one: 3}))  # type: ignore[dict-item]
+    next_batch([one, two, Text(50)], lookahead, budget)  # type: ignore[list-item, arg-type]
+    assert asked == [(5, 1)] and lookahead.prompts_wait == [True]

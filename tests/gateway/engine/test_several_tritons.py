@@ -40,7 +40,7 @@ def two(model_repository: Path, tmp_path: Path) -> Iterator[list[TritonServer]]:
 
 
 def texts_by_triton(engine: object) -> list[int]:
-    return [len(replica.texts) for replica in engine._replicas.values()]  # type: ignore[attr-defined]
+    return [len(replica.sequences) for replica in engine._replicas.values()]  # type: ignore[attr-defined]
 
 
 async def test_texts_are_spread_over_the_tritons(two: list[TritonServer]) -> None:

@@ -3,18 +3,19 @@
 import numpy as np
 import pytest
 
-from backends.onnx_decoder.wire import MORE_POSITIONS
+from backends.onnx_decoder.contract.limits import JOINED_TOKENS, MORE_POSITIONS
 from gateway.engine.speculation import (
     LEAST_GAIN,
     LOSS_A_TOKEN,
     LOSS_AT_FIRST,
-    MOST_DRAFTS,
     MOST_DRAFTS_A_STEP,
     Speculation,
 )
-from gateway.engine.step import StepAnswer, StepRow
+from gateway.engine.step import StepRow
 from gateway.engine.step_costs import StepCosts
+from tests.gateway.engines import lengths_answer
 
+MOST_DRAFTS = JOINED_TOKENS - 1  # of a row
 FLAT = [0.01] * 300  # a device that computes a token or hundreds in the same time
 TWO_CORES = [0.006 + 0.0026 * tokens for tokens in range(300)]  # int8, AVX2: each token costs
 
@@ -50,9 +51,7 @@ def step(speculation: Speculation, *texts: Text) -> list[int]:
         (text, StepRow(1, 9, np.zeros(1 + count, np.int32), 8, 1 + count, drafts=count))
         for text, count in zip(texts, counts, strict=True)
     ]
-    positions = np.zeros((len(texts) + sum(counts), 1))
-    answer = StepAnswer(np.full(len(texts), 10), np.full(len(texts), 9), positions, positions, positions, np.zeros((0, 0)))
-    speculation.note_step(rows, answer)  # type: ignore[arg-type]
+    speculation.note_step(rows, lengths_answer([10] * len(texts), [9] * len(texts)))  # type: ignore[arg-type]
     return counts
 
 
@@ -154,8 +153,7 @@ def test_a_prompt_in_slices_does_not_pay_for_its_neighbours_drafts() -> None:
     speculation, text, prompt = Speculation(costs(TWO_CORES, 2)), Text(falling(0.99)), Text([])
     assert speculation.plan([text])  # type: ignore[list-item]
     rows = [(text, StepRow(1, 9, np.zeros(8, np.int32), 8, 8, drafts=7)), (prompt, StepRow(2, 9, np.zeros(500, np.int32), 4))]
-    nothing = np.zeros((8, 1))
-    speculation.note_step(rows, StepAnswer(np.array([17, 13]), np.array([9, 9]), nothing, nothing, nothing, nothing))  # type: ignore[arg-type]
+    speculation.note_step(rows, lengths_answer([17, 13], [9, 9]))  # type: ignore[arg-type]
     assert text.credit < 0 == prompt.credit
 
 

@@ -5,11 +5,12 @@ from collections.abc import Sequence as Tokens
 import numpy as np
 import pytest
 
+from backends.onnx_decoder.contract.drawing import Rules, sample, uniforms
 from gateway.engine.engine import Engine
 from gateway.engine.generation import GenerationRequest, SamplingParameters
 from gateway.engine.sequence import Sequence
 from gateway.engine.step import StepAnswer, StepRow
-from gateway.engine.token_selection import accepted, choose, positions_of
+from gateway.engine.token_selection import select, selection_of
 from serve.triton_server import TritonServer
 from tests.conftest import DEMO
 from tests.gateway.engines import GREEDY, engine_on, pieces_of, request
@@ -31,11 +32,9 @@ async def verified(engine: Engine, prompt: Tokens[int], drafts: Tokens[int]) -> 
 def sampled(engine: Engine, prompt: list[int], row: StepRow, answer: StepAnswer) -> list[list[int]]:
     """What texts of as many seeds get from that step: tokens of each up to the first that is not its draft."""
     generation = GenerationRequest(prompt, 100, HOT)  # without a seed
-    texts = {Sequence(generation, engine.model): list[int]() for _ in range(TEXTS)}
-    positions = [position for text in texts for position in positions_of(text, row, 0, answer.logits)]
-    for position, token in accepted(positions, choose(positions, answer)):
-        texts[position.sequence].append(token)
-    return list(texts.values())
+    nothing = np.zeros(0, np.int32)
+    texts = [Sequence(generation, engine.model) for _ in range(TEXTS)]
+    return select([selection_of(text, row, nothing, 1 + row.drafts, answer.logits) for text in texts], answer)
 
 
 def distribution(answer: StepAnswer, place: int) -> dict[int, float]:
@@ -98,11 +97,17 @@ async def test_draws_at_neighbouring_places_are_independent(triton: TritonServer
     """Of the texts that share their first token, the second ones differ as if nothing was known of the first draw."""
     async with engine_on(triton, DEMO) as engine:
         prompt, drafts = await drafts_for(engine, "probable")
-        row, answer = await verified(engine, prompt, drafts)
-        generation = GenerationRequest(prompt, 100, HOT)
-        texts = [Sequence(generation, engine.model) for _ in range(TEXTS)]
-        positions = [position for text in texts for position in positions_of(text, row, 0, answer.logits)]
-        hits = np.array([token == drafts[0] for token in choose(positions, answer)]).reshape(TEXTS, 4)[:, 0]
-        seconds = np.array(choose(positions, answer)).reshape(TEXTS, 4)[:, 1]
+        _, answer = await verified(engine, prompt, drafts)
+    seeds, rules = np.random.default_rng(1).integers(0, 2**64, TEXTS, np.uint64), Rules.of([HOT] * TEXTS)
+    firsts, seconds = (
+        sample(
+            np.tile(answer.candidate_id[ahead], (TEXTS, 1)),
+            np.tile(answer.candidate_logit[ahead], (TEXTS, 1)),
+            rules,
+            uniforms(seeds, np.full(TEXTS, len(prompt) + ahead)),
+        )
+        for ahead in (0, 1)
+    )
+    hits = firsts == drafts[0]
     for mask in (hits, ~hits):
         assert_drawn_from(seconds[mask].tolist(), distribution(answer, 1))

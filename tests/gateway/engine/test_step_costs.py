@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from gateway.engine.step import StepAnswer, StepRow
-from gateway.engine.step_costs import FIRST_BUDGET, JOINED_TOKENS, LEAST_BUDGET, StepCosts
+from backends.onnx_decoder.contract.limits import JOINED_TOKENS
+from gateway.engine.step import StepRow
+from gateway.engine.step_costs import FIRST_BUDGET, LEAST_BUDGET, StepCosts
+from tests.gateway.engines import lengths_answer
 
 CHUNK = 256
 
@@ -26,10 +28,8 @@ class Machine:
         rows = [StepRow(n, 9, np.zeros(1, np.int32), 1) for n in range(decoded)]
         rows += [StepRow(99 + n, 9, np.zeros(1 + count, np.int32), count) for n, count in enumerate(prefills)]
         computed = np.array([1] * decoded + list(prefills))
-        nothing = np.zeros((decoded, 1))
         seconds = self.seconds(decoded, *prefills)
-        answer = StepAnswer(computed + 9, np.full(len(rows), 9), nothing, nothing, nothing, np.zeros((0, 0)))
-        self.costs.note_step(rows, answer, seconds * noise)
+        self.costs.note_step(rows, lengths_answer((computed + 9).tolist(), [9] * len(rows)), seconds * noise)
         return seconds
 
 
@@ -121,17 +121,16 @@ def test_a_busier_machine_does_not_make_prompts_wait_longer(machine: tuple[float
 def test_rows_that_were_not_computed_do_not_keep_the_others_from_telling() -> None:
     costs = StepCosts(2, CHUNK)
     rows = [StepRow(n, 9, np.zeros(1, np.int32), 1) for n in range(2)]
-    one = np.zeros((1, 1))
-    costs.note_step(rows, StepAnswer(np.array([-1, -1]), np.zeros(2, np.int32), one, one, one, one), 1.0)
+    costs.note_step(rows, lengths_answer([-1, -1], [0, 0]), 1.0)
     assert not costs.known
-    costs.note_step(rows, StepAnswer(np.array([10, -2]), np.array([9, 0]), one, one, one, one), 0.5)
+    costs.note_step(rows, lengths_answer([10, -2], [9, 0]), 0.5)
     assert costs.of(np.array([1])) == 0.5
 
 
 def test_a_step_that_scores_a_prompt_tells_nothing() -> None:
     costs = StepCosts(1, CHUNK)
-    row, one = StepRow(1, 0, np.zeros(32, np.int32), 32, 32, full_logits=True), np.zeros((32, 1))
-    costs.note_step([row], StepAnswer(np.array([32]), np.array([0]), one, one, one, one), 1.0)
+    row = StepRow(1, 0, np.zeros(32, np.int32), 32, 32, full_logits=True)
+    costs.note_step([row], lengths_answer([32], [0]), 1.0)
     assert not costs.known and costs.prefill_budget(1, 1) == FIRST_BUDGET
 
 
@@ -171,3 +170,14 @@ def test_a_larger_step_never_counts_as_cheaper() -> None:
     costs.note(1, 0.02)
     costs.note(4, 0.01)
     assert (np.diff(costs.of(np.arange(1, 9))) >= 0).all()
+
+
+def test_what_a_step_takes_without_a_run_ahead_is_learned_from_steps_with_one() -> None:
+    """Three quarters of a step are the backend's pass; each token that a row runs ahead adds a pass."""
+    costs = StepCosts(4, CHUNK)
+    row = StepRow(1, 9, np.zeros(1, np.int32), 1, run_ahead=9)
+    for drawn in (0, 9, 3, 5) * 20:
+        passes = (1 + drawn) * 0.003
+        costs.note_step([row], lengths_answer([10 + drawn], [9], [drawn], passes), passes + 0.001)
+    assert costs.seconds(1) == pytest.approx(0.004)
+    assert costs.pass_seconds(1) == pytest.approx(0.003, rel=0.01)
