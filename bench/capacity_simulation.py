@@ -22,9 +22,9 @@ from bench.capacity import GatewayCost, StepCost, Workload, measured, pace, peop
 from bench.simulated_stack import CONTEXT, VOCABULARY, SimulatedGateway, SimulatedTriton, simulated_model
 from bench.virtual_time import virtual_time
 from chaos.recovery import percentile
-from gateway.engine import Engine
+from gateway.engine.engine import Engine
+from gateway.engine.generation import GenerationRequest, SamplingParameters
 from gateway.errors import Overloaded
-from gateway.generation import GenerationRequest, SamplingParameters
 from gateway.settings import Settings
 
 ASK_AGAIN = 5.0  # seconds after a refusal

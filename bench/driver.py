@@ -39,6 +39,7 @@ class Load:
     first: list[float]  # seconds to a first token
     between: list[float]  # seconds between tokens that follow each other
     failures: list[str]
+    events: list[int] = field(default_factory=list)  # with text, of each answer that was complete
 
 
 async def ask(server: Server, prompt: str, tokens: int, answer: Answer | None = None) -> Answer:
@@ -120,7 +121,8 @@ def summed(answers: list[Answer], failures: list[str], clients: int, opening: fl
         for earlier, later in zip(answer.events, answer.events[1:], strict=False)
         if opening <= later < closing
     ]
-    return Load(clients, arrived / (closing - opening), first, between, failures)
+    events = [len(answer.events) for answer in answers if answer.complete]
+    return Load(clients, arrived / (closing - opening), first, between, failures, events)
 
 
 async def together(server: Server, prompts: list[str], tokens: int) -> list[Answer]:

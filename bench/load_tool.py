@@ -22,7 +22,7 @@ from bench.environments import BESIDE, GUIDELLM, RUN, TRANSFORMERS, PeerError
 from bench.lineup import huggingface, our_model
 from bench.report import Report, Table
 from bench.servers import KEY, Server
-from gateway.tokenizer import Tokenizer
+from gateway.text.tokenizer import Tokenizer
 
 CLIENTS = 4  # the tool takes much of the machine itself: more of them compare its own cost
 PROMPT_TOKENS, TOKENS = 64, 48

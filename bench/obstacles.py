@@ -13,7 +13,7 @@ WAY_OF_A_STEP = (
 )
 
 GATEWAY = (
-    "a fifth is the system's send for each token's event, a fifth the lane, a fifth the generators between the two; the "
+    "a fifth is the system's send for each token's event, a fifth the replica, a fifth the generators between the two; the "
     "rest are asyncio, gRPC and HTTP's layers, all in Python."
 )
 

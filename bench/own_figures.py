@@ -21,7 +21,7 @@ from bench.lineup import SETTINGS, huggingface, newest_version, our_model
 from bench.machine import process_seconds, read_bandwidth
 from bench.report import Aim, Report, Table, percentile, ratio
 from bench.servers import Server
-from gateway.tokenizer import Tokenizer
+from gateway.text.tokenizer import Tokenizer
 
 PASTS = (64, 256, 512, 1024, 1900)  # tokens
 

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,15 @@ START_TIMEOUT = 180.0  # seconds
 
 @dataclass(frozen=True)
 class Server:
-    """A running server. ``extra`` are the fields that it needs besides OpenAI's, to be greedy and not to stop early."""
+    """A running server. ``extra`` are the fields that it needs besides OpenAI's, to be greedy and not to stop early.
+    ``parts``: the process ids of what it consists of."""
 
     name: str
     address: str
     given: str
     pid: int
     extra: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, int] = field(default_factory=dict)
 
     def body(self, prompt: str, tokens: int) -> dict[str, Any]:
         return {"prompt": prompt, "max_tokens": tokens, "stream": True, "temperature": 0} | dict(self.extra)
@@ -46,23 +48,23 @@ def gateways(model: Path, *settings: Mapping[str, str]) -> Iterator[list[str]]:
 
 
 @contextmanager
-def gateway_servers(model: Path, *settings: Mapping[str, str]) -> Iterator[list[Server]]:
+def gateway_servers(model: Path, *settings: Mapping[str, str], slots: int = SLOTS) -> Iterator[list[Server]]:
     with ExitStack() as stack:
         run_dir = stack.enter_context(tempfile.TemporaryDirectory())
-        slots = {"TIDEGATE_SLOTS": str(SLOTS)}
-        triton = stack.enter_context(TritonServer(model.parent, Path(run_dir), [model.name], slots))
+        env = {"TIDEGATE_SLOTS": str(slots)}
+        triton = stack.enter_context(TritonServer(model.parent, Path(run_dir), [model.name], env))
         triton.wait_ready(START_TIMEOUT)
-        yield [stack.enter_context(_gateway(model.name, triton.grpc_address, one)) for one in settings]
+        yield [stack.enter_context(_gateway(model.name, triton, one, slots)) for one in settings]
 
 
 @contextmanager
-def _gateway(model: str, triton: str, settings: Mapping[str, str]) -> Iterator[Server]:
+def _gateway(model: str, triton: TritonServer, settings: Mapping[str, str], slots: int) -> Iterator[Server]:
     command = [sys.executable, "-m", "gateway"]
-    env = {"TRITON_URL": triton, "MY_API_KEY": KEY, "HOST": "127.0.0.1"} | dict(settings)
+    env = {"TRITON_URL": triton.grpc_address, "MY_API_KEY": KEY, "HOST": "127.0.0.1"} | dict(settings)
     told = ", ".join(f"{name}={value}" for name, value in settings.items()) or "defaults"
     extra = {"model": model, "ignore_eos": True}
-    with _process("Tidegate", command, f"Triton and gateway, {SLOTS} slots, {told}", extra, env) as server:
-        yield server
+    with _process("Tidegate", command, f"Triton and gateway, {slots} slots, {told}", extra, env) as server:
+        yield replace(server, parts={"gateway": server.pid, "stub": triton.stub_pids[0], "tritonserver": triton.pid})
 
 
 @contextmanager
@@ -104,21 +106,15 @@ def wait_healthy(address: str, process: "subprocess.Popen[bytes]", log: Path) ->
 
 
 def llama_cpp() -> AbstractContextManager[Server]:
-    binary = LLAMA_BINARIES / "llama-server"
-    command: list[str | Path] = [
-        binary,
-        "--model",
-        q8_0(),
-        "-np",
-        str(SLOTS),
-        "-c",
-        str(SLOTS * CONTEXT // 2),
-        "-t",
-        str(THREADS),
-        "--no-ui",
-    ]
-    given = f"llama-server, Q8_0, {SLOTS} parallel slots, continuous batching, {THREADS} threads"
-    return _process("llama.cpp Q8_0", command, given, {"ignore_eos": True, "cache_prompt": False})
+    return llama_server("Q8_0", q8_0(), SLOTS, CONTEXT // 2)
+
+
+def llama_server(weights: str, model: Path, slots: int, context: int) -> AbstractContextManager[Server]:
+    """``context``: tokens of each slot."""
+    command: list[str | Path] = [LLAMA_BINARIES / "llama-server", "--model", model, "--no-ui"]
+    command += ["-np", str(slots), "-c", str(slots * context), "-t", str(THREADS)]
+    given = f"llama-server, {weights}, {slots} parallel slots, continuous batching, {THREADS} threads"
+    return _process(f"llama.cpp {weights}", command, given, {"ignore_eos": True, "cache_prompt": False})
 
 
 def transformers_serve() -> AbstractContextManager[Server]:

@@ -12,13 +12,13 @@ from backends.onnx_decoder.kv_pool import KvPool
 from backends.onnx_decoder.step import Stepper, StepResult
 from backends.onnx_decoder.step import StepRow as BackendRow
 from bench.capacity import GatewayCost, StepCost
-from gateway.engine import Engine
+from gateway.engine.engine import Engine
+from gateway.engine.step import StepAnswer, StepRow
 from gateway.errors import BackendUnavailable
-from gateway.grammar import GrammarCompiler
-from gateway.model import Model
 from gateway.settings import Settings
-from gateway.step import StepAnswer, StepRow
-from gateway.tokenizer import Tokenizer
+from gateway.text.grammar import GrammarCompiler
+from gateway.text.model import Model
+from gateway.text.tokenizer import Tokenizer
 
 CONTEXT = 2048
 MERGED = 16  # requests in one forward pass: max_batch_size of config.pbtxt
@@ -133,14 +133,14 @@ def _answer(results: Sequence[StepResult], positions: int) -> StepAnswer:
 
 
 class SimulatedGateway:
-    """A real engine, whose work takes its core for the measured time. Is the backend of its own lanes."""
+    """A real engine, whose work takes its core for the measured time. Is the backend of its own replicas."""
 
     def __init__(self, cost: GatewayCost, model: Model, tritons: Sequence[SimulatedTriton], settings: Settings) -> None:
         self._cost, self._core = cost, asyncio.Lock()
         self.engine = Engine(model, settings)
         self.seconds = 0.0  # that its core was used
         for number, triton in enumerate(tritons):
-            self.engine.add_lane(f"triton-{number}", _Lane(self, triton), model)
+            self.engine.add_replica(f"triton-{number}", _Lane(self, triton), model)
 
     async def work(self, seconds: float) -> None:
         async with self._core:

@@ -14,8 +14,8 @@ import httpx
 
 from chaos.clients import KEY
 from gateway.errors import TidegateError
-from gateway.model import Model
-from gateway.triton import TritonClient
+from gateway.text.model import Model
+from gateway.triton.client import TritonClient
 from serve.processes import GuardedProcess
 from serve.supervisor import HEALTH_INTERVAL, MOST_UNANSWERED, WATCH_INTERVAL
 from serve.triton_server import TritonError, TritonServer, free_port

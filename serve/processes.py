@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from serve.guard import remove_shared_memory
+from serve.process_guard import remove_shared_memory
 
 GUARD = Path(__file__).with_name("guard.py")
 GUARD_TIMEOUT = 10.0  # seconds that a guard has beyond its command's grace

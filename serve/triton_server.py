@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from serve.machine import libpython_directory
 from serve.processes import GuardedProcess, children, is_alive, is_zombie
+from serve.python_facts import libpython_directory
 from serve.repository_view import RepositoryView, sentence
 
 BACKENDS = Path(__file__).resolve().parent.parent / "backends"

@@ -12,9 +12,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from backends.onnx_decoder.metrics import COUNTERS, GAUGES, INTERVAL, LABELLED, PREFIX
-from gateway.model import Model
-from gateway.step import NO_SLOT, StepRow
-from gateway.triton import TritonClient, step_request
+from gateway.engine.step import NO_SLOT, StepRow
+from gateway.text.model import Model
+from gateway.triton.client import TritonClient, step_request
 from tests.conftest import CHARACTERS, TINY
 from tests.monitoring.watched_triton import WatchedTriton
 

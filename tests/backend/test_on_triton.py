@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway.model import Model
-from gateway.step import NO_SLOT, UNKNOWN, StepAnswer, StepRow
-from gateway.triton import TritonClient, step_request
+from gateway.engine.step import NO_SLOT, UNKNOWN, StepAnswer, StepRow
+from gateway.text.model import Model
+from gateway.triton.client import TritonClient, step_request
 from serve.triton_server import TritonServer
 from tests.conftest import TINY
 

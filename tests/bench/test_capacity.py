@@ -11,7 +11,7 @@ from bench.capacity import GatewayCost, StepCost, Workload, measured, pace, peop
 from bench.capacity_measure import fitted
 from bench.capacity_simulation import Crowd, simulate
 from bench.simulated_stack import MERGED
-from gateway.http_protocol import MAXIMUM_CONNECTIONS
+from gateway.http.protocol import MAXIMUM_CONNECTIONS
 from gateway.settings import Settings
 from scripts import gpu_memory
 from tests.conftest import ROOT, TINY, version_directory

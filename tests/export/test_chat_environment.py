@@ -10,7 +10,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from export.chat_environment import compile_template, render
 from export.chat_template import with_tokens
 from gateway.errors import InvalidRequest
-from gateway.prompt_process import Template
+from gateway.text.prompt_process import Template
 
 ROOT = Path(__file__).parents[2]
 TOKENS = {"bos_token": "<s>", "eos_token": '<|"end"|>\\', "pad_token": "[PAD]", "image_token": "<图>"}

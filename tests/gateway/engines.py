@@ -5,16 +5,35 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from gateway.engine import Engine
+import numpy as np
+
+from gateway.engine.engine import Engine
+from gateway.engine.generation import Delta, GenerationRequest, SamplingParameters
+from gateway.engine.parallel_sampling import generate_all
+from gateway.engine.step import StepAnswer
 from gateway.errors import BackendUnavailable
-from gateway.generation import Delta, GenerationRequest, SamplingParameters
 from gateway.settings import Settings
-from gateway.several import generate_all
-from gateway.triton import TritonClient
+from gateway.triton.client import TritonClient
 from serve.triton_server import TritonServer
 from tests.conftest import TINY
 
 GREEDY = SamplingParameters(temperature=0.0)
+
+
+def lengths_answer(cached: list[int], reused: list[int], drawn: list[int] | None = None, seconds: float = 0.0) -> StepAnswer:
+    """An answer that says what is cached, and nothing of any token."""
+    nothing = np.zeros((0, 1), np.float32)
+    return StepAnswer(
+        cached_length=np.array(cached),
+        reused_length=np.array(reused),
+        drawn_count=np.array(drawn or [0] * len(cached)),
+        candidate_id=nothing,
+        candidate_logit=nothing,
+        log_normalizer=nothing,
+        logits=nothing,
+        drawn=np.zeros(0, np.int32),
+        compute_seconds=seconds,
+    )
 
 
 @asynccontextmanager
@@ -31,7 +50,7 @@ async def engine_on_all(
     models = [await client.describe(name) for client in clients]
     engine = Engine(models[0], replace(Settings(), **settings))
     for triton, client, model in zip(tritons, clients, models, strict=True):
-        engine.add_lane(triton.grpc_address, client, model)
+        engine.add_replica(triton.grpc_address, client, model)
     try:
         yield engine
     finally:

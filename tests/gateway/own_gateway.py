@@ -56,10 +56,11 @@ class OwnGateway:
 
 @contextmanager
 def own_gateway(triton_address: str, log: Path, constants: str = "", **environment: str) -> Iterator[OwnGateway]:
-    """``constants``: statements that make its times short, such as ``gateway.streaming.HEARTBEAT = 0.1``."""
+    """``constants``: statements that make its times short, such as ``gateway.http.streaming.HEARTBEAT = 0.1``."""
     port = free_port()
     script = (
-        f"import gateway.__main__, gateway.http_protocol, gateway.streaming, gateway.body\n{constants}\ngateway.__main__.main()"
+        "import gateway.__main__, gateway.http.protocol, gateway.http.streaming, gateway.http.body\n"
+        f"{constants}\ngateway.__main__.main()"
     )
     command = [sys.executable, "-c", script] if constants else [sys.executable, "-m", "gateway"]
     env = {name: value for name, value in os.environ.items() if name != "MY_API_KEY"}

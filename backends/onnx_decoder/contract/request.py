@@ -87,6 +87,7 @@ def encode_answer(answer: StepAnswer) -> dict[str, np.ndarray]:
         "candidate_id": answer.candidate_id[None],
         "candidate_logit": answer.candidate_logit[None],
         "log_normalizer": answer.log_normalizer[None],
+        "compute_time": np.array([[round(answer.compute_seconds * 1e6)]], np.int32),
     }
     if len(answer.logits):
         outputs["logits"] = answer.logits[None]

@@ -49,6 +49,7 @@ class StepAnswer:
     log_normalizer: np.ndarray  # float32 [positions]
     logits: np.ndarray  # float32 [asked positions, vocabulary]
     drawn: np.ndarray  # int32 [sum of drawn_count]: what the backend has drawn and computed, row by row
+    compute_seconds: float = 0.0  # that the backend took for all passes
 
 
 def encode_step(
@@ -105,4 +106,5 @@ def decode_answer(outputs: Mapping[str, np.ndarray]) -> StepAnswer:
         log_normalizer=outputs["log_normalizer"][0],
         logits=np.zeros((0, 0), np.float32) if logits is None else logits[0],
         drawn=np.zeros(0, np.int32) if drawn is None else drawn[0],
+        compute_seconds=int(outputs["compute_time"][0, 0]) / 1e6,
     )

@@ -87,5 +87,8 @@ OUTPUTS = {
     "log_normalizer": _tensor(np.float32, "positions", "log of the sum of exp of all logits"),
     "logits": _tensor(np.float32, "asked positions, vocabulary", "only of rows with `full_logits`; absent where there is none"),
     "drawn": _tensor(np.int32, "sum of drawn_count", "what the backend has drawn, row by row; absent where that is nothing"),
+    "compute_time": _tensor(
+        np.int32, "1", "microseconds that the backend took for all passes: what is learned for a time budget"
+    ),
     "description": _tensor(np.uint8, "bytes", "JSON, see *Description*"),
 }
