@@ -8,12 +8,15 @@ import numpy as np
 import tokenizers
 from tokenizers.models import WordLevel
 
+from backends.onnx_decoder.contract.limits import JOINED_TOKENS
+from backends.onnx_decoder.contract.request import Limits, Step, read_step
+from backends.onnx_decoder.contract.step import StepAnswer, StepRow, encode_step
+from backends.onnx_decoder.decoder import Candidates
 from backends.onnx_decoder.kv_pool import KvPool
-from backends.onnx_decoder.step import Stepper, StepResult
-from backends.onnx_decoder.step import StepRow as BackendRow
+from backends.onnx_decoder.layout import Batch
+from backends.onnx_decoder.stepper import Stepper
 from bench.capacity import GatewayCost, StepCost
 from gateway.engine.engine import Engine
-from gateway.engine.step import StepAnswer, StepRow
 from gateway.errors import BackendUnavailable
 from gateway.settings import Settings
 from gateway.text.grammar import GrammarCompiler
@@ -23,6 +26,8 @@ from gateway.text.tokenizer import Tokenizer
 CONTEXT = 2048
 MERGED = 16  # requests in one forward pass: max_batch_size of config.pbtxt
 VOCABULARY = 512
+CANDIDATES = 2
+LIMITS = Limits(CONTEXT, VOCABULARY)
 
 
 def simulated_model(slots: int) -> Model:
@@ -36,9 +41,11 @@ def simulated_model(slots: int) -> Model:
         checkpoint="none",
         created=0,
         context_length=CONTEXT,
-        candidates=2,
+        candidates=CANDIDATES,
         vocabulary_size=VOCABULARY,
         slots=slots,
+        joined_tokens=JOINED_TOKENS,
+        most_run_ahead=0,
         end_tokens=nothing,
         tokenizer=tokenizer,
         grammars=GrammarCompiler(tokenizer, VOCABULARY, nothing),
@@ -47,29 +54,22 @@ def simulated_model(slots: int) -> Model:
     )
 
 
-@dataclass(frozen=True)
-class Row:
-    slot: int
-    past: int
-    tokens: np.ndarray
-    logit_count: int
-    full_logits: bool = False
-
-
 class ReckonedDecoder:
     """Adds up what the passes of a step would take. Nothing is copied: every prompt here is another."""
+
+    vocabulary_size, candidate_count = VOCABULARY, CANDIDATES
 
     def __init__(self, cost: StepCost) -> None:
         self._cost = cost
         self.seconds = 0.0
 
-    def run(self, rows: Sequence[Row]) -> list[None]:
-        decoding = [row for row in rows if len(row.tokens) == 1]
-        if decoding:
-            past = sum(row.past for row in decoding) / len(decoding)
-            self.seconds += self._cost.decode(len(decoding), past)
-        self.seconds += sum(self._cost.prefill(len(row.tokens)) for row in rows if len(row.tokens) > 1)
-        return [None] * len(rows)
+    def forward(self, batch: Batch) -> Candidates:
+        decoding = batch.counts == 1
+        if decoding.any():
+            self.seconds += self._cost.decode(int(decoding.sum()), float(batch.pasts[decoding].mean()))
+        self.seconds += sum(self._cost.prefill(count) for count in batch.counts[~decoding].tolist())
+        ids = np.tile(np.arange(CANDIDATES, dtype=np.int32), (int(batch.wanted.sum()), 1))
+        return Candidates(ids, -ids.astype(np.float32), np.zeros(len(ids), np.float32))
 
     def taken(self) -> float:
         seconds, self.seconds = self.seconds, 0.0
@@ -82,18 +82,14 @@ class SimulatedTriton:
     def __init__(self, cost: StepCost, slots: int) -> None:
         self._decoder = ReckonedDecoder(cost)
         self.pool = KvPool(slots, CONTEXT, copy=lambda source, target, length: None, clock=asyncio.get_running_loop().time)
-        self._stepper = Stepper(self.pool, self._decoder, Row)  # type: ignore[arg-type]
-        self._waiting: asyncio.Queue[tuple[list[BackendRow], list[int], asyncio.Future[StepAnswer]]] = asyncio.Queue()
+        self._stepper = Stepper(self.pool, self._decoder)  # type: ignore[arg-type]
+        self._waiting: asyncio.Queue[tuple[Step, asyncio.Future[StepAnswer]]] = asyncio.Queue()
         self.busy = 0.0  # seconds
         self._task = asyncio.create_task(self._run())
 
     async def step(self, rows: list[StepRow], release: list[int]) -> StepAnswer:
         answer: asyncio.Future[StepAnswer] = asyncio.get_running_loop().create_future()
-        given = [
-            BackendRow(row.sequence_id, row.past_length, row.tokens, row.token_limit, row.logit_count, row.full_logits)
-            for row in rows
-        ]
-        self._waiting.put_nowait((given, release, answer))
+        self._waiting.put_nowait((read_step(encode_step(rows, release, "0"), LIMITS), answer))
         return await answer
 
     async def close(self) -> None:
@@ -105,31 +101,13 @@ class SimulatedTriton:
             batch = [await self._waiting.get()]
             while not self._waiting.empty() and len(batch) < MERGED:
                 batch.append(self._waiting.get_nowait())
-            rows = [row for asked, _, _ in batch for row in asked]
-            results = self._stepper.step(rows, [sequence for _, release, _ in batch for sequence in release])
+            answers = self._stepper.step([step for step, _ in batch])
             seconds = self._decoder.taken()
             self.busy += seconds
             await asyncio.sleep(seconds)
-            place = 0
-            for asked, _, answer in batch:
-                mine, place = results[place : place + len(asked)], place + len(asked)
-                positions = sum(
-                    result.cached_length == row.past_length + len(row.tokens) for row, result in zip(asked, mine, strict=True)
-                )
-                if not answer.cancelled():
-                    answer.set_result(_answer(mine, positions))
-
-
-def _answer(results: Sequence[StepResult], positions: int) -> StepAnswer:
-    ids = np.broadcast_to(np.arange(2, dtype=np.int32), (positions, 2))
-    return StepAnswer(
-        cached_length=np.array([one.cached_length for one in results], np.int32),
-        reused_length=np.array([one.reused_length for one in results], np.int32),
-        candidate_id=ids,
-        candidate_logit=-ids.astype(np.float32),
-        log_normalizer=np.zeros(positions, np.float32),
-        logits=np.zeros((0, 0), np.float32),
-    )
+            for (_, waiting), answer in zip(batch, answers, strict=True):
+                if not waiting.cancelled():
+                    waiting.set_result(answer)
 
 
 class SimulatedGateway:
@@ -161,5 +139,5 @@ class _Lane:
     gateway: SimulatedGateway
     triton: SimulatedTriton
 
-    async def step(self, model: Model, rows: list[StepRow], release: list[int]) -> StepAnswer:
+    async def step(self, model: Model, rows: list[StepRow], release: list[int], time_budget: float | None = None) -> StepAnswer:
         return await self.gateway.step(self.triton, rows, release)

@@ -10,6 +10,8 @@ from .contract.request import Rows
 from .decoder import Candidates
 from .layout import Batch
 
+BLOCK = 8  # turns whose random numbers are made at once
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -23,57 +25,64 @@ class _Ahead:
 
     def __init__(self, rows: Rows, going: np.ndarray, slots: np.ndarray, lengths: np.ndarray, limits: np.ndarray) -> None:
         """``going``: which of the rows; ``slots``, ``lengths``, ``limits`` int64 [going]."""
-        self.going, self.limits, self.ignore_end = going, limits, rows.ignore_end[going] > 0
-        self.rules = Rules(rows.rule[going])
-        # A token's number of the seed's stream is its position: how many tokens stand before it.
-        self.uniforms = uniforms(rows.seed[going, None], lengths[:, None] + np.arange(limits.max()))
+        self.going, self.turn = going, 0
+        self._limits, self._ignore_end, self._seeds = limits, rows.ignore_end[going] > 0, rows.seed[going]
+        self._rules = Rules(rows.rule[going])
         ones = np.ones_like(going)
-        self.batch = Batch(slots, lengths, ones, ones, np.zeros(len(going), np.bool_), np.zeros(len(going), np.int32))
+        self._batch = Batch(slots, lengths, ones, ones, np.zeros(len(going), np.bool_), np.zeros(len(going), np.int32))
 
-    def keep(self, rows: np.ndarray) -> None:
-        self.going, self.limits, self.ignore_end = self.going[rows], self.limits[rows], self.ignore_end[rows]
-        self.rules, self.uniforms, self.batch = self.rules[rows], self.uniforms[rows], self.batch.of(rows)
+    def next_batch(self, ids: np.ndarray, logits: np.ndarray, is_end: np.ndarray) -> Batch:
+        """Draws a token for each from its candidates; those that end here are dropped."""
+        # A token's number of the seed's stream is its position: how many tokens stand before it.
+        place = self.turn % BLOCK
+        if place == 0:
+            self._uniforms = uniforms(self._seeds[:, None], self._batch.pasts[:, None] + np.arange(BLOCK))
+        tokens = sample(ids, logits, self._rules, self._uniforms[:, place])
+        stays = (self._limits > self.turn) & (self._ignore_end | ~is_end[tokens])
+        if not stays.all():
+            self._keep(stays)
+            tokens = tokens[stays]
+        batch = self._batch._replace(tokens=tokens)
+        self._batch = batch._replace(pasts=batch.pasts + 1)
+        self.turn += 1
+        return batch
+
+    def _keep(self, rows: np.ndarray) -> None:
+        self.going, self._rules, self._batch = self.going[rows], self._rules[rows], self._batch.of(np.flatnonzero(rows))
+        self._limits, self._ignore_end = self._limits[rows], self._ignore_end[rows]
+        self._seeds, self._uniforms = self._seeds[rows], self._uniforms[rows]
 
 
 def run_ahead(
     rows: Rows,
-    slots: np.ndarray,
-    lengths: np.ndarray,
     limits: np.ndarray,
+    batch: Batch,
     first: Candidates,
-    wanted: np.ndarray,
     *,
     is_end: np.ndarray,
     forward: Callable[[Batch], Candidates],
     in_time: Callable[[], bool],
 ) -> Drawn:
-    """Behind rows that reached their end. ``slots``, ``lengths`` (tokens cached), ``limits`` (0: does not run ahead) and
-    ``wanted`` int64 [rows]; ``first`` has ``wanted`` positions of each row. ``is_end`` bool [vocabulary].
+    """Behind a pass of ``batch`` that gave ``first``. ``limits`` int64 [rows]: tokens that each may draw; only rows at
+    their end may. ``is_end`` bool [vocabulary].
 
     A token is drawn from the candidates of the one before it, and kept only where it is computed: an end token never is, unless
     the row ignores it. ``in_time`` is asked before each pass.
     """
     going = np.flatnonzero(limits)
-    ahead = _Ahead(rows, going, slots[going], lengths[going], limits[going])
-    last = wanted.cumsum()[going] - 1
+    ahead = _Ahead(rows, going, batch.slots[going], (batch.pasts + batch.counts)[going], limits[going])
+    last = batch.wanted.cumsum()[going] - 1
     ids, logits = first.candidate_id[last], first.candidate_logit[last]
-    passes, owners, drawn = [first], [np.repeat(np.arange(len(rows)), wanted)], []
-    for turn in range(ahead.uniforms.shape[1]):
-        if not in_time():
+    passes, owners, drawn = [first], [np.repeat(np.arange(len(rows)), batch.wanted)], []
+    while ahead.turn < limits.max() and in_time():
+        batch = ahead.next_batch(ids, logits, is_end)
+        if not len(batch.tokens):
             break
-        tokens = sample(ids, logits, ahead.rules, ahead.uniforms[:, turn])
-        stays = (ahead.limits > turn) & (ahead.ignore_end | ~is_end[tokens])
-        if not stays.all():
-            ahead.keep(stays)
-            tokens = tokens[stays]
-        if not len(tokens):
-            break
-        found = forward(ahead.batch._replace(tokens=tokens))
-        ahead.batch = ahead.batch._replace(pasts=ahead.batch.pasts + 1)
+        found = forward(batch)
         ids, logits = found.candidate_id, found.candidate_logit
         passes.append(found)
         owners.append(ahead.going)
-        drawn.append(tokens)
+        drawn.append(batch.tokens)
     return _by_row(passes, owners, drawn, len(rows))
 
 

@@ -64,6 +64,7 @@ class Stepper:
             log_normalizer=drawn.candidates.log_normalizer,
             logits=NO_LOGITS if drawn.candidates.logits is None else drawn.candidates.logits,
             drawn=drawn.tokens,
+            compute_seconds=self._clock() - began,
         )
         return [answer] if len(requests) == 1 else _split(answer, requests, batch)
 
@@ -121,11 +122,9 @@ class Stepper:
         end = began + min(budgets) / 1e6 if budgets else np.inf
         return run_ahead(
             rows,
-            batch.slots,
-            lengths,
             limits,
+            batch,
             found,
-            batch.wanted,
             is_end=self._is_end,
             forward=self._compute,
             in_time=lambda: self._clock() + self._pass_seconds <= end,
@@ -171,6 +170,7 @@ def _split(answer: StepAnswer, requests: list[Step], batch: Batch) -> list[StepA
             log_normalizer=answer.log_normalizer[positions],
             logits=answer.logits[asked],
             drawn=answer.drawn[drawn],
+            compute_seconds=answer.compute_seconds,
         )
         for rows, positions, asked, drawn in each
     ]

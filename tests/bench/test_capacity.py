@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from backends.onnx_decoder.decoder import BATCHED_TOKENS, Decoder
+from backends.onnx_decoder.contract.limits import JOINED_TOKENS
+from backends.onnx_decoder.decoder import Decoder
 from bench import capacity, scaling_document
 from bench.capacity import GatewayCost, StepCost, Workload, measured, pace, people, rate
 from bench.capacity_measure import fitted
@@ -35,7 +36,7 @@ def test_a_prompt_is_computed_in_chunks_of_the_gateways_default_size() -> None:
 
 def test_what_the_model_takes_from_the_code_is_what_the_code_has() -> None:
     assert capacity.CONNECTIONS == MAXIMUM_CONNECTIONS
-    assert capacity.SPARE_POSITIONS == BATCHED_TOKENS
+    assert capacity.SPARE_POSITIONS == JOINED_TOKENS
     assert f"max_batch_size: {MERGED} " in (ROOT / "model_repository" / "README.md").read_text()
 
 

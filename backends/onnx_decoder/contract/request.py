@@ -82,12 +82,13 @@ def merge(parts: Sequence[Rows]) -> Rows:
 
 def encode_answer(answer: StepAnswer) -> dict[str, np.ndarray]:
     """A request's outputs, each with the batch dimension of 1 in front; what only some steps have is left out in others."""
+    compute_time = np.full(len(answer.cached_length), round(answer.compute_seconds * 1e6))
+    results = np.array([answer.cached_length, answer.reused_length, answer.drawn_count, compute_time])
     outputs = {
-        "lengths": np.stack([answer.cached_length, answer.reused_length, answer.drawn_count], axis=1)[None].astype(np.int32),
+        "results": results.T.astype(np.int32, order="C")[None],
         "candidate_id": answer.candidate_id[None],
         "candidate_logit": answer.candidate_logit[None],
         "log_normalizer": answer.log_normalizer[None],
-        "compute_time": np.array([[round(answer.compute_seconds * 1e6)]], np.int32),
     }
     if len(answer.logits):
         outputs["logits"] = answer.logits[None]

@@ -49,7 +49,7 @@ class StepAnswer:
     log_normalizer: np.ndarray  # float32 [positions]
     logits: np.ndarray  # float32 [asked positions, vocabulary]
     drawn: np.ndarray  # int32 [sum of drawn_count]: what the backend has drawn and computed, row by row
-    compute_seconds: float = 0.0  # that the backend took for all passes
+    compute_seconds: float = 0.0  # that the step took in the backend; 0 where it has no rows
 
 
 def encode_step(
@@ -95,7 +95,7 @@ def fingerprint_number(fingerprint: str) -> int:
 
 def decode_answer(outputs: Mapping[str, np.ndarray]) -> StepAnswer:
     """``outputs`` as they came, each with the batch dimension in front."""
-    cached_length, reused_length, drawn_count = outputs["lengths"][0].T
+    cached_length, reused_length, drawn_count, compute_time = outputs["results"][0].T
     logits, drawn = outputs.get("logits"), outputs.get("drawn")
     return StepAnswer(
         cached_length=cached_length,
@@ -106,5 +106,5 @@ def decode_answer(outputs: Mapping[str, np.ndarray]) -> StepAnswer:
         log_normalizer=outputs["log_normalizer"][0],
         logits=np.zeros((0, 0), np.float32) if logits is None else logits[0],
         drawn=np.zeros(0, np.int32) if drawn is None else drawn[0],
-        compute_seconds=int(outputs["compute_time"][0, 0]) / 1e6,
+        compute_seconds=int(compute_time.max(initial=0)) / 1e6,
     )

@@ -44,11 +44,12 @@ RULE_FIELDS = {
     "top_p": "the smallest set of candidates with this share of the probability; 1: all",
     "min_p": "candidates with this share of the first one's probability; 0: all",
 }
-LENGTH_FIELDS = {
+RESULT_FIELDS = {
     "cached_length": "tokens cached after this step; −1: the sequence is unknown here, send all its tokens with "
     "`past_length` 0; −2: no slot is free, try again later",
     "reused_length": "how many of them this step found cached and did not compute; 0 where `cached_length` is negative",
     "drawn_count": "how many of them the backend has drawn itself",
+    "compute_time": "microseconds that the step took in the backend, the same for each row: what is learned for a time budget",
 }
 
 
@@ -79,16 +80,13 @@ INPUTS = {
     "describe": _tensor(np.bool_, "1", "instead of a step: asks for `description`; false: for its `parameters` alone"),
 }
 OUTPUTS = {
-    "lengths": _tensor(
-        np.int32, f"rows, {len(LENGTH_FIELDS)}", "of each row " + ", ".join(f"`{name}`" for name in LENGTH_FIELDS)
+    "results": _tensor(
+        np.int32, f"rows, {len(RESULT_FIELDS)}", "of each row " + ", ".join(f"`{name}`" for name in RESULT_FIELDS)
     ),
     "candidate_id": _tensor(np.int32, "positions, k", "token ids, most probable first"),
     "candidate_logit": _tensor(np.float32, "positions, k", "their logits"),
     "log_normalizer": _tensor(np.float32, "positions", "log of the sum of exp of all logits"),
     "logits": _tensor(np.float32, "asked positions, vocabulary", "only of rows with `full_logits`; absent where there is none"),
     "drawn": _tensor(np.int32, "sum of drawn_count", "what the backend has drawn, row by row; absent where that is nothing"),
-    "compute_time": _tensor(
-        np.int32, "1", "microseconds that the backend took for all passes: what is learned for a time budget"
-    ),
     "description": _tensor(np.uint8, "bytes", "JSON, see *Description*"),
 }
