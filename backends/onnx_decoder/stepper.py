@@ -64,6 +64,7 @@ class Stepper:
             log_normalizer=drawn.candidates.log_normalizer,
             logits=NO_LOGITS if drawn.candidates.logits is None else drawn.candidates.logits,
             drawn=drawn.tokens,
+            compute_seconds=self._clock() - began,
         )
         return [answer] if len(requests) == 1 else _split(answer, requests, batch)
 
@@ -171,6 +172,7 @@ def _split(answer: StepAnswer, requests: list[Step], batch: Batch) -> list[StepA
             log_normalizer=answer.log_normalizer[positions],
             logits=answer.logits[asked],
             drawn=answer.drawn[drawn],
+            compute_seconds=answer.compute_seconds,
         )
         for rows, positions, asked, drawn in each
     ]

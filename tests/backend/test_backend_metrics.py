@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from backends.onnx_decoder.contract.limits import NO_SLOT
 from backends.onnx_decoder.metrics import COUNTERS, GAUGES, INTERVAL, LABELLED, PREFIX
-from gateway.engine.step import NO_SLOT, StepRow
+from gateway.engine.step import StepRow
 from gateway.text.model import Model
 from gateway.triton.client import TritonClient, step_request
 from tests.conftest import CHARACTERS, TINY

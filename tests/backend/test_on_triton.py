@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway.engine.step import NO_SLOT, UNKNOWN, StepAnswer, StepRow
+from backends.onnx_decoder.contract.limits import NO_SLOT, UNKNOWN
+from gateway.engine.step import StepAnswer, StepRow
 from gateway.text.model import Model
 from gateway.triton.client import TritonClient, step_request
 from serve.triton_server import TritonServer
