@@ -1,4 +1,4 @@
-"""Runs one command that cannot outlive its owner: `python guard.py SIGNAL GRACE SHM_PREFIX COMMAND...`
+"""Runs one command that cannot outlive its owner: `python process_guard.py SIGNAL GRACE SHM_PREFIX COMMAND...`
 
 The owner holds the writing end of this process's standard input. When that closes (the owner stops the command, or died of
 anything, `kill -9` included), the guard sends the command SIGNAL, and GRACE seconds later SIGKILL. However the command has

@@ -191,7 +191,7 @@ class TritonServer:
             "--model-control-mode=poll",
             f"--repository-poll-secs={POLL_INTERVAL}",
             "--exit-on-error=false",  # a broken model must not stop the others
-            "--model-load-thread-count=1",  # one at a time: each takes half of the memory that is free (machine.py)
+            "--model-load-thread-count=1",  # one at a time: each takes half of the memory that is free (resources.py)
             "--http-address=127.0.0.1",  # for the view alone
             f"--http-port={self._view.port}",
         ]

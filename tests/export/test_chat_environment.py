@@ -80,5 +80,5 @@ def test_a_token_does_not_take_the_place_of_the_conversation() -> None:
 
 
 def test_the_export_tries_out_templates_in_the_gateways_own_environment() -> None:
-    ours, gateways = (ROOT / package / "chat_environment.py" for package in ("export", "gateway"))
+    ours, gateways = (ROOT / package / "chat_environment.py" for package in ("export", "gateway/text"))
     assert ours.read_bytes() == gateways.read_bytes()
