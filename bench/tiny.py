@@ -9,6 +9,7 @@ The environment's settings reach the gateways. Needs `wrk` on PATH.
 
 import argparse
 import asyncio
+import math
 import random
 import statistics
 import sys
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import driver, servers, wrk
-from bench.environments import LLAMA_CPP, ROOT, RUN, run
+from bench.environments import LLAMA_CPP, ROOT, RUN, PeerError, run
 from bench.lineup import MODELS, WEIGHTS
 from bench.machine import process_seconds, wait_idle
 from bench.report import Report, Table, percentile, ratio
@@ -84,7 +85,12 @@ def measure(report: Report, plan: Plan) -> Figures:
             for clients in plan.clients:
                 with report.round("tiny model"):
                     for server in running:
-                        _measure(server, clients, plan.seconds, figures[clients].setdefault(server.name, Measured()))
+                        measured = figures[clients].setdefault(server.name, Measured())
+                        try:
+                            _measure(server, clients, plan.seconds, measured)
+                        except PeerError as error:
+                            measured.rates.append(math.nan)
+                            report.failures[f"{server.name}, {clients} clients of the tiny model"] = str(error)
     return figures
 
 
@@ -94,7 +100,6 @@ def _measure(server: Server, clients: int, seconds: float, measured: Measured) -
 
     warm_up = 0.5 + seconds / 4
     flow = wrk.flow(server, clients, TOKENS, meter, warm_up=warm_up, seconds=seconds)
-    measured.rates.append(flow.tokens_per_second)
     for part, spent in zip(server.parts, flow.spent_per_token, strict=True):
         measured.spent.setdefault(part, []).append(spent)
     wait_idle(LEFT_OVER)
@@ -103,6 +108,7 @@ def _measure(server: Server, clients: int, seconds: float, measured: Measured) -
     if others:
         others.stop()
     wait_idle(LEFT_OVER)
+    measured.rates.append(flow.tokens_per_second)
     measured.first += load.first
     measured.between += load.between
     measured.events += load.events
@@ -168,6 +174,7 @@ def main() -> None:
     report = Report(options.quick)
     for one in tables(measure(report, plan)):
         print(f"\n## {one.title}\n", *table(one), *(["", one.note] if one.note else []), sep="\n")
+    print(*(f"\nFAILED {name}: {why}" for name, why in report.failures.items()), sep="")
 
 
 if __name__ == "__main__":
