@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from bench import driver, obstacles, servers, speculation
+from bench import driver, servers, speculation
 from bench.compare_engines import sample_tokens
 from bench.compare_servers import prompt, start
 from bench.driver import ask, together
@@ -64,9 +64,9 @@ def through_http(report: Report, engine: Engine, server: Server) -> None:
         found.append(ratio(http, loop))
         rows.append((str(streams), f"{statistics.median(loop):.0f}", f"{statistics.median(http):.0f}", f"{found[-1]:.2f}"))
     what = "through HTTP against the plain ONNX Runtime loop of the same graph, 1 / 8 / 32 streams"
-    report.aims.append(Aim(what, (0.85, 0.92, 0.92), tuple(found), in_the_way=obstacles.WAY_OF_A_STEP))
+    report.aims.append(Aim(what, (0.85, 0.92, 0.92), tuple(found)))
     what = "gateway CPU a generated token at 32 streams, µs"
-    report.aims.append(Aim(what, (80,), (spent * 1e6,), at_most=True, in_the_way=obstacles.GATEWAY))
+    report.aims.append(Aim(what, (80,), (spent * 1e6,), at_most=True))
     header = ("streams", "plain loop, tokens/s", "HTTP and Triton, tokens/s", "ratio")
     report.tables.append(
         Table("Through HTTP against the plain loop", header, tuple(rows), f"{tokens} tokens a stream, drafts off.")
@@ -96,7 +96,7 @@ def flask_loop(report: Report, ours: Server) -> None:
     if found:
         what = "against the Flask loop that recomputes the sequence, 1 / 32 clients, 256 new tokens"
         remark = f"ours: {tokens} new tokens; the loop at its mean length"
-        report.aims.append(Aim(what, (25, 100), tuple(found), remark=remark, in_the_way=obstacles.CROWD))
+        report.aims.append(Aim(what, (25, 100), tuple(found), remark=remark))
         header = ("clients", "Flask loop, tokens/s", "Tidegate, tokens/s", "ratio")
         report.tables.append(Table("Against the plain loop behind Flask", header, tuple(rows)))
 
@@ -124,7 +124,6 @@ def floor(report: Report, engine: Engine) -> None:
             (0.75,),
             (statistics.median(shares),),
             remark=remark,
-            in_the_way=obstacles.FLOOR,
         )
     )
 
@@ -214,6 +213,5 @@ def drafts(report: Report) -> None:
             (1.8,),
             (float(told[5]),),
             remark=remark,
-            in_the_way=obstacles.DRAFTS,
         )
     )

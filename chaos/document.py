@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bench import overload
-from chaos import report, soak
+from chaos import overload, report, soak
 from chaos.stack import ROOT
 
 DOCUMENT = ROOT / "docs" / "reliability.md"
@@ -15,7 +14,7 @@ PLACE = re.compile(r"(?<=<!-- figures: made by `python -m chaos --report` -->\n)
 RUNS = {
     "chaos": ("Faults", "make chaos", report.table),
     "soak": ("Soak", "python -m chaos.soak --minutes 30", soak.table),
-    "overload": ("Overload", "python -m bench.overload", overload.table),
+    "overload": ("Overload", "python -m chaos.overload", overload.table),
 }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from bench.capacity_measure import process_seconds
+from bench.capacity import process_seconds
 from bench.servers import KEY, wait_healthy
 from serve.triton_server import TritonServer, free_port
 

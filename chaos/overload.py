@@ -1,6 +1,6 @@
 """What a gateway does at ten times its capacity: it should still give nearly all of it.
 
-    python -m bench.overload
+    python -m chaos.overload
 
 Capacity first: 32 clients that each ask again as soon as they have their answer; the best third of the time counts. Then
 requests arrive at ten times that rate, whatever becomes of them: some are answered in full (the goodput), others are refused,
@@ -251,7 +251,7 @@ def table(told: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.overload", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m chaos.overload", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60, help="of the flood, and of measuring the capacity")
     parser.add_argument("--times", type=float, default=10, help="the capacity")
     parser.add_argument("--tokens", type=int, default=256, help="of every answer, at most 512")

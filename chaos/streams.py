@@ -1,6 +1,6 @@
 """Two thousand streams at once through a real gateway: does every one of them end in full, and what do they cost?
 
-    python -m bench.streams
+    python -m chaos.streams
 
 A tiny model of random weights runs behind it, so that connections, the queue and the events are what is tried. The clients are
 plain sockets that keep nothing but counts, so that they leave the machine to the server.
@@ -148,7 +148,7 @@ def many_streams(streams: int, tokens: int, repository: Path | None = None) -> t
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.streams", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m chaos.streams", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--streams", type=int, default=2000, help="at most 2,048, the connections that a gateway takes")
     parser.add_argument("--tokens", type=int, default=20, help="of every answer")
     parser.add_argument("--repository", type=Path, help="a model repository with a tiny-gpt2 (default: made here)")
