@@ -14,7 +14,6 @@ import asyncio
 import json
 import math
 import os
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +21,17 @@ from pathlib import Path
 import numpy as np
 
 from backends.onnx_decoder.decoder import Decoder, Row
-from chaos.stack import Gateway, running_stack, tiny_repository
-from chaos.streams import Streams
+from bench import servers
+from bench.driver import together
+from bench.servers import SLOTS, Server
+from bench.tiny import tiny_model
+from testing.proc import cpu_seconds
 
 ROWS = (1, 2, 4, 8, 16, 32)
 PASTS = (16, 128, 448)  # tokens
 CHUNKS = (32, 64, 128, 256)  # tokens of a prefill
 PREFILL_CHUNK = 256  # prompt tokens a step: the gateway's setting
 ROUNDS = 8
-SLOTS = 32
 CONTEXT = 512
 WORKLOAD = "200 tokens of a prompt, 150 of an answer, 30 s of thinking"
 PROMPT, ANSWER, THINKING = 200, 150, 30.0
@@ -110,29 +111,22 @@ def step_cost(model: Path) -> tuple[StepCost, float]:
     return cost, float(np.mean([abs(estimate / second - 1) for estimate, second in zip(estimates, seconds, strict=True)]))
 
 
-def process_seconds(pid: int) -> float:
-    """Of all its threads, in user and in kernel mode."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-async def spent(gateway: Gateway, streams: int, tokens: int, rounds: int = 1) -> float:
+def spent(server: Server, streams: int, tokens: int, rounds: int = 1) -> float:
     """Seconds of the gateway's process a round, for so many streams at once."""
-    before = process_seconds(gateway.pid)
-    for _ in range(rounds):
-        told = await Streams(gateway.url, streams, tokens).run()
-        if told.complete != streams:
-            raise SystemExit(f"{streams - told.complete} of {streams} streams did not end in full: {dict(told.failures)}")
-    return (process_seconds(gateway.pid) - before) / rounds
+    before = cpu_seconds(server.pid)
+    for number in range(rounds):
+        prompts = [f"Number {number * streams + stream}" for stream in range(streams)]
+        asyncio.run(together(server, prompts, tokens))
+    return (cpu_seconds(server.pid) - before) / rounds
 
 
-async def gateway_cost(repository: Path, run_dir: Path) -> GatewayCost:
-    async with running_stack(repository, run_dir, tritons=1, spares=0, gateways=1, slots=SLOTS, SPECULATION="off") as stack:
-        gateway, tokens = stack.gateways[0], 500
-        await spent(gateway, SLOTS, 20)
-        alone = await spent(gateway, 1, tokens, rounds=4) / tokens  # = per_step + per_token
-        crowd = await spent(gateway, SLOTS, tokens, rounds=2) / (SLOTS * tokens)  # = per_step / SLOTS + per_token
-        brief = await spent(gateway, SLOTS, 1, rounds=40) / SLOTS  # = per_request + per_token + per_step / SLOTS
+def gateway_cost() -> GatewayCost:
+    with servers.gateways(tiny_model(), {"SPECULATION": "off"}) as (server,):
+        tokens = 500
+        spent(server, SLOTS, 20)
+        alone = spent(server, 1, tokens, rounds=4) / tokens  # = per_step + per_token
+        crowd = spent(server, SLOTS, tokens, rounds=2) / (SLOTS * tokens)  # = per_step / SLOTS + per_token
+        brief = spent(server, SLOTS, 1, rounds=40) / SLOTS  # = per_request + per_token + per_step / SLOTS
         per_step = max(0.0, (alone - crowd) / (1 - 1 / SLOTS))
         per_token = max(0.0, alone - per_step)
         return GatewayCost(per_step, per_token, max(0.0, brief - crowd))
@@ -163,12 +157,10 @@ def tables(step: StepCost, gateway: GatewayCost) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.capacity", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("model", type=Path, help="a model directory that `make export` wrote")
-    parser.add_argument("--repository", type=Path, help="a model repository with a tiny-gpt2 (default: made here)")
     options = parser.parse_args()
     version = max(options.model.glob("[1-9]*"), key=lambda directory: int(directory.name))
     step, error = step_cost(version / "model.onnx")
-    with tempfile.TemporaryDirectory(prefix="tidegate-capacity-") as run_dir:
-        gateway = asyncio.run(gateway_cost(options.repository or tiny_repository(), Path(run_dir)))
+    gateway = gateway_cost()
     precision = json.loads((version / "model_card.json").read_text())["parameters"]["precision"]
     print(f"{options.model.name}, {precision}, {os.cpu_count()} cores; mean error of the fit {error:.0%}.\n")
     print(tables(step, gateway))

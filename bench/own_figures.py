@@ -18,10 +18,11 @@ from bench.driver import ask, together
 from bench.engine import Engine, started
 from bench.environments import THREADS
 from bench.lineup import SETTINGS, huggingface, newest_version, our_model
-from bench.machine import process_seconds, read_bandwidth
+from bench.machine import read_bandwidth
 from bench.report import Aim, Report, Table, percentile, ratio
 from bench.servers import Server
 from gateway.tokenizer import Tokenizer
+from testing.proc import cpu_seconds
 
 PASTS = (64, 256, 512, 1024, 1900)  # tokens
 
@@ -33,7 +34,7 @@ def tokenizer() -> Tokenizer:
 def measure(report: Report) -> None:
     with ExitStack() as stack:
         (engine,) = stack.enter_context(started(SETTINGS[:1], report.failures, report.say))
-        off, on = stack.enter_context(servers.gateway_servers(our_model("int8"), {"SPECULATION": "off"}, {}))
+        off, on = stack.enter_context(servers.gateways(our_model("int8"), {"SPECULATION": "off"}, {}))
         asyncio.run(together(on, [prompt()], 4))  # the first request of a gateway reads the tokenizer
         through_http(report, engine, off)
         flask_loop(report, on)
@@ -57,10 +58,10 @@ def through_http(report: Report, engine: Engine, server: Server) -> None:
             with report.round("through HTTP"):
                 told = engine.ask("decode", prompts=_same_length([words.encode(one) for one in prompts]), tokens=tokens)
                 loop.append(streams * tokens / (told["prefill_seconds"] + told["seconds"]))
-                before, began = process_seconds(server.pid), time.perf_counter()
+                before, began = cpu_seconds(server.pid), time.perf_counter()
                 asyncio.run(together(server, prompts, tokens))
                 http.append(streams * tokens / (time.perf_counter() - began))
-                spent = (process_seconds(server.pid) - before) / (streams * tokens)
+                spent = (cpu_seconds(server.pid) - before) / (streams * tokens)
         found.append(ratio(http, loop))
         rows.append((str(streams), f"{statistics.median(loop):.0f}", f"{statistics.median(http):.0f}", f"{found[-1]:.2f}"))
     what = "through HTTP against the plain ONNX Runtime loop of the same graph, 1 / 8 / 32 streams"
@@ -204,7 +205,7 @@ def drafts(report: Report) -> None:
         servers.gateways(our_model("int8"), {"SPECULATION": "on"}, {"SPECULATION": "off"}) as (on, off),
         report.round("drafts"),
     ):
-        row = asyncio.run(speculation.compare(on, off, "copies", 0.0, 1, rounds, most))
+        row = asyncio.run(speculation.compare(on.address, off.address, "copies", 0.0, 1, rounds, most))
     told = [cell.strip() for cell in row.strip("| ").split("|")]
     remark = f"{told[4]} against {told[3]} tokens/s; same texts: {told[8]}"
     report.aims.append(

@@ -21,11 +21,12 @@ from pathlib import Path
 from bench import driver, servers, wrk
 from bench.environments import LLAMA_CPP, ROOT, RUN, PeerError, run
 from bench.lineup import MODELS, WEIGHTS
-from bench.machine import process_seconds, wait_idle
+from bench.machine import wait_idle
 from bench.report import Report, Table, percentile, ratio
 from bench.results import table
 from bench.servers import Server
 from bench.tiny_model import CONTEXT, tiny_gguf
+from testing.proc import cpu_seconds
 
 CLIENTS = (1, 8, 32, 128)
 SLOTS, TOKENS = 128, 256
@@ -73,10 +74,10 @@ def measure(report: Report, plan: Plan) -> Figures:
     """Every server in turn, round after round."""
     figures: Figures = {clients: {} for clients in plan.clients}
     with ExitStack() as stack:
-        running = stack.enter_context(servers.gateway_servers(tiny_model(), *plan.gateways, slots=SLOTS))
+        running = stack.enter_context(servers.gateways(tiny_model(), *plan.gateways, slots=SLOTS))
         if len(running) > 1:
-            told = [",".join(f"{name}={value}" for name, value in one.items()) or "defaults" for one in plan.gateways]
-            running = [replace(server, name=f"Tidegate {name}") for server, name in zip(running, told, strict=True)]
+            names = [f"Tidegate, {servers.told(one)}" for one in plan.gateways]
+            running = [replace(server, name=name) for server, name in zip(running, names, strict=True)]
         if plan.peer:
             running.append(stack.enter_context(servers.llama_server("fp32", gguf(), SLOTS, CONTEXT)))
         running = [replace(server, extra=dict(server.extra) | SAMPLING) for server in running]
@@ -96,7 +97,7 @@ def measure(report: Report, plan: Plan) -> Figures:
 
 def _measure(server: Server, clients: int, seconds: float, measured: Measured) -> None:
     def meter() -> tuple[float, ...]:
-        return tuple(process_seconds(pid) for pid in server.parts.values())
+        return tuple(cpu_seconds(pid) for pid in server.parts.values())
 
     warm_up = 0.5 + seconds / 4
     flow = wrk.flow(server, clients, TOKENS, meter, warm_up=warm_up, seconds=seconds)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from chaos import overload, report, soak
-from chaos.stack import ROOT
+from chaos.tiny import RUN
+from testing import ROOT
 
 DOCUMENT = ROOT / "docs" / "reliability.md"
-FIGURES = ROOT / ".run" / "chaos"  # where the runs leave them
 PLACE = re.compile(r"(?<=<!-- figures: made by `python -m chaos --report` -->\n).*?(?=<!-- end -->)", re.DOTALL)
 RUNS = {
     "chaos": ("Faults", "make chaos", report.table),
@@ -18,7 +18,7 @@ RUNS = {
 }
 
 
-def write_figures(document: Path, figures: Path = FIGURES) -> None:
+def write_figures(document: Path, figures: Path = RUN) -> None:
     """Raises ValueError where the document has no place for them."""
     text = document.read_text()
     if len(PLACE.findall(text)) != 1:

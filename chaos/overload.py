@@ -26,10 +26,11 @@ import httpx
 
 from chaos.memory import sample
 from chaos.recovery import percentile
-from chaos.stack import ROOT, TINY, running_stack, tiny_repository
+from chaos.tiny import RUN, TINY, tiny_repository
 from gateway.keys import ApiKey, KeyFile, digest_of
+from testing.stack import running_stack
 
-REPORT = ROOT / ".run" / "chaos" / "overload.json"
+REPORT = RUN / "overload.json"
 FLOOD, OTHER = "flood", "other"  # keys
 CLIENTS = 32  # that measure the capacity
 SLOTS = 32
@@ -159,9 +160,6 @@ async def measure(arguments: argparse.Namespace, repository: Path, run_dir: Path
     async with running_stack(
         repository,
         run_dir,
-        tritons=1,
-        spares=0,
-        gateways=1,
         model=arguments.model,
         slots=SLOTS,
         API_KEYS_FILE=str(keys),

@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 from chaos.clients import KEY
 from chaos.memory import sample
 from chaos.recovery import percentile
-from chaos.stack import running_stack, tiny_repository
+from chaos.tiny import TINY, tiny_repository
+from testing.stack import running_stack
 
 SLOTS = 128
 READ_TIMEOUT = 900.0  # seconds without a byte: those that wait for a slot hear nothing
@@ -115,8 +116,9 @@ async def most_memory(pid: int, until: asyncio.Event) -> float:
 
 async def measure(streams: int, each: int, repository: Path, run_dir: Path) -> tuple[bool, str]:
     """Whether all ended in full, and a table. ``each``: tokens of every answer."""
-    settings = {"MAX_WAITING": str(streams), "QUEUE_TIMEOUT": "3600"}
-    async with running_stack(repository, run_dir, tritons=1, spares=0, gateways=1, slots=SLOTS, **settings) as stack:
+    async with running_stack(
+        repository, run_dir, model=TINY, slots=SLOTS, MAX_WAITING=str(streams), QUEUE_TIMEOUT="3600", MY_API_KEY=KEY
+    ) as stack:
         gateway = stack.gateways[0]
         await Streams(gateway.url, 32, 8).run()
         before, done = sample(gateway.pid, 0).pss, asyncio.Event()
