@@ -15,7 +15,7 @@ from gateway.engine.generation import SamplingParameters
 from gateway.engine.registry import Registry
 from gateway.errors import BackendUnavailable, Overloaded
 from gateway.settings import Settings, SettingsError
-from gateway.triton.discovery import parse_urls
+from gateway.triton.discovery import TritonDiscovery, parse_urls
 from testing.triton import Triton
 from tests.conftest import TINY, gateway_process
 from tests.gateway.engines import GREEDY, engine_on, engine_on_all, request, text_of
