@@ -9,7 +9,6 @@ from tokenizers import Tokenizer
 from bench.engine import Engine, Setting, started
 from bench.environments import ROOT, PeerError
 from bench.lineup import RECOMPUTE, SETTINGS, huggingface
-from bench.obstacles import KERNELS
 from bench.report import Aim, Report, Table, ratio
 
 STREAMS = (1, 8, 32)
@@ -152,13 +151,11 @@ def _aims(report: Report, ours: list[str], peers: list[str]) -> None:
         best.append(f"{own.removeprefix('Tidegate ')} : {name}")
     what = "tokens a second against the best peer of equal or better quality, 1 / 8 / 32 streams"
     remark = f"engines; best of ours : best of theirs: {', '.join(best)}"
-    report.aims.append(Aim(what, DECODE_AIM, tuple(reached), remark=remark, in_the_way=KERNELS))
+    report.aims.append(Aim(what, DECODE_AIM, tuple(reached), remark=remark))
     own, name = _fastest(report.prefill, ours), _fastest(report.prefill, peers)
     remark = f"{own.removeprefix('Tidegate ')} : {name}"
     reached_prefill = ratio(report.prefill[own], report.prefill[name])
-    report.aims.append(
-        Aim("prefill against the best peer", (PREFILL_AIM,), (reached_prefill,), remark=remark, in_the_way=KERNELS)
-    )
+    report.aims.append(Aim("prefill against the best peer", (PREFILL_AIM,), (reached_prefill,), remark=remark))
 
 
 def _fastest(rates: Mapping[str, list[float]], names: list[str]) -> str:

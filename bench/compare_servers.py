@@ -42,7 +42,7 @@ def start(report: Report, stack: ExitStack, *starting: tuple[str, AbstractContex
 
 def compare(report: Report) -> None:
     with ExitStack() as stack:
-        ours = stack.enter_context(servers.gateway_servers(our_model("int8"), {}))[0]
+        ours = stack.enter_context(servers.gateways(our_model("int8"), {}))[0]
         report.given["Tidegate (server)"] = ours.given
         peers = start(
             report,

@@ -7,7 +7,7 @@ gateway does.
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -42,7 +42,7 @@ class Load:
     events: list[int] = field(default_factory=list)  # with text, of each answer that was complete
 
 
-async def ask(server: Server, prompt: str, tokens: int, answer: Answer | None = None) -> Answer:
+async def ask(server: Server, prompt: str | list[int], tokens: int, answer: Answer | None = None) -> Answer:
     """Raises OSError where the server refuses or breaks off."""
     answer = answer or Answer(time.perf_counter())
     address = urlsplit(server.address)
@@ -125,6 +125,6 @@ def summed(answers: list[Answer], failures: list[str], clients: int, opening: fl
     return Load(clients, arrived / (closing - opening), first, between, failures, events)
 
 
-async def together(server: Server, prompts: list[str], tokens: int) -> list[Answer]:
+async def together(server: Server, prompts: Sequence[str | list[int]], tokens: int) -> list[Answer]:
     """All of them at once, each once."""
     return list(await asyncio.gather(*(ask(server, prompt, tokens) for prompt in prompts)))

@@ -39,7 +39,7 @@ def compare(report: Report) -> None:
     seconds, rounds = (10.0, 1) if report.quick else (15.0, 2)
     rows = []
     with ExitStack() as stack:
-        ours = stack.enter_context(servers.gateway_servers(our_model("int8"), {}))[0]
+        ours = stack.enter_context(servers.gateways(our_model("int8"), {}))[0]
         peers = [] if report.quick else start(report, stack, ("llama.cpp", servers.llama_cpp()))
         for server in [ours, *peers]:
             pairs = []

@@ -83,8 +83,3 @@ def _own() -> float:
             continue
         total += times.user + times.system + times.children_user + times.children_system
     return float(total)
-
-
-def process_seconds(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)

@@ -11,17 +11,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from bench import driver, obstacles, servers, speculation
+from bench import driver, servers, speculation
 from bench.compare_engines import sample_tokens
 from bench.compare_servers import prompt, start
 from bench.driver import ask, together
 from bench.engine import Engine, started
 from bench.environments import THREADS
 from bench.lineup import SETTINGS, huggingface, newest_version, our_model
-from bench.machine import process_seconds, read_bandwidth
+from bench.machine import read_bandwidth
 from bench.report import Aim, Report, Table, percentile, ratio
 from bench.servers import Server
 from gateway.text.tokenizer import Tokenizer
+from testing.proc import cpu_seconds
 
 PASTS = (64, 256, 512, 1024, 1900)  # tokens
 
@@ -33,7 +34,7 @@ def tokenizer() -> Tokenizer:
 def measure(report: Report) -> None:
     with ExitStack() as stack:
         (engine,) = stack.enter_context(started(SETTINGS[:1], report.failures, report.say))
-        off, on = stack.enter_context(servers.gateway_servers(our_model("int8"), {"SPECULATION": "off"}, {}))
+        off, on = stack.enter_context(servers.gateways(our_model("int8"), {"SPECULATION": "off"}, {}))
         asyncio.run(together(on, [prompt()], 4))  # the first request of a gateway reads the tokenizer
         through_http(report, engine, off)
         flask_loop(report, on)
@@ -57,16 +58,16 @@ def through_http(report: Report, engine: Engine, server: Server) -> None:
             with report.round("through HTTP"):
                 told = engine.ask("decode", prompts=_same_length([words.encode(one) for one in prompts]), tokens=tokens)
                 loop.append(streams * tokens / (told["prefill_seconds"] + told["seconds"]))
-                before, began = process_seconds(server.pid), time.perf_counter()
+                before, began = cpu_seconds(server.pid), time.perf_counter()
                 asyncio.run(together(server, prompts, tokens))
                 http.append(streams * tokens / (time.perf_counter() - began))
-                spent = (process_seconds(server.pid) - before) / (streams * tokens)
+                spent = (cpu_seconds(server.pid) - before) / (streams * tokens)
         found.append(ratio(http, loop))
         rows.append((str(streams), f"{statistics.median(loop):.0f}", f"{statistics.median(http):.0f}", f"{found[-1]:.2f}"))
     what = "through HTTP against the plain ONNX Runtime loop of the same graph, 1 / 8 / 32 streams"
-    report.aims.append(Aim(what, (0.85, 0.92, 0.92), tuple(found), in_the_way=obstacles.WAY_OF_A_STEP))
+    report.aims.append(Aim(what, (0.85, 0.92, 0.92), tuple(found)))
     what = "gateway CPU a generated token at 32 streams, µs"
-    report.aims.append(Aim(what, (80,), (spent * 1e6,), at_most=True, in_the_way=obstacles.GATEWAY))
+    report.aims.append(Aim(what, (80,), (spent * 1e6,), at_most=True))
     header = ("streams", "plain loop, tokens/s", "HTTP and Triton, tokens/s", "ratio")
     report.tables.append(
         Table("Through HTTP against the plain loop", header, tuple(rows), f"{tokens} tokens a stream, drafts off.")
@@ -96,7 +97,7 @@ def flask_loop(report: Report, ours: Server) -> None:
     if found:
         what = "against the Flask loop that recomputes the sequence, 1 / 32 clients, 256 new tokens"
         remark = f"ours: {tokens} new tokens; the loop at its mean length"
-        report.aims.append(Aim(what, (25, 100), tuple(found), remark=remark, in_the_way=obstacles.CROWD))
+        report.aims.append(Aim(what, (25, 100), tuple(found), remark=remark))
         header = ("clients", "Flask loop, tokens/s", "Tidegate, tokens/s", "ratio")
         report.tables.append(Table("Against the plain loop behind Flask", header, tuple(rows)))
 
@@ -124,7 +125,6 @@ def floor(report: Report, engine: Engine) -> None:
             (0.75,),
             (statistics.median(shares),),
             remark=remark,
-            in_the_way=obstacles.FLOOR,
         )
     )
 
@@ -205,7 +205,7 @@ def drafts(report: Report) -> None:
         servers.gateways(our_model("int8"), {"SPECULATION": "on"}, {"SPECULATION": "off"}) as (on, off),
         report.round("drafts"),
     ):
-        row = asyncio.run(speculation.compare(on, off, "copies", 0.0, 1, rounds, most))
+        row = asyncio.run(speculation.compare(on.address, off.address, "copies", 0.0, 1, rounds, most))
     told = [cell.strip() for cell in row.strip("| ").split("|")]
     remark = f"{told[4]} against {told[3]} tokens/s; same texts: {told[8]}"
     report.aims.append(
@@ -214,6 +214,5 @@ def drafts(report: Report) -> None:
             (1.8,),
             (float(told[5]),),
             remark=remark,
-            in_the_way=obstacles.DRAFTS,
         )
     )

@@ -21,7 +21,6 @@ class Aim:
     reached: tuple[float, ...]
     at_most: bool = False
     remark: str = ""
-    in_the_way: str = ""  # of reaching it, told where it is not met
 
     @property
     def met(self) -> bool:

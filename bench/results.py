@@ -25,8 +25,6 @@ def lines(report: Report, machine: dict[str, str], plots: Sequence[tuple[str, st
     if report.quick:
         yield "A quick run: fewer peers, rounds and streams, shorter texts. Its figures show that it works, and little more."
     yield from ["", "## Aimed at, and reached", "", *table(_aims(report.aims))]
-    if missed := [f"- **{aim.what}**: {aim.in_the_way}" for aim in report.aims if not aim.met and aim.in_the_way]:
-        yield from ["", "What stands in the way of those that are not met:", "", *missed]
     yield from ["", "## The machine", "", *(f"- {name}: {value}" for name, value in machine.items())]
     yield f"- others' part of the machine: {_foreign(report)}"
     for one in report.tables:

@@ -111,7 +111,7 @@ def main() -> None:
         for count in streams:
             for kind in PROMPTS:
                 for temperature in TEMPERATURES:
-                    print(asyncio.run(compare(on, off, kind, temperature, count, rounds, tokens)), flush=True)
+                    print(asyncio.run(compare(on.address, off.address, kind, temperature, count, rounds, tokens)), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ The environment's settings reach the gateways. Needs `wrk` on PATH.
 
 import argparse
 import asyncio
+import math
 import random
 import statistics
 import sys
@@ -18,13 +19,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import driver, servers, wrk
-from bench.environments import LLAMA_CPP, ROOT, RUN, run
+from bench.environments import LLAMA_CPP, ROOT, RUN, PeerError, run
 from bench.lineup import MODELS, WEIGHTS
-from bench.machine import process_seconds, wait_idle
+from bench.machine import wait_idle
 from bench.report import Report, Table, percentile, ratio
 from bench.results import table
 from bench.servers import Server
 from bench.tiny_model import CONTEXT, tiny_gguf
+from testing.proc import cpu_seconds
 
 CLIENTS = (1, 8, 32, 128)
 SLOTS, TOKENS = 128, 256
@@ -72,10 +74,10 @@ def measure(report: Report, plan: Plan) -> Figures:
     """Every server in turn, round after round."""
     figures: Figures = {clients: {} for clients in plan.clients}
     with ExitStack() as stack:
-        running = stack.enter_context(servers.gateway_servers(tiny_model(), *plan.gateways, slots=SLOTS))
+        running = stack.enter_context(servers.gateways(tiny_model(), *plan.gateways, slots=SLOTS))
         if len(running) > 1:
-            told = [",".join(f"{name}={value}" for name, value in one.items()) or "defaults" for one in plan.gateways]
-            running = [replace(server, name=f"Tidegate {name}") for server, name in zip(running, told, strict=True)]
+            names = [f"Tidegate, {servers.told(one)}" for one in plan.gateways]
+            running = [replace(server, name=name) for server, name in zip(running, names, strict=True)]
         if plan.peer:
             running.append(stack.enter_context(servers.llama_server("fp32", gguf(), SLOTS, CONTEXT)))
         running = [replace(server, extra=dict(server.extra) | SAMPLING) for server in running]
@@ -84,17 +86,21 @@ def measure(report: Report, plan: Plan) -> Figures:
             for clients in plan.clients:
                 with report.round("tiny model"):
                     for server in running:
-                        _measure(server, clients, plan.seconds, figures[clients].setdefault(server.name, Measured()))
+                        measured = figures[clients].setdefault(server.name, Measured())
+                        try:
+                            _measure(server, clients, plan.seconds, measured)
+                        except PeerError as error:
+                            measured.rates.append(math.nan)
+                            report.failures[f"{server.name}, {clients} clients of the tiny model"] = str(error)
     return figures
 
 
 def _measure(server: Server, clients: int, seconds: float, measured: Measured) -> None:
     def meter() -> tuple[float, ...]:
-        return tuple(process_seconds(pid) for pid in server.parts.values())
+        return tuple(cpu_seconds(pid) for pid in server.parts.values())
 
     warm_up = 0.5 + seconds / 4
     flow = wrk.flow(server, clients, TOKENS, meter, warm_up=warm_up, seconds=seconds)
-    measured.rates.append(flow.tokens_per_second)
     for part, spent in zip(server.parts, flow.spent_per_token, strict=True):
         measured.spent.setdefault(part, []).append(spent)
     wait_idle(LEFT_OVER)
@@ -103,6 +109,7 @@ def _measure(server: Server, clients: int, seconds: float, measured: Measured) -
     if others:
         others.stop()
     wait_idle(LEFT_OVER)
+    measured.rates.append(flow.tokens_per_second)
     measured.first += load.first
     measured.between += load.between
     measured.events += load.events
@@ -168,6 +175,7 @@ def main() -> None:
     report = Report(options.quick)
     for one in tables(measure(report, plan)):
         print(f"\n## {one.title}\n", *table(one), *(["", one.note] if one.note else []), sep="\n")
+    print(*(f"\nFAILED {name}: {why}" for name, why in report.failures.items()), sep="")
 
 
 if __name__ == "__main__":

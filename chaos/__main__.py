@@ -11,9 +11,9 @@ from chaos.document import DOCUMENT, write_figures
 from chaos.report import table
 from chaos.run import run
 from chaos.schedule import Plan
-from chaos.stack import ROOT, tiny_repository
+from chaos.tiny import RUN, tiny_repository
 
-REPORT = ROOT / ".run" / "chaos" / "chaos.json"
+REPORT = RUN / "chaos.json"
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ a second against those beside harmless requests of the same size, what the gatew
 import argparse
 import http.client
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -24,9 +23,11 @@ from urllib.parse import urlsplit
 
 from chaos.attack_watcher import HEADERS, KEY, MODEL, PATIENCE, PROBE_INTERVAL, json_bytes
 from serve.processes import children
-from serve.triton_server import TritonServer, free_port
+from testing import ROOT
+from testing.gateway import Gateway
+from testing.proc import memory
+from testing.triton import Triton
 
-ROOT = Path(__file__).resolve().parent.parent
 SECONDS = 5.0  # that a line is watched for, at least
 CHUNK = 65536  # bytes
 Request = tuple[str, bytes]  # path and body
@@ -148,7 +149,7 @@ def pace(url: str, pid: int, line: Line) -> float:
 @contextmanager
 def watched(address: str, pid: int, figures: Figures) -> Iterator[None]:
     """Fills ``figures`` with what a stream, /livez and the processes' memory show meanwhile."""
-    over, before = threading.Event(), memory(pid)
+    over, before = threading.Event(), memory_of_all(pid)
     watching_memory = threading.Thread(target=_watch_memory, args=(pid, before, over, figures))
     watching_memory.start()
     command = [sys.executable, "-m", "chaos.attack_watcher", address]  # not in this process, which is busy with sending
@@ -165,20 +166,16 @@ def watched(address: str, pid: int, figures: Figures) -> Iterator[None]:
 
 def _watch_memory(pid: int, before: float, over: threading.Event, figures: Figures) -> None:
     while not over.wait(PROBE_INTERVAL):
-        figures.grown = max(figures.grown, memory(pid) - before)
+        figures.grown = max(figures.grown, memory_of_all(pid) - before)
 
 
-def memory(pid: int) -> float:
+def memory_of_all(pid: int) -> float:
     """MiB that a process and those that it has started hold, each page that they share counted once."""
-    return sum(_proportional(one) for one in [pid, *children(pid)])
-
-
-def _proportional(pid: int) -> float:
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1024
-    return 0.0  # it has ended
+    total = 0.0
+    for one in [pid, *children(pid)]:
+        with suppress(OSError):  # it has ended
+            total += memory(one)["Pss"] / 2**20
+    return total
 
 
 def _send_all(address: str, requests: list[Request], figures: Figures, at_once: int) -> None:
@@ -247,32 +244,6 @@ def run(url: str, pid: int, say: Callable[[str], None]) -> list[Figures]:
     return figures
 
 
-@contextmanager
-def gateway(triton_address: str, log: Path) -> Iterator[tuple[str, int]]:
-    """Its address and process id."""
-    port = free_port()
-    environment = os.environ | {"TRITON_URL": triton_address, "PORT": str(port), "HOST": "127.0.0.1", "MY_API_KEY": KEY}
-    with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "-m", "gateway"], cwd=ROOT, env=environment, stdout=output, stderr=output)
-    try:
-        _wait(f"127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}", process.pid
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:
-        with suppress(OSError):
-            connection = http.client.HTTPConnection(address, timeout=5)
-            connection.request("GET", "/health")
-            if connection.getresponse().status == 200:
-                return
-        time.sleep(0.1)
-    raise RuntimeError("the gateway has ended")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m chaos.attacks", description=__doc__)
     parser.add_argument("--repository", type=Path, default=ROOT / "model_repository", help="(default: that of `make serve`)")
@@ -280,10 +251,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidegate-attacks-")))
-        triton = stack.enter_context(TritonServer(arguments.repository, directory, [arguments.model]))
-        triton.wait_ready(120)
-        url, pid = stack.enter_context(gateway(triton.grpc_address, directory / "gateway.log"))
-        run(url, pid, print)
+        triton = stack.enter_context(Triton(arguments.repository, directory, [arguments.model]))
+        gateway = stack.enter_context(Gateway(triton.grpc_address, directory / "gateway.log", MY_API_KEY=KEY))
+        run(gateway.url, gateway.pid, print)
 
 
 if __name__ == "__main__":

@@ -5,21 +5,20 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bench import overload
-from chaos import report, soak
-from chaos.stack import ROOT
+from chaos import overload, report, soak
+from chaos.tiny import RUN
+from testing import ROOT
 
 DOCUMENT = ROOT / "docs" / "reliability.md"
-FIGURES = ROOT / ".run" / "chaos"  # where the runs leave them
 PLACE = re.compile(r"(?<=<!-- figures: made by `python -m chaos --report` -->\n).*?(?=<!-- end -->)", re.DOTALL)
 RUNS = {
     "chaos": ("Faults", "make chaos", report.table),
     "soak": ("Soak", "python -m chaos.soak --minutes 30", soak.table),
-    "overload": ("Overload", "python -m bench.overload", overload.table),
+    "overload": ("Overload", "python -m chaos.overload", overload.table),
 }
 
 
-def write_figures(document: Path, figures: Path = FIGURES) -> None:
+def write_figures(document: Path, figures: Path = RUN) -> None:
     """Raises ValueError where the document has no place for them."""
     text = document.read_text()
     if len(PLACE.findall(text)) != 1:

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from chaos.load import Load
 from chaos.schedule import DISCONNECT, DRAIN, IN_DELIVERY, LEAVINGS, Fault
-from chaos.stack import KeptTriton, Stack
+from testing.stack import KeptTriton, Stack
 
 VICTIM_TIMEOUT = 30.0  # seconds
 PAUSE_OF_SWAP = 2.0  # seconds between the end of a Triton and the start of the one that replaces it
@@ -63,8 +63,8 @@ class Breaker:
             gateway = self._stack.gateways[fault.number % len(self._stack.gateways)]
             self._note(fault, f"at {gateway.url}")
             began = time.monotonic()
-            self.drains.append((await gateway.drain(), time.monotonic() - began))
-            await gateway.start()
+            self.drains.append((await asyncio.to_thread(gateway.drain), time.monotonic() - began))
+            await asyncio.to_thread(gateway.start)
 
     async def _disconnect(self, fault: Fault) -> None:
         await self._wait_for(fault)
@@ -131,9 +131,6 @@ class Breaker:
 async def _pid(triton: KeptTriton, stub: bool) -> int:
     """Of the server, or of a living stub: waits for one."""
     async with asyncio.timeout(VICTIM_TIMEOUT):
-        while True:
-            if not stub and triton.server.running:
-                return triton.server.pid
-            if stub and (pids := triton.server.stub_pids):
-                return pids[0]
+        while (pid := triton.server.victim(stub)) is None:
             await asyncio.sleep(0.05)
+        return pid

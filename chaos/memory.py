@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-KIB = 1024
+from testing.proc import memory
+
+MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -22,20 +24,15 @@ class Sample:
 def sample(pid: int, at: float) -> Sample:
     """Raises OSError where the process has ended."""
     process = Path("/proc") / str(pid)
-    rolled_up = _kib(process / "smaps_rollup")
+    held = memory(pid)
     threads = next(line for line in (process / "status").read_text().splitlines() if line.startswith("Threads:"))
     return Sample(
         at=at,
-        rss=rolled_up["Rss"] / KIB,
-        pss=rolled_up["Pss"] / KIB,
+        rss=held["Rss"] / MIB,
+        pss=held["Pss"] / MIB,
         open_files=len(os.listdir(process / "fd")),
         threads=int(threads.split()[1]),
     )
-
-
-def _kib(file: Path) -> dict[str, int]:
-    fields = [line.split() for line in file.read_text().splitlines()[1:]]
-    return {field[0].rstrip(":"): int(field[1]) for field in fields}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from chaos.clients import Client
+from chaos.clients import KEY, Client
 from chaos.faults import Breaker, Say
 from chaos.load import Load
 from chaos.oracle import Tally, expected_texts
@@ -14,7 +14,8 @@ from chaos.questions import questions
 from chaos.recovery import Recoveries
 from chaos.report import Report, summary
 from chaos.schedule import Plan, schedule
-from chaos.stack import KeptTriton, Stack, running_stack
+from chaos.tiny import TINY
+from testing.stack import KeptTriton, Stack, running_stack
 
 SHARED_MEMORY = Path("/dev/shm")
 IDLE_TIMEOUT = 10.0  # seconds after the last answer
@@ -22,7 +23,10 @@ IDLE_TIMEOUT = 10.0  # seconds after the last answer
 
 async def run(plan: Plan, repository: Path, run_dir: Path, say: Say, command: str = "") -> Report:
     """Two Tritons and a spare one, two gateways."""
-    async with running_stack(repository, run_dir, tritons=2, spares=1, gateways=2, module="chaos.faulty_gateway") as stack:
+    module = "chaos.faulty_gateway"
+    async with running_stack(
+        repository, run_dir, model=TINY, tritons=2, spares=1, gateways=2, module=module, MY_API_KEY=KEY
+    ) as stack:
         servers = [*stack.tritons, *stack.spares]
         asked = questions()
         client = Client(stack.gateways[0].url)

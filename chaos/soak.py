@@ -19,17 +19,18 @@ from typing import Any
 
 import httpx
 
-from chaos.clients import Client
+from chaos.clients import KEY, Client
 from chaos.load import Load
 from chaos.memory import Growth, Sample, sample
 from chaos.oracle import Tally, expected_texts
 from chaos.questions import questions
 from chaos.recovery import Recoveries
 from chaos.schedule import LEAVINGS
-from chaos.stack import ROOT, Stack, running_stack, tiny_repository
+from chaos.tiny import RUN, TINY, tiny_repository
 from gateway.keys import ApiKey, KeyFile, digest_of
+from testing.stack import Stack, running_stack
 
-REPORT = ROOT / ".run" / "chaos" / "soak.json"
+REPORT = RUN / "soak.json"
 MOST_GROWTH = 1.0  # MiB a minute
 SAMPLE_INTERVAL = 5.0  # seconds
 LEAVE_INTERVAL = 2.0  # seconds between clients that leave
@@ -61,7 +62,7 @@ async def soak(seconds: float, streams: int, repository: Path, run_dir: Path, sa
     run_dir.mkdir(parents=True, exist_ok=True)
     keys = run_dir / "keys.json"
     keys.write_text(KeyFile(keys=[ApiKey(name=key, sha256=digest_of(key.encode())) for key in KEYS]).model_dump_json())
-    async with running_stack(repository, run_dir, tritons=1, spares=0, gateways=1, API_KEYS_FILE=str(keys)) as stack:
+    async with running_stack(repository, run_dir, model=TINY, MY_API_KEY=KEY, API_KEYS_FILE=str(keys)) as stack:
         client = Client(stack.gateways[0].url)
         asked = questions()
         tally = Tally(await expected_texts(client, asked))

@@ -1,24 +1,23 @@
 """What many tests start: exported models, a real Triton, real gateways; once a run, on free ports, stopped by us."""
 
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from export.repository import Repository
-from serve.triton_server import TritonServer
+from testing import ROOT
+from testing.gateway import Gateway
+from testing.models import export
+from testing.triton import Triton
 from tests.export import samples
-from tests.gateway.own_gateway import own_gateway
 
-ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".run" / "tests"  # exports are kept between runs; the exporter itself knows when they are out of date
 DEMO = "smollm2-135m-instruct-q4_1"
 TINY = "tiny-gpt2"
 CHARACTERS = "tiny-characters"
-SHARED: list[TritonServer] = []  # what `triton` has started
+SHARED: list[Triton] = []  # what `triton` has started
 
 
 @pytest.fixture(scope="session")
@@ -35,13 +34,6 @@ async def one_event_loop(anyio_backend: str) -> AsyncIterator[None]:
 @pytest.fixture(scope="session")
 def api_key() -> str:
     return "a_default_key_for_testing"
-
-
-def export(*arguments: str | Path, repository: Path = CACHE / "model_repository") -> None:
-    """Runs ``python -m export`` as a user would; fails with what it said."""
-    command = [sys.executable, "-m", "export", *map(str, arguments), "--repository", str(repository)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}{done.stderr}"
 
 
 def keep_newest_versions(repository: Repository) -> None:
@@ -65,18 +57,18 @@ def model_repository() -> Path:
         characters.mkdir(parents=True)
         samples.build_nanogpt(CACHE / "tiny-gpt2.pt", block_size=1024)
         samples.nanogpt(characters / "tiny-characters.pt")
-    export()
-    export(CACHE / "tiny-gpt2.pt", "--precision", "fp32")
-    export(characters / "tiny-characters.pt", "--precision", "fp32")
-    keep_newest_versions(Repository(CACHE / "model_repository"))
-    return CACHE / "model_repository"
+    repository = CACHE / "model_repository"
+    export(repository=repository)
+    export(CACHE / "tiny-gpt2.pt", "--precision", "fp32", repository=repository)
+    export(characters / "tiny-characters.pt", "--precision", "fp32", repository=repository)
+    keep_newest_versions(Repository(repository))
+    return repository
 
 
 @pytest.fixture(scope="session")
-def triton(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+def triton(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
     """All models, many slots. Tests that kill or fill a Triton start their own with ``start_triton``."""
-    with TritonServer(model_repository, tmp_path_factory.mktemp("triton"), ["*"], {"TIDEGATE_SLOTS": "16"}) as server:
-        server.wait_ready(120)
+    with Triton(model_repository, tmp_path_factory.mktemp("triton"), ["*"], slots=16) as server:
         SHARED.append(server)
         yield server
         SHARED.remove(server)
@@ -89,47 +81,39 @@ def shared_triton_lives() -> Iterator[None]:
     for server in SHARED:
         if not server.running:
             told = server.log_end()
-            server.start()
-            server.wait_ready(120)
+            server.__enter__()
             pytest.fail(f"the Triton that tests share has died, and was started again:\n{told}")
 
 
 @pytest.fixture
-def start_triton(model_repository: Path, tmp_path: Path) -> Callable[..., AbstractContextManager[TritonServer]]:
+def start_triton(model_repository: Path, tmp_path: Path) -> Callable[..., Triton]:
     """``with start_triton("tiny-gpt2", slots=2) as triton: …``: a Triton of the test's own."""
-
-    @contextmanager
-    def start(*models: str, slots: int) -> Iterator[TritonServer]:
-        with TritonServer(model_repository, tmp_path / "triton", models, env={"TIDEGATE_SLOTS": str(slots)}) as server:
-            server.wait_ready(60)
-            yield server
-
-    return start
+    return lambda *models, slots: Triton(model_repository, tmp_path / "triton", models, slots=slots)
 
 
 @contextmanager
 def gateway_process(triton_address: str, log: Path, **environment: str) -> Iterator[str]:
     """A real gateway on a free port; yields its address once /health answers 200."""
-    with own_gateway(triton_address, log, **environment) as gateway:
+    with Gateway(triton_address, log, **environment) as gateway:
         yield gateway.url
 
 
 @pytest.fixture(scope="session")
-def gateway_url(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def gateway_url(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A gateway whose default model is the demonstration model."""
     with gateway_process(triton.grpc_address, tmp_path_factory.mktemp("gateway") / "log", MODEL_NAME=DEMO) as address:
         yield address
 
 
 @pytest.fixture(scope="session")
-def tiny_gateway_url(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def tiny_gateway_url(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A gateway whose default model is a tiny GPT-2, which has no chat template."""
     with gateway_process(triton.grpc_address, tmp_path_factory.mktemp("gateway") / "log", MODEL_NAME=TINY) as address:
         yield address
 
 
 @pytest.fixture(scope="session")
-def character_gateway_url(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def character_gateway_url(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A gateway whose default model is a nanoGPT over characters."""
     with gateway_process(triton.grpc_address, tmp_path_factory.mktemp("gateway") / "log", MODEL_NAME=CHARACTERS) as address:
         yield address

@@ -2,16 +2,13 @@
 
 import os
 import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
-from serve.triton_server import free_port
+from testing.server import Server
 from tests.docs.documents import ROOT, blocks
 
 PREFIX = "/tidegate"
@@ -63,20 +60,11 @@ def nginx_before(gateway_url: str, directory: Path, servers: str) -> Iterator[st
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o755)
-    port, file = free_port(), directory / "nginx.conf"
-    servers = servers.replace("listen 80;", f"listen 127.0.0.1:{port};")
+    file = directory / "nginx.conf"
+    ready = f"{PREFIX}/livez" if f"location {PREFIX}/" in servers else "/livez"
+    nginx = Server([program, "-p", directory, "-c", file, "-e", directory / "error.log"], directory / "error.log", ready=ready)
+    servers = servers.replace("listen 80;", f"listen 127.0.0.1:{nginx.port};")
     servers = servers.replace("127.0.0.1:5002", gateway_url.removeprefix("http://"))
     file.write_text(CONFIGURATION.format(directory=directory, servers=servers))
-    process = subprocess.Popen([program, "-p", str(directory), "-c", str(file), "-e", str(directory / "error.log")])
-    try:
-        for _ in range(100):
-            assert process.poll() is None, (directory / "error.log").read_text()
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/livez")
-                break
-            except httpx.TransportError:
-                time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
+    with nginx:
+        yield nginx.url

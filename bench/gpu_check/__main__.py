@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from backends.onnx_decoder.device import Device
+from bench import servers
 from bench.gpu_check import card, golden, models, peers, report, serving
 from bench.gpu_check.models import Candidate
 from bench.gpu_check.report import ALONE, OURS, Figures
@@ -48,7 +49,7 @@ def main() -> None:
         say(f"## {model.title}: comparing with transformers in fp32")
         checks += list(golden.check(model, device))
         say(report.checks(checks[-len(golden.ARRANGEMENTS) - 2 :]))
-        measured.append((model, measure(model, device, streams, tokens, rounds, out / "gateway.log")))
+        measured.append((model, measure(model, device, streams, tokens, rounds)))
     past = peers.PROMPT + tokens / 2
     text = "\n\n".join(
         [
@@ -65,25 +66,26 @@ def main() -> None:
     sys.exit(0 if all(one.passed for one in checks) else 1)
 
 
-def measure(model: Candidate, device: Device, streams: list[int], tokens: int, rounds: int, log: Path) -> Figures:
+def measure(model: Candidate, device: Device, streams: list[int], tokens: int, rounds: int) -> Figures:
     figures = Figures()
     loops = {ALONE: peers.decoder_alone(model, device)}
     for name, prepare in peers.loops(model, device.name):
         if loop := attempt(figures, name, prepare):
             loops[name] = loop
-    with serving.stack(model.directory, device.name, max(streams), log) as stack:
-        serving.decode(stack, max(streams), 4)  # the first steps of a shape are slower
+    settings = {"MAX_WAITING": "1024"}
+    with servers.gateways(model.directory, settings, slots=max(streams), TIDEGATE_DEVICE=device.name) as (server,):
+        serving.decode(server, max(streams), 4)  # the first steps of a shape are slower
         for number in range(rounds):
             for count in streams:
                 say(f"{model.title}: round {number + 1} of {rounds}, {count} streams")
-                served = serving.decode(stack, count, tokens)
+                served = serving.decode(server, count, tokens)
                 figures.rates[count][OURS].append(served.rate)
                 figures.gaps[count].append((served.gap(50), served.gap(95)))
                 figures.gateway[count].append(served.gateway_seconds / served.tokens)
                 for name, loop in loops.items():
                     if rate := attempt(figures, name, partial(loop, count, tokens)):
                         figures.rates[count][name].append(rate)
-            filled = serving.prefill(stack, min(8, max(streams)), PREFILLED)
+            filled = serving.prefill(server, min(8, max(streams)), PREFILLED)
             figures.prefill.append(filled.streams * PREFILLED / filled.seconds)
     return figures
 

@@ -16,8 +16,8 @@ from backends.onnx_decoder.contract.step import StepRow
 from backends.onnx_decoder.metrics import COUNTERS, GAUGES, INTERVAL, LABELLED, PREFIX
 from gateway.text.model import Model
 from gateway.triton.client import TritonClient, step_request
+from testing.triton import Triton
 from tests.conftest import CHARACTERS, TINY
-from tests.monitoring.watched_triton import WatchedTriton
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop")]
 PROMPT = np.random.default_rng(5).integers(0, 50257, 60).astype(np.int32)
@@ -27,7 +27,7 @@ OTHER = np.random.default_rng(6).integers(0, 50257, 60).astype(np.int32)
 class Watched:
     """A Triton with two models of two slots each, a client of it, and one of the models as it describes itself."""
 
-    def __init__(self, triton: WatchedTriton, client: TritonClient, model: Model) -> None:
+    def __init__(self, triton: Triton, client: TritonClient, model: Model) -> None:
         self.triton, self.client, self.model = triton, client, model
 
     async def step(self, *rows: StepRow, release: tuple[int, ...] = ()) -> list[int]:
@@ -49,8 +49,7 @@ class Watched:
 
 @asynccontextmanager
 async def watched_triton(repository: Path, run_dir: Path) -> AsyncIterator[Watched]:
-    with WatchedTriton(repository, run_dir, [TINY, CHARACTERS], env={"TIDEGATE_SLOTS": "2"}) as triton:
-        triton.wait_ready(60)
+    with Triton(repository, run_dir, [TINY, CHARACTERS], slots=2, metrics=True) as triton:
         async with TritonClient(triton.grpc_address) as client:
             yield Watched(triton, client, await client.describe(TINY))
 

@@ -13,10 +13,10 @@ import pytest
 from backends.onnx_decoder import decoder, gpu
 from backends.onnx_decoder.decoder import Decoder, Row
 from backends.onnx_decoder.device import Cpu
-from serve.triton_server import TritonError, TritonServer
+from serve.triton_server import TritonError
+from testing.triton import Triton
 from tests.conftest import TINY, gateway_process, version_directory
 from tests.logits import assert_same
-from tests.monitoring.watched_triton import WatchedTriton
 
 without_gpu = pytest.mark.skipif(gpu.present(), reason="what a machine without a GPU says")
 TOKENS = np.arange(100, 140, dtype=np.int32)
@@ -109,20 +109,19 @@ def test_a_model_that_cannot_run_where_it_was_asked_to_is_refused(
 ) -> None:
     with (
         pytest.raises(TritonError, match=reason),
-        TritonServer(half_precision, tmp_path / "run", [TINY], {"TIDEGATE_DEVICE": device}) as triton,
+        Triton(half_precision, tmp_path / "run", [TINY], TIDEGATE_DEVICE=device),
     ):
-        triton.wait_ready(60)
+        pass
 
 
 @pytest.fixture
-def watched(model_repository: Path, tmp_path: Path) -> Iterator[WatchedTriton]:
-    with WatchedTriton(model_repository, tmp_path / "run", [TINY], env={"TIDEGATE_SLOTS": "2"}) as triton:
-        triton.wait_ready(60)
+def watched(model_repository: Path, tmp_path: Path) -> Iterator[Triton]:
+    with Triton(model_repository, tmp_path / "run", [TINY], slots=2, metrics=True) as triton:
         yield triton
 
 
 @without_gpu
-def test_the_device_in_use_is_logged_measured_and_told_by_health(watched: WatchedTriton, tmp_path: Path) -> None:
+def test_the_device_in_use_is_logged_measured_and_told_by_health(watched: Triton, tmp_path: Path) -> None:
     assert f"{TINY}: 2 slots of 1024 tokens on cpu" in watched.log.read_text()
     (line,) = [line for line in watched.metrics().splitlines() if line.startswith("tidegate_backend_device_info{")]
     assert 'device="cpu"' in line and line.endswith(" 1")

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from serve.triton_server import free_port
+from testing.triton import Triton
 from tests.conftest import TINY
-from tests.monitoring.watched_triton import WatchedTriton
 
 SCRIPT = Path(__file__).resolve().parents[2] / "docker" / "step.py"
 
@@ -23,8 +23,7 @@ def health_check(model_repository: Path, tmp_path: Path) -> Iterator[ModuleType]
     spec.loader.exec_module(script)
     script.HTTP_PORT = free_port()  # type: ignore[attr-defined]  # in the container 8000
     options = "--allow-http=true", "--http-address=127.0.0.1", f"--http-port={script.HTTP_PORT}"
-    with WatchedTriton(model_repository, tmp_path / "run", [TINY], *options, env={"TIDEGATE_SLOTS": "1"}) as triton:
-        triton.wait_ready(60)
+    with Triton(model_repository, tmp_path / "run", [TINY], *options, slots=1):
         with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as client:  # that port opens after the one of gRPC
             client.get(f"http://127.0.0.1:{script.HTTP_PORT}/v2/health/ready")
         yield script

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from chaos import attacks
+from chaos.attack_watcher import KEY
 from chaos.attacks import Figures, Line
-from serve.triton_server import TritonServer
+from testing.gateway import Gateway
+from testing.triton import Triton
 
 SLOWEST_LIVEZ = 0.1  # seconds
 OF_MANY = 2.0  # the same beside tens or hundreds of large requests at once, whose bytes alone keep two cores busy
@@ -18,10 +20,10 @@ TRIES = 3  # a moment in which the machine was busy with something else is no fa
 
 
 @pytest.fixture(scope="module")
-def gateway(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+def gateway(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
     log = tmp_path_factory.mktemp("attacks") / "log"
-    with attacks.gateway(triton.grpc_address, log) as (url, pid):
-        yield url, pid
+    with Gateway(triton.grpc_address, log, MY_API_KEY=KEY) as started:
+        yield started.url, started.pid
     print(log.read_text()[-5000:])  # shown where a test fails
 
 

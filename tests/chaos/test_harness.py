@@ -16,7 +16,7 @@ from chaos.questions import Question, questions
 from chaos.recovery import Recoveries, percentile
 from chaos.report import Report, summary
 from chaos.schedule import Plan, schedule
-from chaos.stack import ROOT
+from testing import ROOT
 
 QUESTION = Question("one", "chat", "The king", 20, {"n": 2})
 PLAN = Plan()

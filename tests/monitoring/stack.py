@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,17 +14,16 @@ import httpx
 import yaml
 
 from gateway import keys
-from serve.triton_server import free_port
+from testing.server import PORT, Server
+from testing.triton import Triton
 from tests.conftest import ROOT, TINY, gateway_process
-from tests.gateway.http_client import until
-from tests.monitoring.watched_triton import WatchedTriton
 
 MONITORING = ROOT / "monitoring"
 SCRAPE_INTERVAL, RATE_INTERVAL = "1s", "5s"
 
 
 class Stack:
-    def __init__(self, triton: WatchedTriton, gateway: str, key: str, prometheus: str) -> None:
+    def __init__(self, triton: Triton, gateway: str, key: str, prometheus: str) -> None:
         self.triton, self.gateway, self.key, self.prometheus = triton, gateway, key, prometheus
 
     def query(self, expression: str) -> list[dict[str, Any]]:
@@ -42,8 +40,7 @@ class Stack:
 @contextmanager
 def watched_stack(repository: Path, directory: Path) -> Iterator[Stack]:
     key = keys.create(directory / "keys.json", "load")
-    with WatchedTriton(repository, directory / "triton", [TINY], env={"TIDEGATE_SLOTS": "4"}) as triton:
-        triton.wait_ready(60)
+    with Triton(repository, directory / "triton", [TINY], slots=4, metrics=True) as triton:
         settings = {"MODEL_NAME": TINY, "MAX_WAITING": "12", "API_KEYS_FILE": str(directory / "keys.json")}
         with (
             gateway_process(triton.grpc_address, directory / "gateway.log", **settings) as gateway,
@@ -55,35 +52,20 @@ def watched_stack(repository: Path, directory: Path) -> Iterator[Stack]:
 @contextmanager
 def prometheus(directory: Path, gateway: str, triton: str) -> Iterator[str]:
     """The real one, with our file: only where its jobs find their targets and how often it looks are others."""
-    address = f"127.0.0.1:{free_port()}"
+    file, log = directory / "prometheus.yml", directory / "prometheus.log"
+    command = ["prometheus", f"--config.file={file}", f"--web.listen-address=127.0.0.1:{PORT}"]
+    server = Server([*command, f"--storage.tsdb.path={directory / 'tsdb'}"], log, ready="/-/ready", grace=30)
     config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
-    targets = {"gateway": gateway, "triton": triton, "prometheus": address}
+    targets = {"gateway": gateway, "triton": triton, "prometheus": server.url.removeprefix("http://")}
     for job in config["scrape_configs"]:
         for way in [name for name in job if name.endswith("_configs")]:
             del job[way]
         job["static_configs"] = [{"targets": [targets[job["job_name"]]]}]
     config["global"] = {"scrape_interval": SCRAPE_INTERVAL, "evaluation_interval": SCRAPE_INTERVAL}
-    (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
+    file.write_text(yaml.safe_dump(config))
     shutil.copy(MONITORING / "alerts.yml", directory)
-    command = ["prometheus", f"--config.file={directory / 'prometheus.yml'}", f"--web.listen-address={address}"]
-    with (directory / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen([*command, f"--storage.tsdb.path={directory / 'tsdb'}"], stdout=log, stderr=log)
-    try:
-        for _ in until(30):
-            assert process.poll() is None, (directory / "prometheus.log").read_text()
-            if _answers(f"http://{address}/-/ready"):
-                break
-        yield f"http://{address}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).status_code == 200
-    except httpx.TransportError:
-        return False
+    with server:
+        yield server.url
 
 
 class Load:

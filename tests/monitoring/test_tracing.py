@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -14,12 +15,12 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from serve.triton_server import TritonServer, free_port
+from serve.triton_server import free_port
+from testing.gateway import Gateway
+from testing.triton import Triton
 from tests.conftest import ROOT, TINY, gateway_process
 from tests.gateway.http_client import CHAT, client, events, until
-from tests.gateway.own_gateway import own_gateway
 from tests.monitoring.collector import Collector, Span, collector
-from tests.monitoring.watched_triton import WatchedTriton
 
 SECRET = "a_prompt_that_nobody_else_may_read"
 BODY = CHAT | {"model": TINY, "max_tokens": 5, "ignore_eos": True, "temperature": 0}
@@ -42,15 +43,10 @@ def traced(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         options = [f"--trace-config={one}" for one in [*config, f"opentelemetry,url={collecting.endpoint}/v1/traces"]]
         endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": collecting.endpoint}
         with (
-            WatchedTriton(model_repository, directory, [TINY], *options, env={"TIDEGATE_SLOTS": "4"}) as triton,
-            gateway_process(_ready(triton), directory / "log", **FAST, **endpoint) as url,
+            Triton(model_repository, directory, [TINY], *options, slots=4, metrics=True) as triton,
+            gateway_process(triton.grpc_address, directory / "log", **FAST, **endpoint) as url,
         ):
             yield Traced(url, directory / "log", collecting)
-
-
-def _ready(triton: TritonServer) -> str:
-    triton.wait_ready(60)
-    return triton.grpc_address
 
 
 class Parent:
@@ -182,7 +178,7 @@ def test_spans_hold_no_prompt_and_no_key(traced: Traced, api_key: str) -> None:
     assert "chat " in told and SECRET not in told and api_key not in told
 
 
-def test_a_stop_sends_what_waits(triton: TritonServer, tmp_path: Path, api_key: str) -> None:
+def test_a_stop_sends_what_waits(triton: Triton, tmp_path: Path, api_key: str) -> None:
     with collector() as collecting:
         slow = {"OTEL_BSP_SCHEDULE_DELAY": "60000", "OTEL_EXPORTER_OTLP_ENDPOINT": collecting.endpoint}
         with gateway_process(triton.grpc_address, tmp_path / "log", OTEL_SERVICE_NAME="gateway-7", **slow) as url:
@@ -207,20 +203,20 @@ def dead_collector(silent: bool) -> Iterator[str]:
 
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_dead_collector_neither_breaks_nor_slows_nor_holds_the_gateway(
-    triton: TritonServer, tmp_path: Path, api_key: str, silent: bool
+    triton: Triton, tmp_path: Path, api_key: str, silent: bool
 ) -> None:
     small = {"OTEL_BSP_MAX_QUEUE_SIZE": "16", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "8"}  # ten times as many spans come
     with dead_collector(silent) as endpoint:
         environment = FAST | small | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
-        with own_gateway(triton.grpc_address, tmp_path / "log", **environment) as gateway, client(gateway.url, api_key) as http:
+        with Gateway(triton.grpc_address, tmp_path / "log", **environment) as gateway, client(gateway.url, api_key) as http:
             for _ in range(40):
                 began = time.monotonic()
                 told = events(http.post("/v1/chat/completions", json=BODY | {"stream": True}))
                 assert told[-1]["choices"][0]["finish_reason"] == "length"
                 assert time.monotonic() - began < 5  # a timeout of the exporter is ten seconds
             began = time.monotonic()
-            gateway.process.terminate()
-            assert gateway.process.wait(20) == 0
+            gateway.send(signal.SIGTERM)
+            assert gateway.wait(20) == 0
             assert time.monotonic() - began < 5
     assert len([line for line in (tmp_path / "log").read_text().splitlines() if "opentelemetry" in line]) < 10
 

@@ -1,20 +1,18 @@
 """What the page says and does when something is wrong: sentences, waiting, going on."""
 
-import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import pytest
 
 from gateway import keys
-from serve.triton_server import TritonServer, free_port
-from tests.conftest import CHARACTERS, ROOT, TINY, gateway_process
+from testing.gateway import Gateway
+from testing.triton import Triton
+from tests.conftest import CHARACTERS, TINY, gateway_process
 from tests.gateway.http_client import client, load, until
 from tests.page.visitor import Visitor
 
@@ -29,30 +27,9 @@ def new_key(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 
 @pytest.fixture(scope="module")
-def own_triton(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    with TritonServer(model_repository, tmp_path_factory.mktemp("triton"), [TINY], {"TIDEGATE_SLOTS": "2"}) as server:
-        server.wait_ready(60)
+def own_triton(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    with Triton(model_repository, tmp_path_factory.mktemp("triton"), [TINY], slots=2) as server:
         yield server
-
-
-@contextmanager
-def gateway_on(port: int, triton: TritonServer, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A gateway on a port that is known: one that comes back is at the same address."""
-    env = os.environ | {"TRITON_URL": triton.grpc_address, "PORT": str(port), "HOST": "127.0.0.1", "MODEL_NAME": TINY}
-    with log.open("ab") as output:
-        process = subprocess.Popen([sys.executable, "-m", "gateway"], cwd=ROOT, env=env, stdout=output, stderr=output)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait(20)
-
-
-def healthy(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def test_a_wrong_key_is_told_where_to_mend_it_and_the_message_goes_out_again(visit: Visit, api_key: str) -> None:
@@ -73,7 +50,7 @@ def test_a_wrong_key_is_told_where_to_mend_it_and_the_message_goes_out_again(vis
 
 
 def test_a_model_that_the_key_may_not_use(
-    visit: Visit, own_triton: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    visit: Visit, own_triton: Triton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "keys.json"
     key = new_key(monkeypatch, capsys, "alice", "--file", str(file), "--model", "another")
@@ -90,7 +67,7 @@ def test_a_model_that_the_key_may_not_use(
 
 
 def test_a_busy_server_is_asked_again_after_the_time_it_names(
-    visit: Visit, own_triton: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    visit: Visit, own_triton: Triton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "keys.json"
     key = new_key(monkeypatch, capsys, "alice", "--file", str(file), "--concurrent-requests", "1")
@@ -113,7 +90,7 @@ def test_a_busy_server_is_asked_again_after_the_time_it_names(
 
 
 def test_a_restart_of_triton_in_mid_answer_is_told_and_the_text_goes_on_whole(
-    visit: Visit, own_triton: TritonServer, tmp_path: Path
+    visit: Visit, own_triton: Triton, tmp_path: Path
 ) -> None:
     with gateway_process(own_triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY) as url:
         visitor = visit(url)
@@ -121,7 +98,7 @@ def test_a_restart_of_triton_in_mid_answer_is_told_and_the_text_goes_on_whole(
         visitor.send("The king")
         visitor.begin("The king")
         visitor.writing()
-        os.kill(own_triton.pid, signal.SIGKILL)
+        own_triton.kill()
         visitor.notice().get_by_text("is being started again").wait_for()
         assert visitor.notice().get_attribute("role") == "status"
         own_triton.start()
@@ -133,14 +110,14 @@ def test_a_restart_of_triton_in_mid_answer_is_told_and_the_text_goes_on_whole(
 
 
 def test_triton_that_stays_away_ends_the_stream_and_the_page_waits_and_goes_on(
-    visit: Visit, own_triton: TritonServer, tmp_path: Path
+    visit: Visit, own_triton: Triton, tmp_path: Path
 ) -> None:
     with gateway_process(own_triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY, RECOVERY_TIMEOUT="1") as url:
         visitor = visit(url)
         visitor.set(**LONG)
         visitor.begin("The king")
         visitor.writing()
-        os.kill(own_triton.pid, signal.SIGKILL)
+        own_triton.kill()
         visitor.notice().get_by_text("The page waits and goes on by itself.").wait_for()
         [before] = visitor.answers()
         own_triton.start()
@@ -152,19 +129,18 @@ def test_triton_that_stays_away_ends_the_stream_and_the_page_waits_and_goes_on(
 
 
 def test_a_gateway_that_is_gone_is_waited_for_and_the_answer_goes_on_where_it_ended(
-    visit: Visit, own_triton: TritonServer, tmp_path: Path
+    visit: Visit, own_triton: Triton, tmp_path: Path
 ) -> None:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    with gateway_on(port, own_triton, tmp_path / "log"):
-        assert any(healthy(url) for _ in until(30))
-        visitor = visit(url)
+    gateway = Gateway(own_triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY)
+    with gateway:
+        visitor = visit(gateway.url)
         visitor.set(**LONG)
         visitor.begin("The king")
         visitor.writing()
+        gateway.send(signal.SIGKILL)
     visitor.notice().get_by_text("The connection broke off.").wait_for()
     [before] = visitor.answers()
-    with gateway_on(port, own_triton, tmp_path / "log"):
+    with gateway:  # at the same address
         visitor.writing(beyond=before)
         visitor.finished()
         assert visitor.answers()[0].startswith(before)
@@ -176,12 +152,9 @@ def test_a_gateway_that_is_gone_is_waited_for_and_the_answer_goes_on_where_it_en
 
 
 def test_the_page_that_opens_before_the_server_answers_connects_by_itself(
-    visit: Visit, own_triton: TritonServer, tmp_path: Path
+    visit: Visit, own_triton: Triton, tmp_path: Path
 ) -> None:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    with gateway_on(port, own_triton, tmp_path / "log"):
-        assert any(healthy(url) for _ in until(30))
+    with gateway_process(own_triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY) as url:
         visitor = visit(url)
         visitor.page.route("**/v1/models", lambda route: route.abort())
         visitor.arrive(connected=False)
@@ -191,7 +164,7 @@ def test_the_page_that_opens_before_the_server_answers_connects_by_itself(
         visitor.notice().wait_for(state="hidden")
 
 
-def test_a_queue_is_told(visit: Visit, own_triton: TritonServer, tmp_path: Path, api_key: str) -> None:
+def test_a_queue_is_told(visit: Visit, own_triton: Triton, tmp_path: Path, api_key: str) -> None:
     asked = {"model": TINY, "prompt": "The king", "max_tokens": 1000, "ignore_eos": True, "stream": True, "n": 8}
     with (
         gateway_process(own_triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY) as url,

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from export.repository import Repository
-from serve.triton_server import TritonServer
-from tests.conftest import CACHE, export, gateway_process, keep_newest_versions
+from testing.models import export
+from testing.triton import Triton
+from tests.conftest import CACHE, gateway_process, keep_newest_versions
 from tests.export.sentencepiece import sentencepiece_llama, sentencepiece_tokenizer
 from tests.gateway.http_client import client, events
 from tests.gateway.utf8 import complete, shown
@@ -66,10 +67,11 @@ def sentencepiece_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     export(checkpoint, "--precision", "fp32", repository=repository)
     keep_newest_versions(Repository(repository))
     directory: Path = tmp_path_factory.mktemp("sentencepiece")
-    with TritonServer(repository, directory / "triton", ["*"], {"TIDEGATE_SLOTS": "8"}) as server:
-        server.wait_ready(60)
-        with gateway_process(server.grpc_address, directory / "log", MODEL_NAME="tiny-sentencepiece") as address:
-            yield address
+    with (
+        Triton(repository, directory / "triton", ["*"], slots=8) as server,
+        gateway_process(server.grpc_address, directory / "log", MODEL_NAME="tiny-sentencepiece") as address,
+    ):
+        yield address
 
 
 @pytest.mark.parametrize("seed", range(3))

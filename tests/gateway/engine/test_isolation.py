@@ -22,9 +22,9 @@ from gateway.settings import Settings
 from gateway.text.model import Model
 from gateway.triton.client import TritonClient
 from serve.triton_server import TritonServer
+from testing.gateway import Gateway
 from tests.conftest import TINY
 from tests.gateway.engines import GREEDY, engine_on, request, text_of
-from tests.gateway.own_gateway import own_gateway
 
 VICTIM = 666  # the seed of sequences that a fault hits
 PENALISED = SamplingParameters(temperature=0.9, top_k=0, presence_penalty=0.5)
@@ -200,7 +200,7 @@ gateway.engine.replica.Replica._recover = die
 def test_loop_that_has_died_is_seen_by_liveness_and_health_within_a_second_and_logged(
     start_triton: Callable[..., AbstractContextManager[TritonServer]], tmp_path: Path, api_key: str
 ) -> None:
-    with start_triton(TINY, slots=2) as triton, own_gateway(triton.grpc_address, tmp_path / "log", LOOP_THAT_DIES) as gateway:
+    with start_triton(TINY, slots=2) as triton, Gateway(triton.grpc_address, tmp_path / "log", LOOP_THAT_DIES) as gateway:
         triton.stop()
         with pytest.raises(httpx.TimeoutException):
             body = {"prompt": "The king", "max_length": 5}

@@ -16,7 +16,7 @@ from gateway.engine.registry import Registry
 from gateway.errors import BackendUnavailable, Overloaded
 from gateway.settings import Settings, SettingsError
 from gateway.triton.discovery import TritonDiscovery, parse_urls
-from serve.triton_server import TritonServer
+from testing.triton import Triton
 from tests.conftest import TINY, gateway_process
 from tests.gateway.engines import GREEDY, engine_on, engine_on_all, request, text_of
 
@@ -28,22 +28,16 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop")]
 
 
 @pytest.fixture
-def two(model_repository: Path, tmp_path: Path) -> Iterator[list[TritonServer]]:
+def two(model_repository: Path, tmp_path: Path) -> Iterator[list[Triton]]:
     with ExitStack() as running:
-        servers = [
-            running.enter_context(TritonServer(model_repository, tmp_path / str(n), [TINY], env={"TIDEGATE_SLOTS": "4"}))
-            for n in range(2)
-        ]
-        for server in servers:
-            server.wait_ready(60)
-        yield servers
+        yield [running.enter_context(Triton(model_repository, tmp_path / str(n), [TINY], slots=4)) for n in range(2)]
 
 
 def texts_by_triton(engine: object) -> list[int]:
     return [len(replica.sequences) for replica in engine._replicas.values()]  # type: ignore[attr-defined]
 
 
-async def test_texts_are_spread_over_the_tritons(two: list[TritonServer]) -> None:
+async def test_texts_are_spread_over_the_tritons(two: list[Triton]) -> None:
     async with engine_on_all(two) as engine:
         texts = [asyncio.ensure_future(text_of(engine, request(engine, prompt, tokens=200))) for prompt in PROMPTS]
         await asyncio.sleep(0.1)
@@ -53,9 +47,7 @@ async def test_texts_are_spread_over_the_tritons(two: list[TritonServer]) -> Non
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, HOT], ids=["greedy", "seeded"])
-async def test_texts_of_a_dead_triton_go_on_at_the_other_byte_for_byte(
-    two: list[TritonServer], sampling: SamplingParameters
-) -> None:
+async def test_texts_of_a_dead_triton_go_on_at_the_other_byte_for_byte(two: list[Triton], sampling: SamplingParameters) -> None:
     async with engine_on_all(two) as engine:
         requests = [request(engine, prompt, sampling, 150) for prompt in PROMPTS]
         expected = [await text_of(engine, one) for one in requests]
@@ -70,7 +62,7 @@ async def test_texts_of_a_dead_triton_go_on_at_the_other_byte_for_byte(
 
 @pytest.mark.parametrize("sampling", [GREEDY, HOT], ids=["greedy", "seeded"])
 async def test_texts_of_a_stopped_triton_go_on_at_the_other_within_seconds(
-    two: list[TritonServer], sampling: SamplingParameters
+    two: list[Triton], sampling: SamplingParameters
 ) -> None:
     async with engine_on_all(two) as engine:
         requests = [request(engine, prompt, sampling, 150) for prompt in PROMPTS]
@@ -85,7 +77,7 @@ async def test_texts_of_a_stopped_triton_go_on_at_the_other_within_seconds(
             os.kill(two[0].pid, signal.SIGCONT)
 
 
-async def test_triton_that_comes_back_gets_texts_again(two: list[TritonServer]) -> None:
+async def test_triton_that_comes_back_gets_texts_again(two: list[Triton]) -> None:
     async with engine_on_all(two) as engine:
         await asyncio.to_thread(two[0].stop)
         assert await text_of(engine, request(engine, "The king"))
@@ -98,7 +90,7 @@ async def test_triton_that_comes_back_gets_texts_again(two: list[TritonServer]) 
         await asyncio.gather(*texts)
 
 
-async def test_texts_move_when_their_triton_is_taken_away(two: list[TritonServer]) -> None:
+async def test_texts_move_when_their_triton_is_taken_away(two: list[Triton]) -> None:
     async with engine_on_all(two) as engine:
         expected = await text_of(engine, request(engine, "The king", tokens=150))
         texts = [asyncio.ensure_future(text_of(engine, request(engine, "The king", tokens=150))) for _ in range(6)]
@@ -107,7 +99,7 @@ async def test_texts_move_when_their_triton_is_taken_away(two: list[TritonServer
         assert await asyncio.gather(*texts) == [expected] * 6
 
 
-async def test_texts_wait_where_the_name_of_their_triton_moves_to_one_that_is_not_up_yet(two: list[TritonServer]) -> None:
+async def test_texts_wait_where_the_name_of_their_triton_moves_to_one_that_is_not_up_yet(two: list[Triton]) -> None:
     old, new = (("127.0.0.1", int(triton.grpc_address.rpartition(":")[2])) for triton in two)
     await asyncio.to_thread(two[1].stop)
     async with (
@@ -132,7 +124,7 @@ async def test_texts_wait_where_the_name_of_their_triton_moves_to_one_that_is_no
             assert await text == expected
 
 
-async def test_what_answers_and_is_no_triton_changes_nothing(two: list[TritonServer]) -> None:
+async def test_what_answers_and_is_no_triton_changes_nothing(two: list[Triton]) -> None:
     other = grpc.aio.server()
     port = other.add_insecure_port("127.0.0.1:0")
     await other.start()
@@ -144,7 +136,7 @@ async def test_what_answers_and_is_no_triton_changes_nothing(two: list[TritonSer
         await other.stop(None)
 
 
-async def test_no_key_starves_another(start_triton: Callable[..., AbstractContextManager[TritonServer]]) -> None:
+async def test_no_key_starves_another(start_triton: Callable[..., AbstractContextManager[Triton]]) -> None:
     with start_triton(TINY, slots=2) as triton:
         async with engine_on(triton) as engine:
             flood = [
@@ -157,7 +149,7 @@ async def test_no_key_starves_another(start_triton: Callable[..., AbstractContex
 
 
 async def test_text_that_waits_too_long_for_a_slot_is_told_when_to_come_again(
-    start_triton: Callable[..., AbstractContextManager[TritonServer]],
+    start_triton: Callable[..., AbstractContextManager[Triton]],
 ) -> None:
     with start_triton(TINY, slots=1) as triton:
         async with engine_on(triton, queue_timeout=1, speculation=False) as engine:
@@ -172,7 +164,7 @@ async def test_text_that_waits_too_long_for_a_slot_is_told_when_to_come_again(
 
 
 async def test_text_that_waits_too_long_for_a_slot_that_other_gateways_hold_is_told_when_to_come_again(
-    start_triton: Callable[..., AbstractContextManager[TritonServer]],
+    start_triton: Callable[..., AbstractContextManager[Triton]],
 ) -> None:
     with start_triton(TINY, slots=1) as triton:
         async with engine_on(triton, speculation=False) as holds, engine_on(triton, queue_timeout=1) as waits:
@@ -185,7 +177,7 @@ async def test_text_that_waits_too_long_for_a_slot_that_other_gateways_hold_is_t
             await asyncio.gather(long, return_exceptions=True)
 
 
-async def test_gateway_serves_on_with_one_triton_of_two(two: list[TritonServer], tmp_path: Path, api_key: str) -> None:
+async def test_gateway_serves_on_with_one_triton_of_two(two: list[Triton], tmp_path: Path, api_key: str) -> None:
     urls = ",".join(triton.grpc_address for triton in two)
     with gateway_process(urls, tmp_path / "log", MODEL_NAME=TINY) as address:
         os.kill(two[1].pid, signal.SIGKILL)

@@ -20,9 +20,9 @@ from gateway.http.body import MAXIMUM_BODY
 from gateway.http.error_responses import PATHS
 from scripts.api_routes import ENDPOINTS
 from serve.triton_server import TritonServer
+from testing.gateway import Gateway
 from tests.conftest import TINY
 from tests.gateway.http_client import client, until
-from tests.gateway.own_gateway import own_gateway
 
 BODY = b'{"prompt": "The king", "max_length": 5, "temperature": 0, "ignore_eos": true}'
 UPLOAD = 24 * MAXIMUM_BODY
@@ -220,7 +220,7 @@ def test_uploads_that_say_a_length_and_send_nothing_hold_up_no_other_key(triton:
     file = tmp_path / "keys.json"
     first, second, other = (keys.create(file, name) for name in ("first", "second", "other"))
     with (
-        own_gateway(triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY, API_KEYS_FILE=str(file)) as gateway,
+        Gateway(triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY, API_KEYS_FILE=str(file)) as gateway,
         ExitStack() as many,
     ):
         for key in (first, second) * 40:
@@ -245,7 +245,7 @@ def test_uploads_that_pause_hold_little_and_hold_up_nobody(
     settings = {"MODEL_NAME": TINY, "API_KEYS_FILE": str(file)}
     with (
         start_triton(TINY, slots=2) as triton,
-        own_gateway(triton.grpc_address, tmp_path / "log", **settings) as gateway,
+        Gateway(triton.grpc_address, tmp_path / "log", **settings) as gateway,
         ExitStack() as many,
     ):
 

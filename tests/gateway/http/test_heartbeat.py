@@ -13,9 +13,9 @@ import httpx
 import openai
 import pytest
 
-from serve.triton_server import TritonServer
+from testing.gateway import Gateway
+from testing.triton import Triton
 from tests.conftest import TINY
-from tests.gateway.own_gateway import OwnGateway, own_gateway
 
 COMMENT = ": keep-alive"
 HEARTBEAT = 0.1  # seconds
@@ -29,23 +29,20 @@ ROUTES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def own_triton(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    with TritonServer(model_repository, tmp_path_factory.mktemp("triton"), [TINY], {"TIDEGATE_SLOTS": "2"}) as server:
-        server.wait_ready(60)
+def own_triton(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    with Triton(model_repository, tmp_path_factory.mktemp("triton"), [TINY], slots=2) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def gateway(own_triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnGateway]:
+def gateway(own_triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     log = tmp_path_factory.mktemp("gateway") / "log"
-    with own_gateway(
-        own_triton.grpc_address, log, f"gateway.http.streaming.HEARTBEAT = {HEARTBEAT}", MODEL_NAME=TINY
-    ) as started:
+    with Gateway(own_triton.grpc_address, log, f"gateway.http.streaming.HEARTBEAT = {HEARTBEAT}", MODEL_NAME=TINY) as started:
         yield started
 
 
 @contextmanager
-def stalled(triton: TritonServer) -> Iterator[None]:
+def stalled(triton: Triton) -> Iterator[None]:
     """Its model process stands still for SILENCE seconds."""
     stubs = triton.stub_pids
     assert stubs
@@ -89,7 +86,7 @@ def stream(url: str, key: str, path: str, at_first: Callable[[], Any]) -> list[s
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_silent_triton_makes_comments_and_the_text_goes_on_whole(
-    own_triton: TritonServer, gateway: OwnGateway, api_key: str, path: str
+    own_triton: Triton, gateway: Gateway, api_key: str, path: str
 ) -> None:
     undisturbed = stream(gateway.url, api_key, path, lambda: None)
     with ExitStack() as stall:
@@ -100,7 +97,7 @@ def test_silent_triton_makes_comments_and_the_text_goes_on_whole(
     assert text(events(lines)) == text(events(undisturbed))
 
 
-def test_clients_of_openai_read_through_the_comments(own_triton: TritonServer, gateway: OwnGateway, api_key: str) -> None:
+def test_clients_of_openai_read_through_the_comments(own_triton: Triton, gateway: Gateway, api_key: str) -> None:
     client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=api_key, max_retries=0)
 
     def completion() -> Iterator[str]:
@@ -127,11 +124,11 @@ def test_clients_of_openai_read_through_the_comments(own_triton: TritonServer, g
 
 
 def test_restart_of_triton_in_mid_stream_is_bridged_by_comments(
-    start_triton: Callable[..., AbstractContextManager[TritonServer]], tmp_path: Path, api_key: str
+    start_triton: Callable[..., AbstractContextManager[Triton]], tmp_path: Path, api_key: str
 ) -> None:
     with (
         start_triton(TINY, slots=2) as triton,
-        own_gateway(
+        Gateway(
             triton.grpc_address, tmp_path / "log", f"gateway.http.streaming.HEARTBEAT = {HEARTBEAT}", MODEL_NAME=TINY
         ) as gateway,
     ):

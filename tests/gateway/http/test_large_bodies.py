@@ -13,10 +13,10 @@ import pytest
 from gateway.http.body import MAXIMUM_BODY
 from serve.processes import children
 from serve.triton_server import TritonServer
+from testing.gateway import Gateway
 from tests.conftest import TINY
 from tests.gateway.http_client import client
 from tests.gateway.large_bodies import BODIES
-from tests.gateway.own_gateway import OwnGateway, own_gateway
 
 # Each several times what was measured on two busy cores, and a fraction of what these bodies took when they were not bounded.
 SLOWEST_PROBE = 0.6  # seconds
@@ -28,7 +28,7 @@ STREAM = {"model": TINY, "prompt": "The king", "max_tokens": 900, "temperature":
 class Neighbour:
     """What is seen beside the attack: how slow `/livez` was at the worst, how much of a stream came, what memory was taken."""
 
-    def __init__(self, gateway: OwnGateway, key: str) -> None:
+    def __init__(self, gateway: Gateway, key: str) -> None:
         self._gateway, self._key = gateway, key
         self._over = threading.Event()
         self.slowest_probe, self.events, self.broken, self.memory = 0.0, 0, 0, 0
@@ -70,10 +70,10 @@ class Neighbour:
             task.result()
 
 
-def memory(gateway: OwnGateway) -> int:
+def memory(gateway: Gateway) -> int:
     """Bytes that are resident, of the gateway and the processes that it has begun."""
     total = gateway.memory()
-    for pid in children(gateway.process.pid):
+    for pid in children(gateway.pid):
         try:
             total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
         except (FileNotFoundError, ProcessLookupError):  # it has just ended
@@ -82,14 +82,14 @@ def memory(gateway: OwnGateway) -> int:
 
 
 @pytest.fixture(scope="module")
-def gateway(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnGateway]:
+def gateway(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     log = tmp_path_factory.mktemp("gateway") / "log"
-    with own_gateway(triton.grpc_address, log, MODEL_NAME=TINY) as started:
+    with Gateway(triton.grpc_address, log, MODEL_NAME=TINY) as started:
         yield started
         assert "Traceback" not in log.read_text()
 
 
-def send(gateway: OwnGateway, key: str, name: str) -> tuple[int, float, str]:
+def send(gateway: Gateway, key: str, name: str) -> tuple[int, float, str]:
     path, body = BODIES[name]
     assert 0.9 * MAXIMUM_BODY < len(body) <= MAXIMUM_BODY
     began = time.monotonic()
@@ -98,7 +98,7 @@ def send(gateway: OwnGateway, key: str, name: str) -> tuple[int, float, str]:
     return answer.status_code, time.monotonic() - began, answer.text[:500]
 
 
-def test_beside_every_large_body_a_stream_and_a_probe_go_on(gateway: OwnGateway, api_key: str) -> None:
+def test_beside_every_large_body_a_stream_and_a_probe_go_on(gateway: Gateway, api_key: str) -> None:
     slow = {}
     for name in BODIES:
         neighbour = Neighbour(gateway, api_key)
@@ -115,7 +115,7 @@ def test_beside_every_large_body_a_stream_and_a_probe_go_on(gateway: OwnGateway,
 
 
 @pytest.mark.parametrize("name", ["messages: empty objects", "tokenize: digits, one by one", "prompt: token ids"])
-def test_many_large_bodies_at_once_are_answered_or_refused_soon(gateway: OwnGateway, api_key: str, name: str) -> None:
+def test_many_large_bodies_at_once_are_answered_or_refused_soon(gateway: Gateway, api_key: str, name: str) -> None:
     neighbour = Neighbour(gateway, api_key)
     with neighbour.watching(), ThreadPoolExecutor(33) as threads:
         began, events = time.monotonic(), neighbour.events

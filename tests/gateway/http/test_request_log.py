@@ -4,8 +4,6 @@ import asyncio
 import json
 import logging
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +14,8 @@ import pytest
 from gateway import keys
 from gateway.app import create_app
 from gateway.settings import Settings
-from serve.triton_server import TritonServer, free_port
-from tests.conftest import ROOT, TINY, gateway_process
+from serve.triton_server import TritonServer
+from tests.conftest import TINY, gateway_process
 from tests.gateway.http.test_disconnect import raw_request
 from tests.gateway.http_client import CHAT, client, load, until
 
@@ -207,20 +205,9 @@ def test_nothing_that_a_client_sends_forges_a_field_of_a_line(triton: TritonServ
 
 
 def test_uvicorn_logs_in_the_same_form(triton: TritonServer, tmp_path: Path) -> None:
-    log, port = tmp_path / "log", free_port()
-    environment = {"TRITON_URL": triton.grpc_address, "LOG_FORMAT": "json", "PORT": str(port), "HOST": "127.0.0.1"}
-    with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "-m", "gateway"], cwd=ROOT, env=environment, stdout=output, stderr=output)
-    try:
-        for _ in until(60):
-            try:
-                assert httpx.get(f"http://127.0.0.1:{port}/nothing").status_code == 404
-                break
-            except httpx.ConnectError:
-                pass
-    finally:
-        process.terminate()
-        process.wait(20)
+    log = tmp_path / "log"
+    with gateway_process(triton.grpc_address, log, LOG_FORMAT="json") as url:
+        assert httpx.get(f"{url}/nothing").status_code == 404
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert len([line for line in lines if line.get("path") == "/nothing" and line["status"] == 404]) == 1
     assert {"uvicorn.error", "gateway.request"} <= {line["logger"] for line in lines}

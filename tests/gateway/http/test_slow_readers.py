@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from serve.triton_server import TritonServer
+from testing.gateway import Gateway
 from tests.conftest import TINY
 from tests.gateway.http_client import client, load, until
-from tests.gateway.own_gateway import OwnGateway, own_gateway
 
 UNREAD_TIMEOUT = 4.0  # seconds
 # Every event tells the most probable tokens: megabytes in all, which no buffer of the system holds for a client like this.
@@ -20,14 +20,14 @@ LARGE = {"model": TINY, "prompt": "The king", "max_tokens": 900, "logprobs": 5, 
 
 
 @pytest.fixture
-def gateway(triton: TritonServer, tmp_path: Path) -> Iterator[OwnGateway]:
+def gateway(triton: TritonServer, tmp_path: Path) -> Iterator[Gateway]:
     constants = f"gateway.http.protocol.UNREAD_TIMEOUT = {UNREAD_TIMEOUT}; gateway.http.streaming.HEARTBEAT = 0.1"
-    with own_gateway(triton.grpc_address, tmp_path / "log", constants, MODEL_NAME=TINY) as started:
+    with Gateway(triton.grpc_address, tmp_path / "log", constants, MODEL_NAME=TINY) as started:
         yield started
         assert "Traceback" not in (tmp_path / "log").read_text()
 
 
-def ask_without_reading(gateway: OwnGateway, key: str) -> socket.socket:
+def ask_without_reading(gateway: Gateway, key: str) -> socket.socket:
     connection = gateway.connect(receive_buffer=2048)
     body = json.dumps(LARGE).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -35,7 +35,7 @@ def ask_without_reading(gateway: OwnGateway, key: str) -> socket.socket:
     return connection
 
 
-def test_who_does_not_read_holds_up_nobody_and_is_let_go(gateway: OwnGateway, api_key: str) -> None:
+def test_who_does_not_read_holds_up_nobody_and_is_let_go(gateway: Gateway, api_key: str) -> None:
     with client(gateway.url, api_key) as http, ExitStack() as open_connections:
         http.post("/v1/completions", json=LARGE).read()  # what is allocated once is
         before = gateway.memory()

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from serve.triton_server import TritonServer
+from testing.gateway import Gateway
 from tests.conftest import TINY
-from tests.gateway.own_gateway import OwnGateway, own_gateway
 from tests.nginx import FORWARDING, nginx_before
 
 INSIDE = b"GET /health HTTP/1.1\r\nHost: x\r\nX-Request-Id: smuggled\r\n\r\n"
@@ -24,14 +24,14 @@ LAST = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
-def gateway(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnGateway]:
+def gateway(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     log = tmp_path_factory.mktemp("gateway") / "log"
-    with own_gateway(triton.grpc_address, log, MODEL_NAME=TINY) as started:
+    with Gateway(triton.grpc_address, log, MODEL_NAME=TINY) as started:
         yield started
         assert "smuggled" not in log.read_text()
 
 
-def statuses(gateway: OwnGateway, *pieces: bytes) -> list[int]:
+def statuses(gateway: Gateway, *pieces: bytes) -> list[int]:
     """Of all answers on a connection on which the pieces are sent, with a pause between them."""
     with gateway.connect() as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -44,7 +44,7 @@ def statuses(gateway: OwnGateway, *pieces: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize("offer", [OFFER, H2C], ids=["x", "h2c"])
-def test_a_body_behind_an_offer_of_another_protocol_is_a_body(gateway: OwnGateway, offer: bytes) -> None:
+def test_a_body_behind_an_offer_of_another_protocol_is_a_body(gateway: Gateway, offer: bytes) -> None:
     request = HEAD + offer + INSIDE
     name = request.index(b"Upgrade:")
     for place in (name + 1, name + 3, name + 6, name + 7, name + 8, len(HEAD + offer) - 2, len(HEAD + offer)):
@@ -53,7 +53,7 @@ def test_a_body_behind_an_offer_of_another_protocol_is_a_body(gateway: OwnGatewa
 
 
 @pytest.mark.parametrize("offer", [OFFER, H2C], ids=["x", "h2c"])
-def test_so_it_is_in_a_second_head_of_one_read(gateway: OwnGateway, offer: bytes) -> None:
+def test_so_it_is_in_a_second_head_of_one_read(gateway: Gateway, offer: bytes) -> None:
     first = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
     second = HEAD + offer + INSIDE
     assert statuses(gateway, first + second + LAST) == [200, 401, 200]
@@ -63,7 +63,7 @@ def test_so_it_is_in_a_second_head_of_one_read(gateway: OwnGateway, offer: bytes
     assert statuses(gateway, rest_of_body, b"c\r\n\r\nd" + second + LAST) == [401, 401, 200]
 
 
-def test_an_ambiguous_request_is_400_and_ends_its_connection(gateway: OwnGateway) -> None:
+def test_an_ambiguous_request_is_400_and_ends_its_connection(gateway: Gateway) -> None:
     for length in (
         b"Content-Length: 4\r\nTransfer-Encoding: chunked",
         b"Content-Length: +4",
@@ -72,7 +72,7 @@ def test_an_ambiguous_request_is_400_and_ends_its_connection(gateway: OwnGateway
         assert statuses(gateway, b"POST /generate HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n0\r\n\r\n" + LAST) == [400]
 
 
-def test_a_request_has_one_answer_though_its_body_is_wrong(gateway: OwnGateway) -> None:
+def test_a_request_has_one_answer_though_its_body_is_wrong(gateway: Gateway) -> None:
     """A second one would be taken, behind a proxy that keeps its connections, for that to another client's request."""
     chunked = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
     assert statuses(gateway, chunked + b"\r\n", b"5\r\nhel", b"loXX\r\n", LAST) == [401]
@@ -81,7 +81,7 @@ def test_a_request_has_one_answer_though_its_body_is_wrong(gateway: OwnGateway) 
     assert statuses(gateway, chunked + b"Expect: 100-continue\r\n\r\nZZ\r\n") == [400]
 
 
-def test_what_is_wrong_is_answered_behind_the_requests_before_it(gateway: OwnGateway) -> None:
+def test_what_is_wrong_is_answered_behind_the_requests_before_it(gateway: Gateway) -> None:
     first = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
     chunked = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n"
     assert statuses(gateway, first + first + b"\n") == [200, 200, 400]
@@ -117,7 +117,7 @@ def network_that_splits(address: tuple[str, int], piece: int) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("piece", [7, 65536], ids=["small packets", "large packets"])
-def test_behind_nginx_nobody_gets_another_ones_answer(gateway: OwnGateway, tmp_path: Path, api_key: str, piece: int) -> None:
+def test_behind_nginx_nobody_gets_another_ones_answer(gateway: Gateway, tmp_path: Path, api_key: str, piece: int) -> None:
     """One upstream connection is shared by an attacker and a victim; each answer bears the id of the request it belongs to."""
     with (
         network_that_splits(gateway.address, piece) as way,

@@ -14,21 +14,22 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from gateway.engine.generation import Delta
 from gateway.telemetry.metrics import GenerationMetrics, Metrics
 from gateway.telemetry.request_record import RequestRecord
+from testing.triton import Triton
 from tests.conftest import TINY, gateway_process
 from tests.gateway.http.test_disconnect import raw_request
 from tests.gateway.http_client import CHAT, client, load, until
 from tests.gateway.telemetry.test_metrics import value
-from tests.monitoring.watched_triton import WatchedTriton
 
 BODY = CHAT | {"model": TINY, "ignore_eos": True, "temperature": 0}
 
 
 @contextmanager
-def watched(repository: Path, directory: Path, **settings: str) -> Iterator[tuple[WatchedTriton, str]]:
-    with WatchedTriton(repository, directory / "triton", [TINY], env={"TIDEGATE_SLOTS": "2"}) as triton:
-        triton.wait_ready(60)
-        with gateway_process(triton.grpc_address, directory / "log", MODEL_NAME=TINY, **settings) as url:
-            yield triton, url
+def watched(repository: Path, directory: Path, **settings: str) -> Iterator[tuple[Triton, str]]:
+    with (
+        Triton(repository, directory / "triton", [TINY], slots=2, metrics=True) as triton,
+        gateway_process(triton.grpc_address, directory / "log", MODEL_NAME=TINY, **settings) as url,
+    ):
+        yield triton, url
 
 
 def test_gateway_and_backend_count_the_same_steps_rows_and_tokens(model_repository: Path, tmp_path: Path, api_key: str) -> None:

@@ -1,6 +1,6 @@
 """What a gateway does at ten times its capacity: it should still give nearly all of it.
 
-    python -m bench.overload
+    python -m chaos.overload
 
 Capacity first: 32 clients that each ask again as soon as they have their answer; the best third of the time counts. Then
 requests arrive at ten times that rate, whatever becomes of them: some are answered in full (the goodput), others are refused,
@@ -26,10 +26,11 @@ import httpx
 
 from chaos.memory import sample
 from chaos.recovery import percentile
-from chaos.stack import ROOT, TINY, running_stack, tiny_repository
+from chaos.tiny import RUN, TINY, tiny_repository
 from gateway.keys import ApiKey, KeyFile, digest_of
+from testing.stack import running_stack
 
-REPORT = ROOT / ".run" / "chaos" / "overload.json"
+REPORT = RUN / "overload.json"
 FLOOD, OTHER = "flood", "other"  # keys
 CLIENTS = 32  # that measure the capacity
 SLOTS = 32
@@ -159,9 +160,6 @@ async def measure(arguments: argparse.Namespace, repository: Path, run_dir: Path
     async with running_stack(
         repository,
         run_dir,
-        tritons=1,
-        spares=0,
-        gateways=1,
         model=arguments.model,
         slots=SLOTS,
         API_KEYS_FILE=str(keys),
@@ -251,7 +249,7 @@ def table(told: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.overload", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m chaos.overload", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60, help="of the flood, and of measuring the capacity")
     parser.add_argument("--times", type=float, default=10, help="the capacity")
     parser.add_argument("--tokens", type=int, default=256, help="of every answer, at most 512")

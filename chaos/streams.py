@@ -1,6 +1,6 @@
 """Two thousand streams at once through a real gateway: does every one of them end in full, and what do they cost?
 
-    python -m bench.streams
+    python -m chaos.streams
 
 A tiny model of random weights runs behind it, so that connections, the queue and the events are what is tried. The clients are
 plain sockets that keep nothing but counts, so that they leave the machine to the server.
@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 from chaos.clients import KEY
 from chaos.memory import sample
 from chaos.recovery import percentile
-from chaos.stack import running_stack, tiny_repository
+from chaos.tiny import TINY, tiny_repository
+from testing.stack import running_stack
 
 SLOTS = 128
 READ_TIMEOUT = 900.0  # seconds without a byte: those that wait for a slot hear nothing
@@ -115,8 +116,9 @@ async def most_memory(pid: int, until: asyncio.Event) -> float:
 
 async def measure(streams: int, each: int, repository: Path, run_dir: Path) -> tuple[bool, str]:
     """Whether all ended in full, and a table. ``each``: tokens of every answer."""
-    settings = {"MAX_WAITING": str(streams), "QUEUE_TIMEOUT": "3600"}
-    async with running_stack(repository, run_dir, tritons=1, spares=0, gateways=1, slots=SLOTS, **settings) as stack:
+    async with running_stack(
+        repository, run_dir, model=TINY, slots=SLOTS, MAX_WAITING=str(streams), QUEUE_TIMEOUT="3600", MY_API_KEY=KEY
+    ) as stack:
         gateway = stack.gateways[0]
         await Streams(gateway.url, 32, 8).run()
         before, done = sample(gateway.pid, 0).pss, asyncio.Event()
@@ -148,7 +150,7 @@ def many_streams(streams: int, tokens: int, repository: Path | None = None) -> t
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.streams", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m chaos.streams", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--streams", type=int, default=2000, help="at most 2,048, the connections that a gateway takes")
     parser.add_argument("--tokens", type=int, default=20, help="of every answer")
     parser.add_argument("--repository", type=Path, help="a model repository with a tiny-gpt2 (default: made here)")
