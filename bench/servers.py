@@ -40,6 +40,7 @@ class Server:
 @contextmanager
 def gateways(model: Path, *settings: Mapping[str, Any], slots: int = SLOTS, **env: Any) -> Iterator[list[Server]]:
     """A real Triton with one model, and before it a real gateway with each of the ``settings``. ``env`` reaches the backend."""
+    RUN.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         triton = stack.enter_context(Triton(model.parent, run_dir, [model.name], slots=slots, **env))
