@@ -10,8 +10,9 @@ from bench import driver, servers
 from bench.environments import PeerError
 from bench.lineup import our_model
 from bench.machine import wait_idle
-from bench.report import Report, Table, percentile
+from bench.report import Report, Table
 from bench.servers import Server
+from testing.figures import percentile
 
 CLIENTS, FEW_CLIENTS = (1, 2, 4, 8, 16, 32, 64), (1, 8, 32)  # few: in a quick run, and for the Flask loop, which takes minutes
 FLASK = "Flask loop"

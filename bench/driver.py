@@ -1,33 +1,13 @@
-"""Clients in a closed loop: so many at once, each asks again as soon as its answer has ended, for a bounded time.
-
-Plain sockets that keep nothing but times, so that they leave the machine to the server: httpx takes as much of a core as a
-gateway does.
-"""
+"""Clients in a closed loop: so many at once, each asks again as soon as its answer has ended, for a bounded time."""
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from itertools import pairwise
 
 from bench.servers import KEY, Server
-
-CONNECT_TIMEOUT, SILENCE = 30.0, 300.0  # seconds
-
-
-@dataclass
-class Answer:
-    """When each event with text arrived. A server sends one a token, but for half characters and accepted drafts."""
-
-    began: float
-    events: list[float] = field(default_factory=list)
-    complete: bool = False
-
-    @property
-    def first(self) -> float:
-        return self.events[0] - self.began
+from testing.client import Answer, stream
 
 
 @dataclass
@@ -37,50 +17,19 @@ class Load:
     clients: int
     tokens_per_second: float
     first: list[float]  # seconds to a first token
-    between: list[float]  # seconds between tokens that follow each other
+    between: list[float]  # seconds between events that follow each other
     failures: list[str]
     events: list[int] = field(default_factory=list)  # with text, of each answer that was complete
 
 
 async def ask(server: Server, prompt: str | list[int], tokens: int, answer: Answer | None = None) -> Answer:
-    """Raises OSError where the server refuses or breaks off."""
-    answer = answer or Answer(time.perf_counter())
-    address = urlsplit(server.address)
-    async with asyncio.timeout(CONNECT_TIMEOUT):
-        reader, writer = await asyncio.open_connection(address.hostname, address.port)
-    try:
-        body = json.dumps(server.body(prompt, tokens)).encode()
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: bench\r\nX-API-Key: {KEY}\r\nConnection: close\r\n"
-        writer.write(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-        status = await _line(reader)
-        while line := await _line(reader):
-            if line.startswith(b"data: {"):
-                if _has_text(line):
-                    answer.events.append(time.perf_counter())
-            elif line.startswith(b"data: [DONE]"):
-                answer.complete = True
-                return answer
-            elif b" 200 " not in status and line.startswith(b"{"):
-                raise OSError(f"{status.decode().strip()}: {line.decode().strip()[:200]}")
-        if not answer.events:
-            raise OSError(f"the answer ended without a token: {status.decode().strip()}")
-        answer.complete = True
-        return answer
-    finally:
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
+    """OSError where the server refuses or breaks off."""
+    return await stream(server.address, KEY, server.body(prompt, tokens), answer)
 
 
-async def _line(reader: asyncio.StreamReader) -> bytes:
-    # not wait_for: Python 3.11's loses a cancellation that comes together with a line
-    async with asyncio.timeout(SILENCE):
-        return await reader.readline()
-
-
-def _has_text(line: bytes) -> bool:
-    choices = json.loads(line[6:]).get("choices")
-    return bool(choices and choices[0].get("text"))
+async def together(server: Server, prompts: Sequence[str | list[int]], tokens: int) -> list[Answer]:
+    """All of them at once, each once."""
+    return list(await asyncio.gather(*(ask(server, prompt, tokens) for prompt in prompts)))
 
 
 async def closed_loop(
@@ -109,22 +58,20 @@ async def closed_loop(
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    return summed(answers, failures, clients, opening, closing)
+    return summed(answers, failures, clients, tokens, opening, closing)
 
 
-def summed(answers: list[Answer], failures: list[str], clients: int, opening: float, closing: float) -> Load:
-    arrived = sum(opening <= event < closing for answer in answers for event in answer.events)
-    first = [answer.first for answer in answers if answer.events and opening <= answer.events[0] < closing]
-    between = [
-        later - earlier
+def summed(answers: list[Answer], failures: list[str], clients: int, tokens: int, opening: float, closing: float) -> Load:
+    """``tokens``: of each complete answer."""
+    complete = [answer for answer in answers if answer.complete]
+    # An event may hold several tokens: how many, its length tells. Where no answer was complete, each event is a token.
+    token_length = sum(sum(answer.lengths) for answer in complete) / (tokens * len(complete)) if complete else 0.0
+    arrived = sum(
+        length / token_length if token_length else 1.0
         for answer in answers
-        for earlier, later in zip(answer.events, answer.events[1:], strict=False)
-        if opening <= later < closing
-    ]
-    events = [len(answer.events) for answer in answers if answer.complete]
-    return Load(clients, arrived / (closing - opening), first, between, failures, events)
-
-
-async def together(server: Server, prompts: Sequence[str | list[int]], tokens: int) -> list[Answer]:
-    """All of them at once, each once."""
-    return list(await asyncio.gather(*(ask(server, prompt, tokens) for prompt in prompts)))
+        for event, length in zip(answer.events, answer.lengths, strict=True)
+        if opening <= event < closing
+    )
+    first = [answer.first for answer in answers if answer.events and opening <= answer.events[0] < closing]
+    between = [b - a for answer in answers for a, b in pairwise(answer.events) if opening <= b < closing]
+    return Load(clients, arrived / (closing - opening), first, between, failures, [len(answer.events) for answer in complete])

@@ -24,10 +24,6 @@ class Setting:
     quick: bool = True  # whether a quick run has it too
     instead_of: str | None = None  # tried only where that one failed
 
-    @property
-    def is_ours(self) -> bool:
-        return self.environment is None
-
 
 class Engine:
     """The running process of a setting. PeerError where it does not start, ends, or says that it cannot."""

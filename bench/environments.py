@@ -134,8 +134,7 @@ ONNXRUNTIME_GENAI = Environment("onnxruntime-genai")
 OPENVINO_GENAI = Environment("openvino-genai")
 CTRANSLATE2 = Environment("ctranslate2")
 TRANSFORMERS = Environment("transformers", torch=True)
-GUIDELLM = Environment("guidellm")
-ALL = (CTRANSLATE2, GUIDELLM, LLAMA_CPP, ONNXRUNTIME_GENAI, OPENVINO_GENAI, TRANSFORMERS)
+ALL = (CTRANSLATE2, LLAMA_CPP, ONNXRUNTIME_GENAI, OPENVINO_GENAI, TRANSFORMERS)
 
 
 def convert(peer: Environment, directory: Path, module: str, *arguments: str) -> Path:

@@ -1,4 +1,4 @@
-"""What only we have: the way through HTTP against the bare engine, the cache of prompts, drafts, and what a token costs."""
+"""What only we have: the cache of prompts, prompts beside texts, the context's cost, drafts; and the loop that we replace."""
 
 import asyncio
 import random
@@ -19,10 +19,10 @@ from bench.engine import Engine, started
 from bench.environments import THREADS
 from bench.lineup import SETTINGS, huggingface, newest_version, our_model
 from bench.machine import read_bandwidth
-from bench.report import Aim, Report, Table, percentile, ratio
+from bench.report import Aim, Report, Table, ratio
 from bench.servers import Server
 from gateway.text.tokenizer import Tokenizer
-from testing.proc import cpu_seconds
+from testing.figures import percentile
 
 PASTS = (64, 256, 512, 1024, 1900)  # tokens
 
@@ -34,9 +34,8 @@ def tokenizer() -> Tokenizer:
 def measure(report: Report) -> None:
     with ExitStack() as stack:
         (engine,) = stack.enter_context(started(SETTINGS[:1], report.failures, report.say))
-        off, on = stack.enter_context(servers.gateways(our_model("int8"), {"SPECULATION": "off"}, {}))
+        (on,) = stack.enter_context(servers.gateways(our_model("int8"), {}))
         asyncio.run(together(on, [prompt()], 4))  # the first request of a gateway reads the tokenizer
-        through_http(report, engine, off)
         flask_loop(report, on)
         floor(report, engine)
         with report.round("second turn"):
@@ -44,40 +43,6 @@ def measure(report: Report) -> None:
         asyncio.run(arriving_prompts(report, on))
         context(report, engine)
     drafts(report)
-
-
-def through_http(report: Report, engine: Engine, server: Server) -> None:
-    """The plain loop is the backend's decoder alone, so the gateway drafts nothing either."""
-    report.say("  through HTTP against the plain loop")
-    tokens, rounds, words = 32 if report.quick else 96, 1 if report.quick else 3, tokenizer()
-    found, rows, spent = [], [], 0.0
-    for streams in (1, 8, 32):
-        loop, http = [], []
-        for _ in range(rounds):
-            prompts = [prompt() for _ in range(streams)]
-            with report.round("through HTTP"):
-                told = engine.ask("decode", prompts=_same_length([words.encode(one) for one in prompts]), tokens=tokens)
-                loop.append(streams * tokens / (told["prefill_seconds"] + told["seconds"]))
-                before, began = cpu_seconds(server.pid), time.perf_counter()
-                asyncio.run(together(server, prompts, tokens))
-                http.append(streams * tokens / (time.perf_counter() - began))
-                spent = (cpu_seconds(server.pid) - before) / (streams * tokens)
-        found.append(ratio(http, loop))
-        rows.append((str(streams), f"{statistics.median(loop):.0f}", f"{statistics.median(http):.0f}", f"{found[-1]:.2f}"))
-    what = "through HTTP against the plain ONNX Runtime loop of the same graph, 1 / 8 / 32 streams"
-    report.aims.append(Aim(what, (0.85, 0.92, 0.92), tuple(found)))
-    what = "gateway CPU a generated token at 32 streams, µs"
-    report.aims.append(Aim(what, (80,), (spent * 1e6,), at_most=True))
-    header = ("streams", "plain loop, tokens/s", "HTTP and Triton, tokens/s", "ratio")
-    report.tables.append(
-        Table("Through HTTP against the plain loop", header, tuple(rows), f"{tokens} tokens a stream, drafts off.")
-    )
-
-
-def _same_length(prompts: list[list[int]]) -> list[list[int]]:
-    """They differ by a token or two, by their numbers: the engines' protocol wants one length."""
-    longest = max(map(len, prompts))
-    return [one + one[-1:] * (longest - len(one)) for one in prompts]
 
 
 def flask_loop(report: Report, ours: Server) -> None:

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.compare_engines import OURS
-from bench.report import Report, percentile
+from bench.report import Report
+from testing.figures import percentile
 
 SIZE = (7.0, 3.6)  # inches
 OWN_COLOUR = "#0b7a75"

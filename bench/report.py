@@ -35,6 +35,22 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
 
+    def lines(self) -> list[str]:
+        separator = tuple("---" for _ in self.header)
+        return ["| " + " | ".join(cells) + " |" for cells in (self.header, separator, *self.rows)]
+
+
+def aims_table(aims: Sequence[Aim]) -> Table:
+    rows = [
+        (aim.what, _figures(aim.aim, aim.at_most), _figures(aim.reached), "yes" if aim.met else "no", aim.remark)
+        for aim in aims
+    ]
+    return Table("Aimed at, and reached", ("what", "aim", "reached", "met", "remark"), tuple(rows))
+
+
+def _figures(values: Sequence[float], at_most: bool = False) -> str:
+    return ("≤ " if at_most else "") + " / ".join(f"{value:.0f}" if value >= 20 else f"{value:.3g}" for value in values)
+
 
 @dataclass
 class Report:
@@ -55,6 +71,13 @@ class Report:
 
     def say(self, text: str) -> None:
         print(f"{time.time() - self.began:6.0f} s  {text}", flush=True)
+
+    def show(self, tables: Sequence[Table], aims: Sequence[Aim]) -> None:
+        """For those that run one part alone."""
+        for table in [*tables, *([aims_table(aims)] if aims else [])]:
+            print(f"\n## {table.title}\n", *table.lines(), *(["", table.note] if table.note else []), sep="\n")
+        for name, why in self.failures.items():
+            print(f"\nFAILED {name}: {why}")
 
     @contextmanager
     def step(self, title: str) -> Iterator[None]:
@@ -80,9 +103,3 @@ class Report:
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """The median of the rounds' ratios: what lasts for a round hits both."""
     return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Of at least one value; the one that ``share`` of them do not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

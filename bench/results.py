@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench.report import Aim, Report, Table
+from bench.report import Report, aims_table
 
 COMMAND = "make bench"
 
@@ -24,11 +24,12 @@ def lines(report: Report, machine: dict[str, str], plots: Sequence[tuple[str, st
     yield "SmolLM2-135M-Instruct, the same weights for all; each engine and server in turn, round after round, medians."
     if report.quick:
         yield "A quick run: fewer peers, rounds and streams, shorter texts. Its figures show that it works, and little more."
-    yield from ["", "## Aimed at, and reached", "", *table(_aims(report.aims))]
+    aims = aims_table(report.aims)
+    yield from ["", f"## {aims.title}", "", *aims.lines()]
     yield from ["", "## The machine", "", *(f"- {name}: {value}" for name, value in machine.items())]
     yield f"- others' part of the machine: {_foreign(report)}"
     for one in report.tables:
-        yield from ["", f"## {one.title}", "", *table(one), *(["", one.note] if one.note else [])]
+        yield from ["", f"## {one.title}", "", *one.lines(), *(["", one.note] if one.note else [])]
     if plots:
         yield from ["", "## Plots", ""]
     for name, caption in plots:
@@ -37,23 +38,6 @@ def lines(report: Report, machine: dict[str, str], plots: Sequence[tuple[str, st
     failed = [f"- {name}: {_one_line(message)}" for name, message in report.failures.items()]
     yield from ["", "## What failed", "", *(failed or ["Nothing."])]
     yield from ["", "## How long it took", "", *(f"- {name}: {seconds:.0f} s" for name, seconds in report.seconds.items())]
-
-
-def table(one: Table) -> list[str]:
-    separator = tuple("---" for _ in one.header)
-    return ["| " + " | ".join(cells) + " |" for cells in (one.header, separator, *one.rows)]
-
-
-def _aims(aims: Sequence[Aim]) -> Table:
-    rows = [
-        (aim.what, _figures(aim.aim, aim.at_most), _figures(aim.reached), "yes" if aim.met else "no", aim.remark)
-        for aim in aims
-    ]
-    return Table("", ("what", "aim", "reached", "met", "remark"), tuple(rows))
-
-
-def _figures(values: Sequence[float], at_most: bool = False) -> str:
-    return ("≤ " if at_most else "") + " / ".join(f"{value:.0f}" if value >= 20 else f"{value:.3g}" for value in values)
 
 
 def _foreign(report: Report) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Server:
 @contextmanager
 def gateways(model: Path, *settings: Mapping[str, Any], slots: int = SLOTS, **env: Any) -> Iterator[list[Server]]:
     """A real Triton with one model, and before it a real gateway with each of the ``settings``. ``env`` reaches the backend."""
+    RUN.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         triton = stack.enter_context(Triton(model.parent, run_dir, [model.name], slots=slots, **env))
@@ -46,15 +48,25 @@ def gateways(model: Path, *settings: Mapping[str, Any], slots: int = SLOTS, **en
         for number, one in enumerate(settings):
             log = RUN / f"gateway-{number}.log"
             gateway = stack.enter_context(Gateway(triton.grpc_address, log, MY_API_KEY=KEY, **one))
-            given = f"Triton and gateway, {slots} slots, {told(one)}"
+            given = f"Triton and gateway, {slots} slots, {settings_of(one)}"
             parts = {"gateway": gateway.pid, "stub": triton.stub_pids[0], "tritonserver": triton.pid}
             extra = {"model": model.name, "ignore_eos": True}
             running.append(Server("Tidegate", gateway.url, given, gateway.pid, extra, parts))
         yield running
 
 
-def told(settings: Mapping[str, Any]) -> str:
+def settings_of(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in settings.items()) or "defaults"
+
+
+def add_gateway_option(parser: ArgumentParser) -> None:
+    """`--gateway SPECULATION=off --gateway`: one with each of these settings, on one Triton, asked in turn."""
+
+    def parsed(text: str) -> dict[str, str]:
+        return dict(one.split("=", 1) for one in text.split(",") if one)
+
+    told = "a gateway with these settings; several times: asked in turn (empty: defaults)"
+    parser.add_argument("--gateway", type=parsed, action="append", metavar="NAME=VALUE,…", help=told)
 
 
 @contextmanager

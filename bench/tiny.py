@@ -19,20 +19,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import driver, servers, wrk
+from bench.compare_servers import start
 from bench.environments import LLAMA_CPP, ROOT, RUN, PeerError, run
 from bench.lineup import MODELS, WEIGHTS
 from bench.machine import wait_idle
-from bench.report import Report, Table, percentile, ratio
-from bench.results import table
+from bench.report import Aim, Report, Table, ratio
 from bench.servers import Server
 from bench.tiny_model import CONTEXT, tiny_gguf
+from testing.figures import percentile
 from testing.proc import cpu_seconds
 
 CLIENTS = (1, 8, 32, 128)
 SLOTS, TOKENS = 128, 256
 SAMPLING = {"temperature": 0.8, "top_k": 40, "top_p": 1, "min_p": 0}
 PARTS = ("gateway", "stub", "tritonserver")
-PEER = "llama.cpp fp32"
+OURS, PEER = "Tidegate", "llama.cpp fp32"
+AGAINST_PEER = (0.5, 1.2, 2.5, 5.0)  # by CLIENTS
+GATEWAY_CPU = (40.0, 40.0)  # µs
 LEFT_OVER = 30.0  # seconds that a server may go on with texts whose clients have left
 
 
@@ -56,6 +59,7 @@ class Plan:
     peer: bool = True
 
 
+QUICK = Plan(rounds=1, seconds=3.0)
 Figures = dict[int, dict[str, Measured]]  # by clients and server
 
 
@@ -73,13 +77,14 @@ def gguf() -> Path:
 def measure(report: Report, plan: Plan) -> Figures:
     """Every server in turn, round after round."""
     figures: Figures = {clients: {} for clients in plan.clients}
+    wrk.program()  # says at once where it is missing
     with ExitStack() as stack:
         running = stack.enter_context(servers.gateways(tiny_model(), *plan.gateways, slots=SLOTS))
         if len(running) > 1:
-            names = [f"Tidegate, {servers.told(one)}" for one in plan.gateways]
+            names = [f"Tidegate, {servers.settings_of(one)}" for one in plan.gateways]
             running = [replace(server, name=name) for server, name in zip(running, names, strict=True)]
         if plan.peer:
-            running.append(stack.enter_context(servers.llama_server("fp32", gguf(), SLOTS, CONTEXT)))
+            running += start(report, stack, ("llama.cpp", servers.llama_server("fp32", gguf(), SLOTS, CONTEXT)))
         running = [replace(server, extra=dict(server.extra) | SAMPLING) for server in running]
         for number in range(plan.rounds):
             report.say(f"  round {number + 1} of {plan.rounds}")
@@ -140,15 +145,30 @@ def tables(figures: Figures) -> list[Table]:
     ]
 
 
+def aims(figures: Figures) -> list[Aim]:
+    """Of the gateway with default settings."""
+    if any(not {OURS, PEER} <= figures.get(clients, {}).keys() for clients in CLIENTS):
+        return []
+    reached = tuple(ratio(figures[clients][OURS].rates, figures[clients][PEER].rates) for clients in CLIENTS)
+    cpu = tuple(1e6 * statistics.median(figures[clients][OURS].spent["gateway"]) for clients in (32, 128))
+    what = f"a tiny model through HTTP against llama.cpp's server, {' / '.join(map(str, CLIENTS))} clients"
+    return [
+        Aim(what, AGAINST_PEER, reached),
+        Aim("the same: gateway CPU a streamed token at 32 / 128 clients, µs", GATEWAY_CPU, cpu, at_most=True),
+    ]
+
+
+def compare(report: Report) -> None:
+    figures = measure(report, QUICK if report.quick else Plan())
+    report.tables += tables(figures)
+    report.aims += aims(figures)
+
+
 def _cells(measured: Measured) -> tuple[str, ...]:
     rate, events = statistics.median(measured.rates), statistics.mean(measured.events) if measured.events else 0.0
     first = f"{1000 * percentile(measured.first, 0.5):.1f}" if measured.first else "none"
     between = (f"{1000 * percentile(measured.between, share):.2f}" if measured.between else "none" for share in (0.5, 0.95))
     return f"{rate:.0f}", f"{TOKENS / events:.1f}" if events else "none", first, *between
-
-
-def _settings(text: str) -> dict[str, str]:
-    return dict(one.split("=", 1) for one in text.split(",") if one)
 
 
 def main() -> None:
@@ -159,23 +179,18 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of a window")
-    parser.add_argument("--gateway", type=_settings, action="append", metavar="NAME=VALUE,…", help="settings of a gateway")
+    servers.add_gateway_option(parser)
     parser.add_argument("--alone", action="store_true", help="without llama.cpp's server")
     options = parser.parse_args()
-    plan = Plan(
-        options.clients,
-        options.rounds or (1 if options.quick else 3),
-        options.seconds or (3.0 if options.quick else 6.0),
-        options.gateway or [{}],
-        not options.alone,
-    )
+    plan = QUICK if options.quick else Plan()
+    plan = replace(plan, clients=options.clients, gateways=options.gateway or ({},), peer=not options.alone)
+    plan = replace(plan, rounds=options.rounds or plan.rounds, seconds=options.seconds or plan.seconds)
     RUN.mkdir(parents=True, exist_ok=True)
     if plan.peer:
         LLAMA_CPP.install()
     report = Report(options.quick)
-    for one in tables(measure(report, plan)):
-        print(f"\n## {one.title}\n", *table(one), *(["", one.note] if one.note else []), sep="\n")
-    print(*(f"\nFAILED {name}: {why}" for name, why in report.failures.items()), sep="")
+    figures = measure(report, plan)
+    report.show(tables(figures), aims(figures))
 
 
 if __name__ == "__main__":

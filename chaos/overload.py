@@ -25,9 +25,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from chaos.memory import sample
-from chaos.recovery import percentile
 from chaos.tiny import RUN, TINY, tiny_repository
 from gateway.keys import ApiKey, KeyFile, digest_of
+from testing.figures import percentile
 from testing.stack import running_stack
 
 REPORT = RUN / "overload.json"

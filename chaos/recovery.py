@@ -31,9 +31,3 @@ class Recoveries:
 def _meets(arrivals: "array[float]", at: float) -> bool:
     """Whether the stream had begun by then, and went on."""
     return len(arrivals) > 1 and arrivals[0] <= at < arrivals[-1]
-
-
-def percentile(values: Iterable[float], share: float) -> float:
-    """The smallest value that at least this share of them does not exceed. There must be one."""
-    ordered = sorted(values)
-    return ordered[max(0, -int(-share * len(ordered) // 1) - 1)]

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from chaos.recovery import percentile
+from testing.figures import percentile
 
 
 @dataclass(frozen=True)

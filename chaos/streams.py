@@ -2,36 +2,34 @@
 
     python -m chaos.streams
 
-A tiny model of random weights runs behind it, so that connections, the queue and the events are what is tried. The clients are
-plain sockets that keep nothing but counts, so that they leave the machine to the server.
+A tiny model of random weights runs behind it, so that connections, the queue and the events are what is tried.
 """
 
 import argparse
 import asyncio
-import json
 import resource
 import sys
 import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from chaos.clients import KEY
 from chaos.memory import sample
-from chaos.recovery import percentile
 from chaos.tiny import TINY, tiny_repository
+from testing.client import Answer, stream
+from testing.figures import percentile
 from testing.stack import running_stack
 
 SLOTS = 128
-READ_TIMEOUT = 900.0  # seconds without a byte: those that wait for a slot hear nothing
 CONNECT_TOGETHER = 100  # connections that are being opened at the same time: a listener's backlog is finite
 MEMORY_INTERVAL = 0.5  # seconds
 
 
 @dataclass
-class Told:
+class Outcome:
     """What became of the streams."""
 
     seconds: float = 0.0
@@ -41,68 +39,31 @@ class Told:
     failures: Counter[str] = field(default_factory=Counter)
 
 
-class Streams:
+async def streams_at_once(url: str, count: int, tokens: int) -> Outcome:
     """``count`` clients that ask at once for ``tokens`` tokens each, of different prompts, as server-sent events."""
+    outcome, connecting = Outcome(), asyncio.Semaphore(CONNECT_TOGETHER)
+    answers = [Answer(time.perf_counter()) for _ in range(count)]
 
-    def __init__(self, url: str, count: int, tokens: int) -> None:
-        address = urlsplit(url)
-        self._host, self._port = address.hostname, address.port
-        self._count, self._tokens = count, tokens
-        self._open = 0
-        self._told = Told()
-        self._connecting = asyncio.Semaphore(CONNECT_TOGETHER)
-
-    async def run(self) -> Told:
-        began = time.monotonic()
-        await asyncio.gather(*(self._stream(number) for number in range(self._count)))
-        self._told.seconds = time.monotonic() - began
-        return self._told
-
-    async def _stream(self, number: int) -> None:
+    async def ask(number: int, answer: Answer) -> None:
+        body = {"model": "latest_checkpoint.pt", "prompt": f"Number {number}", "max_tokens": tokens, "ignore_eos": True}
+        body |= {"stream": True, "temperature": 0, "stream_options": {"include_usage": True}}
         try:
-            async with self._connecting:
-                reader, writer = await asyncio.open_connection(self._host, self._port)
-            try:
-                self._open += 1
-                self._told.most_open = max(self._told.most_open, self._open)
-                writer.write(self._request(number))
-                await self._read(reader)
-            finally:
-                self._open -= 1
-                writer.close()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-            self._told.failures[type(error).__name__] += 1
+            await stream(url, KEY, body, answer, connecting)
+        except (OSError, TimeoutError) as error:
+            outcome.failures[str(error)[:100] or type(error).__name__] += 1
 
-    def _request(self, number: int) -> bytes:
-        asked = {"model": "latest_checkpoint.pt", "prompt": f"Number {number}", "max_tokens": self._tokens}
-        asked |= {"stream": True, "temperature": 0, "ignore_eos": True, "stream_options": {"include_usage": True}}
-        body = json.dumps(asked).encode()
-        head = (
-            f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\nConnection: close\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
+    await asyncio.gather(*(ask(number, answer) for number, answer in enumerate(answers)))
+    outcome.seconds = time.perf_counter() - answers[0].began
+    outcome.first = [answer.first for answer in answers if answer.events]
+    outcome.complete = sum(answer.complete and answer.tokens == tokens for answer in answers)
+    outcome.failures["not in full"] = count - outcome.complete - outcome.failures.total()
+    outcome.most_open = _most_open(answers)
+    return outcome
 
-    async def _read(self, reader: asyncio.StreamReader) -> None:
-        began, first = time.monotonic(), True
-        status = (await asyncio.wait_for(reader.readline(), READ_TIMEOUT)).split(b" ")[1:2]
-        if status != [b"200"]:
-            self._told.failures[(status[0] if status else b"cut").decode()] += 1
-            return
-        last = usage = b""
-        while line := await asyncio.wait_for(reader.readline(), READ_TIMEOUT):
-            if not line.startswith(b"data: "):
-                continue
-            if first:
-                self._told.first.append(time.monotonic() - began)
-                first = False
-            if b'"usage":{' in line:
-                usage = line
-            last = line
-        if last.startswith(b"data: [DONE]") and f'"completion_tokens":{self._tokens}'.encode() in usage:
-            self._told.complete += 1
-        else:
-            self._told.failures["not in full"] += 1
+
+def _most_open(answers: list[Answer]) -> int:
+    changes = sorted([(answer.opened, 1) for answer in answers] + [(answer.closed, -1) for answer in answers])
+    return max(accumulate(change for _, change in changes))
 
 
 async def most_memory(pid: int, until: asyncio.Event) -> float:
@@ -120,16 +81,16 @@ async def measure(streams: int, each: int, repository: Path, run_dir: Path) -> t
         repository, run_dir, model=TINY, slots=SLOTS, MAX_WAITING=str(streams), QUEUE_TIMEOUT="3600", MY_API_KEY=KEY
     ) as stack:
         gateway = stack.gateways[0]
-        await Streams(gateway.url, 32, 8).run()
+        await streams_at_once(gateway.url, 32, 8)
         before, done = sample(gateway.pid, 0).pss, asyncio.Event()
         watched = asyncio.create_task(most_memory(gateway.pid, done))
-        told = await Streams(gateway.url, streams, each).run()
+        told = await streams_at_once(gateway.url, streams, each)
         done.set()
         most, slots_left = await watched, await stack.wait_idle(10)
     tokens = told.complete * each
     facts = {
         "streams, connections at the same time": f"{streams:,}, {told.most_open:,}",
-        "ended in full": f"**{told.complete:,}**" + (f"; failures: {dict(told.failures)}" if told.failures else ""),
+        "ended in full": f"**{told.complete:,}**" + (f"; failures: {dict(+told.failures)}" if +told.failures else ""),
         "tokens": f"{tokens:,} in {told.seconds:.0f} s: {tokens / told.seconds:,.0f} a second",
         "first event, p50 and p95": f"{percentile(told.first, 0.5):.1f} s, {percentile(told.first, 0.95):.1f} s",
         "memory of the gateway": f"{before:.0f} MiB before, at most {most:.0f}: "

@@ -11,12 +11,13 @@ import pytest
 from backends.onnx_decoder.decoder import Decoder, Row
 from bench import compare_engines, environments, plots, results
 from bench.compare_engines import cut, likeness
-from bench.driver import Answer, ask, closed_loop, summed
+from bench.driver import ask, closed_loop, summed
 from bench.engine import Engine
 from bench.environments import PeerError
 from bench.own_figures import weight_bytes
-from bench.report import Aim, Report, Table, percentile, ratio
+from bench.report import Aim, Report, Table, ratio
 from bench.servers import Server
+from testing.client import Answer
 from tests.conftest import TINY, version_directory
 
 
@@ -82,21 +83,23 @@ async def test_the_driver_names_what_a_server_refuses(tiny_gateway_url: str) -> 
 
 
 def test_a_load_counts_what_happens_in_its_window_alone() -> None:
-    early = Answer(0.0, [0.5, 1.5, 1.7])
-    late = Answer(1.0, [1.9, 3.5])
-    load = summed([early, late], [], 2, opening=1.0, closing=3.0)
+    early = Answer(0.0, [0.5, 1.5, 1.7], [3, 4, 5])
+    late = Answer(1.0, [1.9, 3.5], [3, 4])
+    load = summed([early, late], [], 2, 48, opening=1.0, closing=3.0)
     assert load.tokens_per_second == pytest.approx(3 / 2.0)  # 1.5, 1.7 and 1.9
     assert load.first == pytest.approx([0.9])  # the other first token came before the window
     assert load.between == pytest.approx([1.0, 0.2])
 
 
+def test_events_of_several_tokens_count_as_many() -> None:
+    whole = Answer(0.0, [0.5, 1.0, 1.5], [10, 20, 10], complete=True)  # 8 tokens of 5 characters
+    begun = Answer(1.0, [1.5], [15])
+    assert summed([whole, begun], [], 2, 8, opening=0.0, closing=2.0).tokens_per_second == pytest.approx((8 + 3) / 2.0)
+    assert summed([whole, begun], [], 2, 8, opening=1.2, closing=2.2).tokens_per_second == pytest.approx(2 + 3)
+
+
 def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
     assert ratio([10, 30, 100], [10, 10, 20]) == 3.0
-
-
-@pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.5, 6), (0.95, 10), (1.0, 10)])
-def test_a_percentile_is_one_of_the_values(share: float, value: int) -> None:
-    assert percentile(list(range(10, 0, -1)), share) == value
 
 
 def test_likeness_is_the_share_before_the_first_difference() -> None:

@@ -13,10 +13,11 @@ from chaos.document import DOCUMENT, write_figures
 from chaos.memory import Growth, Sample
 from chaos.oracle import Tally
 from chaos.questions import Question, questions
-from chaos.recovery import Recoveries, percentile
+from chaos.recovery import Recoveries
 from chaos.report import Report, summary
 from chaos.schedule import Plan, schedule
 from testing import ROOT
+from testing.figures import percentile
 
 QUESTION = Question("one", "chat", "The king", 20, {"n": 2})
 PLAN = Plan()
