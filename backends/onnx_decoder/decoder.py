@@ -168,7 +168,8 @@ class Decoder:
         if self.device.copies_inputs:
             _bind_inputs(binding, changed)
         self._session.run_with_iobinding(binding.io)
-        self._lengths[batch.slots] = batch.pasts + batch.counts
+        if not self._has_query_seqlens:
+            self._lengths[batch.slots] = batch.pasts + batch.counts
         # Copied: the next run with this binding writes over them.
         ids, logits, normalizer = (
             binding.outputs[name].copy() for name in ("candidate_id", "candidate_logit", "log_normalizer")
@@ -190,7 +191,7 @@ class Decoder:
         if not self._has_query_seqlens:
             # An idle slot writes one token behind its last, which nothing reads.
             lengths[:] = self._lengths[layout.first : layout.first + len(lengths)]
-        lengths[layout.lines] = batch.pasts + (layout.queries - 1)
+        lengths[layout.lines] = batch.pasts + layout.last_queries
         inputs["total_sequence_length"][...] = lengths.max() + 1
         return changed
 

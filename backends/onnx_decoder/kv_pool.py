@@ -45,7 +45,7 @@ class KvPool:
         """The slots of sequences, int64 [sequences], trimmed to ``past_lengths`` tokens [sequences]; −1 where fewer are cached,
         it is unknown, or it begins: its past_length is 0."""
         slots = np.array([self._slot_of.get(sequence_id, -1) for sequence_id in sequence_ids], np.int64)
-        known = (slots >= 0) & (past_lengths > 0) & (self.lengths[slots] >= past_lengths)
+        known = (self.lengths[slots] >= past_lengths) & (past_lengths > 0) & (slots >= 0)
         slots[~known] = -1
         found = slots[known]
         self.lengths[found] = past_lengths[known]

@@ -36,12 +36,13 @@ class Layout:
     """Of a batch. The packed tokens lie in the order of its rows; the padded view has a line for each slot of a range."""
 
     def __init__(self, batch: Batch, query_seqlens: bool) -> None:
-        self._fixed = _fixed(batch)
+        self._fixed, self._bytes = _fixed(batch), _bytes(batch)
         counts, wanted = batch.counts, batch.wanted
         self.first = int(batch.slots.min())
         self.lines = batch.slots - self.first  # of the rows, in the padded view
         # How many queries the rows have in attention.
         self.queries = counts + (counts % QUERY_BLOCK == 1) if query_seqlens else counts
+        self.last_queries = self.queries - 1
         self.offsets = ranges(np.zeros_like(counts), counts)  # of each packed token in its row
         full = bool((batch.full & (wanted > 0)).any())
         # What the shapes of a run follow from: slots, longest row, tokens, positions; and whether logits are fetched.
@@ -56,10 +57,12 @@ class Layout:
 
     def holds(self, batch: Batch) -> bool:
         """Whether ``batch`` differs in nothing but tokens and pasts."""
-        fixed = _fixed(batch)
-        same = all(one is other or np.array_equal(one, other) for one, other in zip(fixed, self._fixed, strict=True))
+        slots, counts, wanted, full = self._fixed
+        if batch.slots is slots and batch.counts is counts and batch.wanted is wanted and batch.full is full:
+            return True
+        same = _bytes(batch) == self._bytes
         if same:
-            self._fixed = fixed  # the next one is likely to have these very arrays
+            self._fixed = _fixed(batch)  # the next one is likely to have these very arrays
         return same
 
     def write(self, inputs: dict[str, np.ndarray]) -> None:
@@ -78,5 +81,9 @@ class Layout:
         inputs["logit_index"][:] = ranges(ends - wanted, wanted)
 
 
-def _fixed(batch: Batch) -> tuple[np.ndarray, ...]:
+def _fixed(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return batch.slots, batch.counts, batch.wanted, batch.full
+
+
+def _bytes(batch: Batch) -> tuple[bytes, ...]:
+    return batch.slots.tobytes(), batch.counts.tobytes(), batch.wanted.tobytes(), batch.full.tobytes()

@@ -27,7 +27,7 @@ from onnx_decoder.device import Cpu, Device
 from onnx_decoder.dlpack import SharedArray
 from onnx_decoder.kv_pool import KvPool
 from onnx_decoder.metrics import Metrics
-from onnx_decoder.resources import choose_slots, free_memory, usable_cores
+from onnx_decoder.resources import choose_slots, free_memory, keep_freed_memory, usable_cores
 from onnx_decoder.stepper import Stepper
 
 
@@ -84,6 +84,7 @@ class TritonPythonModel:
         return step
 
     def _load(self, args: dict[str, str]) -> None:
+        keep_freed_memory()
         directory = Path(args["model_repository"]) / args["model_version"]
         parameters: dict[str, str] = json.loads((directory / "model_card.json").read_text("utf-8"))["parameters"]
         context_length = int(parameters["context_length"])

@@ -1,11 +1,14 @@
 """What the machine or the container gives, whichever is less: free memory, and with it slots; cores."""
 
+import ctypes
 import os
 from pathlib import Path
 
 MOST_SLOTS = {"cpu": 32, "cuda": 256}  # of an automatic choice
 # Of the free memory, in an automatic choice. On a CPU others work too; on a GPU the rest is for what a step computes.
 SHARE = {"cpu": 1 / 2, "cuda": 3 / 4}
+KEPT_MEMORY = 64 * 2**20  # bytes
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 CGROUP = Path("/sys/fs/cgroup")  # of a container: its own
 
 
@@ -44,6 +47,14 @@ def usable_cores() -> int:
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def keep_freed_memory() -> None:
+    """Lets malloc keep up to 64 MiB that arrays have left: to map memory anew takes a step of many rows longer than to fill it.
+    Needs glibc."""
+    libc = ctypes.CDLL(None)
+    for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+        libc.mallopt(option, KEPT_MEMORY)
 
 
 def free_memory() -> int:

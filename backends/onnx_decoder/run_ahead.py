@@ -74,7 +74,8 @@ def run_ahead(
     last = batch.wanted.cumsum()[going] - 1
     ids, logits = first.candidate_id[last], first.candidate_logit[last]
     passes, owners, drawn = [first], [np.repeat(np.arange(len(rows)), batch.wanted)], []
-    while ahead.turn < limits.max() and in_time():
+    most = int(limits.max())
+    while ahead.turn < most and in_time():
         batch = ahead.next_batch(ids, logits, is_end)
         if not len(batch.tokens):
             break
@@ -93,8 +94,8 @@ def _by_row(passes: list[Candidates], owners: list[np.ndarray], drawn: list[np.n
     order = np.concatenate(owners).argsort(kind="stable")
     drawers = np.concatenate(owners[1:])
     candidates = Candidates(
-        np.concatenate([one.candidate_id for one in passes])[order],
-        np.concatenate([one.candidate_logit for one in passes])[order],
+        np.concatenate([one.candidate_id for one in passes]).take(order, axis=0),
+        np.concatenate([one.candidate_logit for one in passes]).take(order, axis=0),
         np.concatenate([one.log_normalizer for one in passes])[order],
         passes[0].logits,
     )

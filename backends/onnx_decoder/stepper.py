@@ -50,13 +50,15 @@ class Stepper:
                 self._pool.release(sequence_id)
         rows = merge([request.rows for request in requests])
         slots = self._slots(rows)
-        placed = slots >= 0
+        refused = slots < 0
         batch = self._batch(rows, slots)
-        found = self._compute(batch if placed.all() else batch.of(np.flatnonzero(placed)))
-        cached = batch.pasts + batch.counts
+        found = self._compute(batch.of(np.flatnonzero(~refused)) if refused.any() else batch)
         drawn = self._run_ahead(requests, rows, batch, found, began)
+        cached = batch.pasts + batch.counts + drawn.counts
+        if refused.any():
+            cached[refused] = np.where(rows.past_length > 0, UNKNOWN, NO_SLOT)[refused]
         answer = StepAnswer(
-            cached_length=np.where(placed, cached + drawn.counts, np.where(rows.past_length > 0, UNKNOWN, NO_SLOT)),
+            cached_length=cached,
             reused_length=batch.pasts,
             drawn_count=drawn.counts,
             candidate_id=drawn.candidates.candidate_id,
@@ -71,33 +73,31 @@ class Stepper:
     def _slots(self, rows: Rows) -> np.ndarray:
         """int64 [rows], −1 where a row has none: it is refused."""
         slots = self._pool.find(rows.sequence_id, rows.past_length)
+        if (slots >= 0).all():
+            return slots
         begins = rows.past_length == 0
-        if begins.any():
-            starts = rows.token_count.cumsum() - rows.token_count
-            for row in np.flatnonzero(begins).tolist():
-                tokens = rows.tokens[starts[row] : starts[row] + rows.token_count[row]]
-                # What a candidate is wanted for has to be computed; at least the last token always is.
-                reusable = len(tokens) - max(1, int(rows.logit_count[row]))
-                slots[row] = self._pool.begin(rows.sequence_id[row], tokens, reusable)
-        refused = slots < 0
-        if refused.any():
-            self._counts["refusals", "no_slot"] += int((refused & begins).sum())
-            self._counts["refusals", "unknown_sequence"] += int((refused & ~begins).sum())
+        starts = rows.token_count.cumsum() - rows.token_count
+        for row in np.flatnonzero(begins).tolist():
+            tokens = rows.tokens[starts[row] : starts[row] + rows.token_count[row]]
+            # What a candidate is wanted for has to be computed; at least the last token always is.
+            reusable = len(tokens) - max(1, int(rows.logit_count[row]))
+            slots[row] = self._pool.begin(rows.sequence_id[row], tokens, reusable)
+        self._counts["refusals", "no_slot"] += int((begins & (slots < 0)).sum())
+        self._counts["refusals", "unknown_sequence"] += int((~begins & (slots < 0)).sum())
         return slots
 
     def _batch(self, rows: Rows, slots: np.ndarray) -> Batch:
         """What is computed of each row: nothing of one without a slot."""
-        placed = slots >= 0
-        held = np.where(placed, self._pool.lengths[slots], 0)
-        left = np.where(placed, rows.past_length + rows.token_count - held, 0)
+        held, full = self._pool.lengths[slots].astype(np.int64), rows.full_logits > 0
+        left = rows.past_length + rows.token_count - held
+        if (left == rows.token_count).all() and (left <= rows.token_limit).all() and (slots >= 0).all():
+            return Batch(slots, held, left, rows.logit_count, full, rows.tokens)
+        held, left = np.where(slots < 0, 0, held), np.where(slots < 0, 0, left)
         # A chunk leaves at least the wanted positions for the last one.
         chunk = np.maximum(1, np.minimum(rows.token_limit, left - rows.logit_count))
         counts = np.where(left <= rows.token_limit, left, chunk)
-        tokens = rows.tokens
-        if counts.sum() < len(tokens):
-            tokens = tokens[ranges(rows.token_count.cumsum() - left, counts)]
-        wanted = np.where(placed & (counts == left), rows.logit_count, 0)
-        return Batch(slots, held, counts, wanted, rows.full_logits > 0, tokens)
+        wanted = np.where((counts == left) & (slots >= 0), rows.logit_count, 0)
+        return Batch(slots, held, counts, wanted, full, rows.tokens[ranges(rows.token_count.cumsum() - left, counts)])
 
     def _compute(self, batch: Batch) -> Candidates:
         if not len(batch.slots):
@@ -112,10 +112,9 @@ class Stepper:
 
     def _run_ahead(self, requests: list[Step], rows: Rows, batch: Batch, found: Candidates, began: float) -> Drawn:
         """No further than the request that wants its answer first, by tokens and by time."""
-        lengths = batch.pasts + batch.counts
-        ended = lengths == rows.past_length + rows.token_count
         most = min((int(request.rows.run_ahead.max()) for request in requests if request.rows), default=0)
-        limits = np.minimum(np.where(ended, rows.run_ahead, 0), most)
+        ended = batch.pasts + batch.counts == rows.past_length + rows.token_count
+        limits = np.minimum(np.where(ended, rows.run_ahead, 0), most) if most else rows.run_ahead[:0]
         if not limits.any():
             return Drawn(found, np.zeros(0, np.int32), np.zeros(len(rows), np.int64))
         budgets = [request.time_budget for request in requests if request.time_budget is not None]

@@ -12,6 +12,11 @@ from .tensors import INPUTS, ROW_FIELDS, RULE_FIELDS
 _ANY = 2**31 - 1
 _COLUMNS = {"rows": len(ROW_FIELDS), "rule": len(RULE_FIELDS)}  # of the tensors that have some
 _LEAST = np.array([0, 1, 1, 0, 0, 0, 0])[:, None]  # of ROW_FIELDS
+_ABSENT = {
+    name: np.zeros((0, _COLUMNS[name]) if name in _COLUMNS else 0, tensor.dtype)
+    for name, tensor in INPUTS.items()
+    if name != "describe"
+}
 
 
 class BadStep(ValueError):
@@ -56,7 +61,7 @@ class Step:
 
 def read_step(inputs: Mapping[str, np.ndarray], limits: Limits) -> Step:
     """Checks a request's inputs, each with the batch dimension of 1 in front. Raises BadStep."""
-    values = {name: _read(inputs, name) for name in INPUTS if name != "describe"}
+    values = _ABSENT | {name: _without_batch(name, array) for name, array in inputs.items() if name in _ABSENT}
     numbers = values["rows"].T.astype(np.int64, order="C")
     rule, seed = values["rule"], values["seed"]
     if not numbers[5].any():  # nobody runs ahead: there are no rules
@@ -68,8 +73,10 @@ def read_step(inputs: Mapping[str, np.ndarray], limits: Limits) -> Step:
     _check_sizes(rows)
     _check_numbers(numbers, limits)
     _check_rows(rows, limits)
-    fingerprint, time_budget = (next(iter(values[name].tolist()), None) for name in ("fingerprint", "time_budget"))
-    return Step(rows, values["release"].tolist(), fingerprint, time_budget)
+    fingerprint, time_budget = values["fingerprint"].tolist(), values["time_budget"].tolist()
+    return Step(
+        rows, values["release"].tolist(), fingerprint[0] if fingerprint else None, time_budget[0] if time_budget else None
+    )
 
 
 def merge(parts: Sequence[Rows]) -> Rows:
@@ -97,18 +104,15 @@ def encode_answer(answer: StepAnswer) -> dict[str, np.ndarray]:
     return outputs
 
 
-def _read(inputs: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    """Without the batch dimension; empty where it is absent."""
-    array, dtype, columns = inputs.get(name), INPUTS[name].dtype, _COLUMNS.get(name)
-    if array is None:
-        return np.zeros(0 if columns is None else (0, columns), dtype)
+def _without_batch(name: str, array: np.ndarray) -> np.ndarray:
+    dtype, columns = INPUTS[name].dtype, _COLUMNS.get(name)
     if array.dtype != dtype:
         raise BadStep(f"{name}: is {array.dtype}, must be {dtype}")
     if columns is None and (array.ndim != 2 or array.shape[0] != 1):
         raise BadStep(f"{name}: has shape {list(array.shape)}, must be [1, n]")
     if columns is not None and (array.ndim != 3 or array.shape[0] != 1 or array.shape[2] != columns):
         raise BadStep(f"{name}: has shape {list(array.shape)}, must be [1, n, {columns}]")
-    return array[0]
+    return np.asarray(array[0])
 
 
 def _check_sizes(rows: Rows) -> None:
