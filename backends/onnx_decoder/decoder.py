@@ -46,7 +46,7 @@ class Row:
     full_logits: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Candidates:
     """The most probable tokens of some positions; ``logits`` of those whose row was asked for whole."""
 

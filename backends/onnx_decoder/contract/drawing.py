@@ -5,6 +5,7 @@ its neighbours nor on retries.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -56,8 +57,8 @@ class Rules:
 
     @classmethod
     def of(cls, rows: Sequence[SamplingRule]) -> "Rules":
-        table = [(row.temperature, row.top_k, row.top_p, row.min_p) for row in rows]
-        return cls(np.array(table, np.float64).reshape(-1, 4))
+        numbers = chain.from_iterable((row.temperature, row.top_k, row.top_p, row.min_p) for row in rows)
+        return cls(np.fromiter(numbers, np.float64, 4 * len(rows)).reshape(-1, 4))
 
     def __getitem__(self, rows: np.ndarray | slice) -> "Rules":
         """Those of some of the rows."""

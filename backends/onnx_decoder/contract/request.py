@@ -31,7 +31,7 @@ class Limits:
         self.most = np.array([context_length, _ANY, _ANY, _ANY, 1, MOST_RUN_AHEAD, 1])[:, None]  # of ROW_FIELDS
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rows:
     """Rows of one request or of several; see tensors.py. Arrays are int64 [rows] where nothing else is said."""
 
@@ -51,7 +51,7 @@ class Rows:
         return len(self.sequence_id)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Step:
     rows: Rows
     release: list[int]

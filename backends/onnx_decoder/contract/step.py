@@ -13,9 +13,10 @@ from .tensors import ROW_FIELDS, RULE_FIELDS
 _NO_RULE = (0.0,) * len(RULE_FIELDS)  # of a row beside others that run ahead
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepRow:
-    """A sequence's part of a step; what a field means stands in tensors.py."""
+    """A sequence's part of a step; see tensors.py. One is made for every row of every step: frozen, that would take 2 µs
+    instead of 0.3."""
 
     sequence_id: int
     past_length: int
@@ -35,7 +36,7 @@ class StepRow:
         return len(self.tokens) == 1 + self.drafts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StepAnswer:
     """``positions`` of the arrays belong to the rows that reached their end, in row order: those whose ``cached_length`` is
     ``past_length + len(tokens) + drawn_count``. Such a row has ``logit_count + drawn_count`` of them.
