@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from contextlib import AbstractContextManager, aclosing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from gateway.engine.engine import Engine
-from gateway.engine.generation import Delta, GenerationRequest, SamplingParameters
+from gateway.engine.generation import Delta, GenerationRecord, GenerationRequest, SamplingParameters
 from gateway.engine.speculation import StepCosts
 from gateway.text.grammar import Grammar
 from serve.triton_server import TritonServer
 from tests.conftest import DEMO, TINY
-from tests.gateway.engines import GREEDY, engine_on, pieces_of, request
+from tests.gateway.engines import GREEDY, engine_on, generated, request
 from tests.logits import WIDER_VECTORS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop", "free_drafts")]
@@ -59,12 +59,12 @@ def assert_same(texts: list[Told], expected: list[Told]) -> None:
 
 async def told(engine: Engine, *requests: GenerationRequest) -> tuple[list[Told], int, int]:
     """All at once: what each becomes; and how many tokens were drafted and accepted."""
-    answers = await asyncio.gather(*(pieces_of(engine, one) for one in requests))
-    pieces = [piece for answer in answers for piece in answer]
+    ends = await asyncio.gather(*(generated(engine, one) for one in requests))
+    answers = [answer for _, record in ends for answer in record.answers]
     return (
-        [Told.of(answer) for answer in answers],
-        sum(piece.drafted for piece in pieces),
-        sum(piece.accepted for piece in pieces),
+        [Told.of(pieces) for pieces, _ in ends],
+        sum(answer.drafted for answer in answers),
+        sum(answer.accepted for answer in answers),
     )
 
 
@@ -164,7 +164,7 @@ async def test_killed_triton_does_not_lose_a_token(
         async with engine_on(triton, speculation=False) as plain, engine_on(triton) as engine:
             requests = [request(engine, prompt, sampling, tokens=400, logprobs=0) for prompt in PROMPTS]
             expected, _, _ = await told(plain, *requests)
-            texts = asyncio.gather(*(pieces_of(engine, one) for one in requests))
+            texts = asyncio.gather(*(generated(engine, one) for one in requests))
             await asyncio.sleep(0.15)
             assert engine.running == len(PROMPTS)
             os.kill(triton.pid if victim == "server" else triton.stub_pids[0], signal.SIGKILL)
@@ -192,9 +192,9 @@ async def test_more_texts_than_slots_and_another_gateways_texts_change_nothing(
 
 async def test_leaving_reader_of_a_drafting_text_frees_its_slot_at_once(triton: TritonServer) -> None:
     async with engine_on(triton) as engine:
-        async with aclosing(engine.generate(request(engine, REPEATED, GREEDY, tokens=500))) as deltas:
+        with closing(engine.generate([request(engine, REPEATED, GREEDY, tokens=500)], GenerationRecord())) as generation:
             for _ in range(5):
-                await anext(deltas)
+                assert await generation.take()
             assert engine.running == 1
         assert engine.running == 0
         texts, _, accepted = await told(engine, request(engine, REPEATED, GREEDY, tokens=20))
