@@ -19,7 +19,7 @@ from typing import Any
 
 MEASURED = Path(__file__).with_name("capacity_measured.json")
 CONNECTIONS = 2048  # that a gateway holds: MAXIMUM_CONNECTIONS of gateway/http/protocol.py
-SPARE_POSITIONS = 8  # of a slot beyond the context: BATCHED_TOKENS of backends/onnx_decoder/decoder.py
+SPARE_POSITIONS = 8  # of a slot beyond the context: JOINED_TOKENS of backends/onnx_decoder/contract/limits.py
 PREFILL_CHUNK = 256  # prompt tokens a step: the gateway's setting
 BUSY = 0.7  # of a gateway's core at most: beyond it the wait for the core is longer than the work
 

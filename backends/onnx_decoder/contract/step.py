@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from .drawing import DrawingRule
-from .tensors import RULE_FIELDS
+from .tensors import ROW_FIELDS, RULE_FIELDS
 
 _NO_RULE = (0.0,) * len(RULE_FIELDS)  # of a row beside others that run ahead
 
@@ -60,20 +61,9 @@ def encode_step(
     """
     inputs: dict[str, np.ndarray] = {"fingerprint": np.array([[fingerprint_number(fingerprint)]], np.uint64)}
     if rows:
-        numbers = [
-            (
-                row.past_length,
-                len(row.tokens),
-                row.token_limit,
-                row.logit_count,
-                row.full_logits,
-                row.run_ahead,
-                row.ignore_end,
-            )
-            for row in rows
-        ]
+        numbers = np.fromiter(chain.from_iterable(map(_numbers, rows)), np.int32, len(rows) * len(ROW_FIELDS))
         inputs["sequence_id"] = np.array([[row.sequence_id for row in rows]], np.uint64)
-        inputs["rows"] = np.array([numbers], np.int32)
+        inputs["rows"] = numbers.reshape(1, len(rows), -1)
         inputs["tokens"] = np.concatenate([row.tokens for row in rows], dtype=np.int32)[None]
         if any(row.run_ahead for row in rows):
             inputs["rule"] = np.array([[_NO_RULE if row.rule is None else row.rule[:4] for row in rows]], np.float64)
@@ -83,6 +73,19 @@ def encode_step(
     if release:
         inputs["release"] = np.array([release], np.uint64)
     return inputs
+
+
+def _numbers(row: StepRow) -> tuple[int, ...]:
+    """In the order of ROW_FIELDS."""
+    return (
+        row.past_length,
+        len(row.tokens),
+        row.token_limit,
+        row.logit_count,
+        row.full_logits,
+        row.run_ahead,
+        row.ignore_end,
+    )
 
 
 def fingerprint_number(fingerprint: str) -> int:

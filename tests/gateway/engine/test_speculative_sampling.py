@@ -5,7 +5,7 @@ from collections.abc import Sequence as Tokens
 import numpy as np
 import pytest
 
-from backends.onnx_decoder.contract.drawing import Rules, sample, uniforms
+from backends.onnx_decoder.contract.drawing import DrawingRule, Rules, sample, uniforms
 from gateway.engine.engine import Engine
 from gateway.engine.generation import GenerationRequest, SamplingParameters
 from gateway.engine.sequence import Sequence
@@ -32,9 +32,8 @@ async def verified(engine: Engine, prompt: Tokens[int], drafts: Tokens[int]) -> 
 def sampled(engine: Engine, prompt: list[int], row: StepRow, answer: StepAnswer) -> list[list[int]]:
     """What texts of as many seeds get from that step: tokens of each up to the first that is not its draft."""
     generation = GenerationRequest(prompt, 100, HOT)  # without a seed
-    nothing = np.zeros(0, np.int32)
-    texts = [Sequence(generation, engine.model) for _ in range(TEXTS)]
-    return select([selection_of(text, row, nothing, 1 + row.drafts, answer.logits) for text in texts], answer)
+    texts, positions = [Sequence(generation, engine.model) for _ in range(TEXTS)], len(answer.candidate_id)
+    return select([selection_of(text, row, answer.drawn, positions, answer.logits) for text in texts], answer)
 
 
 def distribution(answer: StepAnswer, place: int) -> dict[int, float]:
@@ -91,6 +90,23 @@ async def test_every_token_behind_drafts_follows_the_models_distribution(triton:
             deviation = reached[place + 1] - reached[place] * share
             assert abs(deviation) <= 4.5 * (reached[place] * share * (1 - share)) ** 0.5 + 1e-9
     assert (reached[2] == 0) if kind == "impossible" else (reached[2] > 0)
+
+
+async def test_every_token_behind_a_run_ahead_follows_the_models_distribution(triton: TritonServer) -> None:
+    """What the backend has drawn with one seed, verified by the draws of 20,000 others."""
+    async with engine_on(triton, DEMO) as engine:
+        prompt = engine.model.tokenizer.encode(PROMPT)
+        row = StepRow(99, 0, np.array(prompt, np.int32), len(prompt), run_ahead=3, rule=DrawingRule(1.0, 64, 1.0, 0.0, seed=5))
+        (replica,) = engine.replicas
+        answer = await replica._backend.step(engine.model, [row], [99])
+        texts = sampled(engine, prompt, row, answer)
+    drawn = answer.drawn.tolist()
+    assert len(drawn) == 3 and all(text[:-1] == drawn[: len(text) - 1] for text in texts)
+    for place in range(4):
+        reached = [text[place] for text in texts if len(text) > place]
+        if len(reached) > 500:
+            assert_drawn_from(reached, distribution(answer, place))
+    assert sum(len(text) > 1 for text in texts) > 500
 
 
 async def test_draws_at_neighbouring_places_are_independent(triton: TritonServer) -> None:

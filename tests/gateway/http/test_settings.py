@@ -31,6 +31,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         "MAX_WAITING": "1",
         "PREFILL_CHUNK": "64",
         "SPECULATION": "off",
+        "RUN_AHEAD": "40",
         "RECOVERY_TIMEOUT": "5",
         "QUEUE_TIMEOUT": "9",
         "DRAIN_DELAY": "7",
@@ -50,6 +51,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
         queue_timeout=9,
         prefill_chunk=64,
         speculation=False,
+        run_ahead=40,
         recovery_timeout=5,
         drain_delay=7,
         grace_period=0,
@@ -152,6 +154,13 @@ def test_speculation_is_on_or_off() -> None:
     assert Settings().speculation and Settings.from_environment({"SPECULATION": "on"}).speculation
     with pytest.raises(SettingsError, match="^SPECULATION is 'yes'; it must be one of on, off.$"):
         Settings.from_environment({"SPECULATION": "yes"})
+
+
+def test_run_ahead_is_off_or_milliseconds() -> None:
+    assert Settings().run_ahead == 25 and Settings.from_environment({"RUN_AHEAD": "off"}).run_ahead == 0
+    for value in ("0", "1001", "on", "2.5"):
+        with pytest.raises(SettingsError, match=f"^RUN_AHEAD is '{value}'; it must be off, or a whole number from 1 to 1000.$"):
+            Settings.from_environment({"RUN_AHEAD": value})
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
