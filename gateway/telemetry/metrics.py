@@ -126,9 +126,11 @@ class GenerationMetrics:
             metrics.prompt_sizes.labels(model).observe(record.prompt_tokens)
             metrics.cached_prompt_tokens.labels(model).inc(record.cached_tokens)
         for answer in record.answers:
-            metrics.recoveries.labels(model).inc(len(answer.recoveries))
-            metrics.drafted_tokens.labels(model).inc(answer.drafted)
-            metrics.accepted_tokens.labels(model).inc(answer.accepted)
+            if answer.recoveries:
+                metrics.recoveries.labels(model).inc(len(answer.recoveries))
+            if answer.drafted:
+                metrics.drafted_tokens.labels(model).inc(answer.drafted)
+                metrics.accepted_tokens.labels(model).inc(answer.accepted)
             if answer.finish_reason is not None:
                 metrics.successes.labels(model, answer.finish_reason).inc()
                 metrics.answer_sizes.labels(model).observe(answer.tokens)
