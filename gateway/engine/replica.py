@@ -65,7 +65,7 @@ class Replica:
         await asyncio.gather(self._task, return_exceptions=True)
 
     def add(self, sequence: Sequence) -> None:
-        sequence.started = sequence.started or time.monotonic()
+        sequence.record.started = sequence.record.started or time.monotonic()
         sequence.wake = self._wake.set
         self.sequences[sequence] = None
         self._wake.set()

@@ -29,7 +29,7 @@ from tests.gateway.engines import GREEDY, engine_on, request, text_of
 VICTIM = 666  # the seed of sequences that a fault hits
 PENALISED = SamplingParameters(temperature=0.9, top_k=0, presence_penalty=0.5)
 # What the loop, the guard itself and a sequence's reader use, and what is called before a sequence runs.
-OUTSIDE = {"ended", "failed", "runnable", "fail", "next_delta", "was_scheduled", "generated_tokens", "lose_cache", "take_again"}
+OUTSIDE = {"ended", "failed", "runnable", "fail", "take", "was_scheduled", "generated_tokens", "lose_cache", "take_again"}
 OF_SEQUENCE = [name for name in vars(Sequence) if not name.startswith("__") and name not in OUTSIDE]
 OF_DELIVERY = ["selection_of", "select", "select_from_whole", "logprob"]
 OF_PLANNING = ["chances", "draft", "read_to"]
