@@ -4,7 +4,7 @@
 #|   make test          all tests and checks
 #|   make chaos         break a real stack for about 13 minutes and check that nothing is lost: docs/reliability.md
 #|   make fuzz          12,000 changed steps for the backend and 12,000 changed checkpoints for the exporter
-#|   make bench         every engine and server side by side on this machine: bench/RESULTS.md, in under 40 minutes (QUICK=1: 6)
+#|   make bench         every engine and server side by side on this machine: bench/RESULTS.md, in under an hour (QUICK=1: minutes)
 #|   make gpu-check     check and measure the whole stack on this machine's NVIDIA GPU, without Docker: docs/gpu.md
 #|   make audit         hashes of all requirements, and known vulnerabilities of them (OFFLINE=1: the hashes alone)
 #|   make setup         install what serving needs into .venv, from requirements/serve.lock

@@ -95,7 +95,7 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         cut_at = loop.time() + CUT_AFTER if cut_at is None else cut_at
         if registry := getattr(self._app.state, "registry", None):  # none while it starts
-            registry.end_texts(BackendUnavailable("The server is stopping.", retry_after=2))
+            registry.end_sequences(BackendUnavailable("The server is stopping.", retry_after=2))
         if loop.time() >= cut_at:
             for connection in list(self.server_state.connections):
                 connection.transport.abort()

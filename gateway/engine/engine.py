@@ -4,10 +4,11 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import Collection
+from typing import Any
 
 from gateway.engine.fair_queue import FairQueue
-from gateway.engine.generation import Delta, GenerationRequest
+from gateway.engine.generation import Generation, GenerationRecord, GenerationRequest
 from gateway.engine.replica import Replica
 from gateway.engine.sequence import Sequence
 from gateway.engine.step import Backend
@@ -93,26 +94,25 @@ class Engine:
         for sequence in self._queue.clear():
             sequence.fail(error)
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
-        """The text as it comes; the last piece says why it ended. Closing the generator frees the slot at once.
+    def generate(self, requests: list[GenerationRequest], record: GenerationRecord, **options: Any) -> Generation:
+        """Begins all of them; ``record`` is filled as they go on. ``options``: see `Generation`.
 
-        Raises InvalidRequest, ContextLengthExceeded or Overloaded before the first piece; BackendUnavailable at any time.
+        Raises InvalidRequest, ContextLengthExceeded, Overloaded or BackendUnavailable; then none goes on.
         """
-        self._check(request)
-        sequence = Sequence(request, self.model, speculation=self._settings.speculation)
+        generation = Generation(record, self._leave, **options)
         if self.idle:
             self._last_end = time.monotonic()  # the pace of texts is measured while there are some
-        self._queue.add(sequence)
-        self._dispatch()
         try:
-            while True:
-                delta = await sequence.next_delta()
-                yield delta
-                if delta.finish_reason is not None:
-                    self._note_end()
-                    return
-        finally:
-            self._leave(sequence)
+            for index, request in enumerate(requests):
+                self._check(request)
+                sequence = Sequence(request, self.model, index=index, speculation=self._settings.speculation)
+                generation.add(sequence)
+                self._queue.add(sequence)
+                self._dispatch()
+        except Exception as error:
+            generation.close(error)
+            raise
+        return generation
 
     def require_room(self, owner: str) -> None:
         """Raises Overloaded where no more text of this key may wait. Whoever asks before any work refuses at little cost."""
@@ -155,6 +155,9 @@ class Engine:
         return Counter(sequence.request.owner for replica in self._replicas.values() for sequence in replica.sequences)
 
     def _leave(self, sequence: Sequence) -> None:
+        """Its generation is closed, or it has waited for too long."""
+        if sequence.record.finish_reason is not None:
+            self._note_end()
         if self._queue.remove(sequence):
             return
         for replica in self._replicas.values():
@@ -169,7 +172,7 @@ class Engine:
             # A text in a replica waits too where other gateways' texts hold all of that Triton's slots.
             texts = [*self._queue, *(text for replica in self._replicas.values() for text in replica.sequences)]
             patience = self._settings.queue_timeout
-            for sequence in [one for one in texts if not one.was_scheduled and now - one.arrived > patience]:
+            for sequence in [one for one in texts if not one.was_scheduled and now - one.record.arrived > patience]:
                 self._leave(sequence)
                 message = f"No slot became free within {self._settings.queue_timeout} seconds. Please try again later."
                 sequence.fail(Overloaded(message, retry_after=self._retry_after()))

@@ -1,15 +1,19 @@
-"""The vocabulary of one generation, shared by the routes that ask for it and the engine that runs it."""
+"""One generation: what is asked, what comes of it piece by piece, and what is known of it at its end."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from gateway.text.grammar import Matcher
 
 if TYPE_CHECKING:
+    from gateway.engine.sequence import Sequence
     from gateway.telemetry.tracing import RequestTrace
 
 FinishReason = Literal["stop", "length"]
+SEED_STEP = 0x9E3779B97F4A7C15  # odd, and far from what people choose: neighbouring seeds share no choice
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,12 @@ class GenerationRequest:
     request_id: str | None = None
     trace: "RequestTrace | None" = None
 
+    def copies(self, n: int) -> list["GenerationRequest"]:
+        """``n`` requests for the same prompt; with a seed, every one has its own, and the first the seed itself."""
+        if self.seed is None:
+            return [self] * n
+        return [replace(self, seed=(self.seed + index * SEED_STEP) % 2**64) for index in range(n)]
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
@@ -79,21 +89,11 @@ class TokenLogprob:
     top: tuple["TokenLogprob", ...] = ()
 
 
-@dataclass(frozen=True)
-class Times:
-    """Of a text, as time.monotonic tells them."""
-
-    arrived: float  # in the queue
-    started: float  # in a slot, its first
-
-
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: that would triple what making one takes
 class Delta:
     """A piece of an answer: text that is safe to show, the tokens generated since the last piece, and why it ended.
 
-    ``index``: which of the answers of a request it belongs to. The first piece tells what was found of the prompt:
-    ``cached_tokens``, ``prompt_logprobs``; and ``times``. Since the last piece: ``recoveries``; tokens that were
-    ``drafted``, and those of them that were ``accepted``.
+    ``index``: which of the answers of a request it belongs to. The first piece has the ``prompt_logprobs``.
     """
 
     text: str
@@ -102,8 +102,149 @@ class Delta:
     index: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
-    cached_tokens: int = 0
-    times: Times | None = None
-    recoveries: int = 0
+
+
+@dataclass(slots=True)
+class AnswerRecord:
+    """How far one answer has come. Times are of time.monotonic, in seconds."""
+
+    arrived: float = field(default_factory=time.monotonic)  # in the queue
+    started: float | None = None  # in a slot, its first
+    first_token: float | None = None
+    last_token: float | None = None
+    timed_tokens: int = 0  # those up to ``last_token``
+    tokens: int = 0
+    cached_tokens: int | None = None  # of its prompt, when it was first computed
+    recoveries: list[float] = field(default_factory=list)  # when its Triton, or its cache there, was found lost
     drafted: int = 0
     accepted: int = 0
+    finish_reason: FinishReason | None = None
+
+
+@dataclass
+class GenerationRecord:
+    """What is known of the answers of one request: the one tally that usage, limits, log, metrics and traces read.
+
+    ``prompt_tokens``: of all prompts together. ``copies`` answers continue each prompt, next to each other.
+    """
+
+    prompt_tokens: int = 0
+    copies: int = 1
+    answers: list[AnswerRecord] = field(default_factory=list)
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(answer.tokens for answer in self.answers)
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of the prompts; further copies find what the first has just computed."""
+        return sum(answer.cached_tokens or 0 for answer in self.answers[:: self.copies])
+
+    @property
+    def first_token(self) -> float | None:
+        return min((answer.first_token for answer in self.answers if answer.first_token is not None), default=None)
+
+    @property
+    def finish_reasons(self) -> list[FinishReason]:
+        return [answer.finish_reason for answer in self.answers if answer.finish_reason is not None]
+
+
+# Tokens of an answer have come: how many, and when. The answer still has the times of those before them.
+NoteTokens = Callable[[AnswerRecord, int, float], None]
+# The record is complete. The error: what ended it, where that was neither its end nor its client.
+NoteEnd = Callable[[Exception | None], None]
+
+
+class Generation:
+    """The sequences of one request under way. They push what is new; one reader takes it, all at once where it is slow.
+
+    An error of one ends all. ``close`` frees all slots at once: `take` calls it at the end and at an error, its reader where it
+    leaves before.
+    """
+
+    def __init__(
+        self,
+        record: GenerationRecord,
+        leave: Callable[["Sequence"], None],
+        note_tokens: NoteTokens = lambda *_: None,
+        note_end: NoteEnd = lambda _: None,
+        *,
+        whole: bool = False,
+    ) -> None:
+        """``leave`` takes a sequence out of the engine. ``whole``: the reader wants every answer in one piece."""
+        self.record = record
+        self._leave, self._note, self._note_end, self._whole = leave, note_tokens, note_end, whole
+        self._sequences: list[Sequence] = []
+        self._ready: dict[Sequence, None] = {}  # those with something new, in the order in which it came
+        self._unfinished = 0
+        self._error: Exception | None = None
+        self._waiting: asyncio.Future[None] | None = None  # of the reader
+        self._closed = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of it was taken."""
+        return not self._unfinished
+
+    def add(self, sequence: "Sequence") -> None:
+        sequence.push = self._push
+        self._sequences.append(sequence)
+        self._unfinished += 1
+        self.record.answers.append(sequence.record)
+
+    async def take(self) -> list[Delta]:
+        """Waits for what is new; nothing after the end, or once it is closed. Raises the error that ends it."""
+        while not (self._closed or self._error or (len(self._ready) >= self._unfinished if self._whole else self._ready)):
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+        if self._closed:
+            return []
+        if self._error is not None:
+            self.close(self._error)
+            raise self._error
+        deltas = [sequence.take() for sequence in (self._sequences if self._whole else self._ready)]
+        self._ready.clear()
+        self._unfinished -= sum(delta.finish_reason is not None for delta in deltas)
+        if not self._unfinished:
+            self.close()
+        return deltas
+
+    def close(self, error: Exception | None = None) -> None:
+        """``error``: what ends it; None: its end, or that nobody reads it any more. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        for sequence in self._sequences:
+            self._note_tokens(sequence.record)
+            self._leave(sequence)
+        self._sequences, self._ready = [], {}  # they know it: else they would live until the garbage collector finds them
+        self._wake()
+        self._note_end(error)
+
+    def _push(self, sequence: "Sequence") -> None:
+        """Called by ``sequence`` for every answer that gave it something to read, and when it has failed."""
+        if self._closed:
+            return
+        if sequence.error is not None:
+            self._error = sequence.error
+        else:
+            self._note_tokens(sequence.record)
+        if sequence.ended or not self._whole:
+            self._ready[sequence] = None
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def _note_tokens(self, answer: AnswerRecord) -> None:
+        if new := answer.tokens - answer.timed_tokens:
+            now = time.monotonic()
+            self._note(answer, new, now)
+            answer.first_token = answer.first_token or now
+            answer.last_token, answer.timed_tokens = now, answer.tokens

@@ -65,7 +65,7 @@ class Replica:
         await asyncio.gather(self._task, return_exceptions=True)
 
     def add(self, sequence: Sequence) -> None:
-        sequence.started = sequence.started or time.monotonic()
+        sequence.record.started = sequence.record.started or time.monotonic()
         sequence.wake = self._wake.set
         self.sequences[sequence] = None
         self._wake.set()
@@ -162,12 +162,20 @@ class Replica:
         except STOPS:
             raise
         except BaseException:  # whose fault is it?
-            for sequence in running:
-                with isolated(sequence):
-                    next_batch([sequence], self._lookahead, self._costs.prefill_budget)
-                if sequence.ended:
-                    self.remove(sequence)
-            return [], None
+            return self._plan_each(running)
+
+    def _plan_each(self, running: list[Sequence]) -> tuple[Batch, float | None]:
+        """Every sequence by itself, so that what it raises ends it alone."""
+        batch: Batch = []
+        budgets: list[float] = []
+        for sequence in running:
+            with isolated(sequence):
+                rows, budget = next_batch([sequence], self._lookahead, self._costs.prefill_budget)
+                batch += rows
+                budgets += [] if budget is None else [budget]
+            if sequence.ended:
+                self.remove(sequence)
+        return batch, min(budgets, default=None)
 
     def _learn(self, batch: Batch, answer: StepAnswer, seconds: float) -> None:
         """What the step took, with all that the gateway did for it but for the tokens that are chosen in threads."""

@@ -1,17 +1,17 @@
-"""One text being generated: its tokens, what of them is cached, and the pieces that wait for its reader."""
+"""One text being generated: its tokens, what of them is cached, and what of it waits for its reader."""
 
-import asyncio
 import secrets
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 
 from backends.onnx_decoder.contract.drawing import DrawingRule
 from backends.onnx_decoder.contract.limits import UNKNOWN
-from gateway.engine.generation import Delta, FinishReason, GenerationRequest, SamplingParameters, Times, TokenLogprob
+from gateway.engine.generation import AnswerRecord, Delta, FinishReason, GenerationRequest, SamplingParameters, TokenLogprob
 from gateway.engine.ngram_proposer import NgramProposer
+from gateway.engine.output import Output
 from gateway.engine.sampling import changes_logits, needs_full_logits
 from gateway.engine.step import StepRow
 from gateway.errors import TidegateError
@@ -23,14 +23,14 @@ SCORED_AT_ONCE = 32  # tokens of a prompt whose logits come in one step: × voca
 class Sequence:
     """The gateway's own copy of a sequence is the true one; Triton's cache may lose it at any time."""
 
-    def __init__(self, request: GenerationRequest, model: Model, *, speculation: bool = True) -> None:
-        """``speculation``: whether it drafts tokens, where its rules let one be chosen without those before it."""
+    def __init__(self, request: GenerationRequest, model: Model, *, index: int = 0, speculation: bool = True) -> None:
+        """``index``: which of a request's answers it is. ``speculation``: whether it drafts tokens, where its rules let one be
+        chosen without those before it."""
         self.request, self.model = request, model
         prompt = request.prompt_tokens
         capacity = min(len(prompt) + request.max_tokens, model.context_length)
         self.id = secrets.randbits(64)
-        self.arrived = time.monotonic()
-        self.started: float | None = None  # when it first got a slot
+        self.index, self.record = index, AnswerRecord()
         self.sampling = request.sampling
         self.seed = secrets.randbits(64) if request.seed is None else request.seed % 2**64
         self._rule = _rule(request.sampling, self.seed)
@@ -53,24 +53,18 @@ class Sequence:
         self._drafts = 0  # of the row whose answer is being delivered
         self.credit = 0.0  # tokens that drafts have gained it, less what steps took longer for any text's drafts
         # A text with a grammar ends where its form is whole, not at a stop string within it.
-        self._text = model.tokenizer.decode_stream(prompt, request.stop if self._grammar is None else ())
-        self._logprobs = _WithText()
-        self._prompt_logprobs: dict[int, TokenLogprob] = {}  # place in the prompt → what is known of it
-        self._ready = asyncio.Event()
-        self._pending_text, self._pending_tokens = "", 0
-        self._num_cached_tokens: int | None = None  # of the prompt, when it was first computed
-        self._recoveries = self._drafted = self._accepted = 0  # since the last piece
-        self._told_prompt = False
-        self._finish_reason: FinishReason | None = None
-        self._error: TidegateError | None = None
+        self._output = Output(model.tokenizer.decode_stream(prompt, request.stop if self._grammar is None else ()))
+        self._taken_tokens = 0
+        self.push: Callable[[Sequence], None] = lambda _: None  # to the generation that it belongs to
+        self.error: TidegateError | None = None
 
     @property
     def ended(self) -> bool:
-        return self._finish_reason is not None or self.failed
+        return self.record.finish_reason is not None or self.failed
 
     @property
     def failed(self) -> bool:
-        return self._error is not None
+        return self.error is not None
 
     @property
     def runnable(self) -> bool:
@@ -80,7 +74,7 @@ class Sequence:
     @property
     def was_scheduled(self) -> bool:
         """Whether a Triton has ever held some of it."""
-        return self._num_cached_tokens is not None
+        return self.record.cached_tokens is not None
 
     @property
     def num_uncomputed_tokens(self) -> int:
@@ -98,7 +92,7 @@ class Sequence:
     @property
     def scoring(self) -> bool:
         """Whether the log-probabilities of its prompt are asked for and not all known."""
-        return self.request.prompt_logprobs and len(self._prompt_logprobs) < len(self.request.prompt_tokens)
+        return self.request.prompt_logprobs and len(self._output.prompt_logprobs) < len(self.request.prompt_tokens)
 
     @property
     def _held_open(self) -> bool:
@@ -146,10 +140,10 @@ class Sequence:
         """Takes over what Triton says it holds; guesses count when they are accepted. An unknown sequence begins again; one
         without a slot stays as it is. ``drafts``: how many of the row were computed."""
         self._drafts = drafts
-        self._drafted += drafts
+        self.record.drafted += drafts
         if cached_length >= 0:
-            if self._num_cached_tokens is None:
-                self._num_cached_tokens = reused_length
+            if not self.was_scheduled:
+                self.record.cached_tokens = reused_length
             self.cached = min(cached_length, self.length)
         elif cached_length == UNKNOWN:
             self.lose_cache()
@@ -158,7 +152,8 @@ class Sequence:
 
     def lose_cache(self) -> None:
         """Its Triton has lost it, or is lost: all of it is computed again."""
-        self._recoveries += 1 if self.cached else 0
+        if self.cached:
+            self.record.recoveries.append(time.monotonic())
         self.cached = 0
 
     def take_again(self) -> None:
@@ -168,7 +163,7 @@ class Sequence:
             self.cached = min(self.cached, self.length - 1)
 
     def note_prompt_logprob(self, place: int, logprob: TokenLogprob) -> None:
-        self._prompt_logprobs[place] = logprob
+        self._output.prompt_logprobs[place] = logprob
 
     def chooses_slowly(self, seconds: float) -> bool:
         """Whether its grammar probably takes more than that for the next token."""
@@ -201,7 +196,7 @@ class Sequence:
         self.cached += min(self.length - before, len(tokens) - 1)
         if self._drafts:
             accepted = min(self.length - before, len(tokens) - 1)
-            self._accepted += accepted
+            self.record.accepted += accepted
             self.credit += accepted
 
     @property
@@ -214,10 +209,8 @@ class Sequence:
         for index, token in enumerate(tokens):
             if self._note_token(token):
                 return
-            if logprobs is not None:
-                self._logprobs.append(self._text.decoded, logprobs[index])
-            self._pending_text += self._text.push(token, may_stop=not self._held_open)
-            if self._text.stopped or (self._grammar is not None and self._grammar.complete):
+            self._output.append(token, None if logprobs is None else logprobs[index], may_stop=not self._held_open)
+            if self._output.stopped or (self._grammar is not None and self._grammar.complete):
                 self._finish("stop")
                 return
         self._end_at_length()
@@ -226,12 +219,12 @@ class Sequence:
         """All at once."""
         ends = () if self.request.ignore_eos else self.model.end_tokens
         end = next((index for index, token in enumerate(tokens) if token in ends), len(tokens))
-        self._pending_tokens += min(end + 1, len(tokens))
+        self.record.tokens += min(end + 1, len(tokens))
         if self._counts:
             self.generated.update(tokens)
         self._tokens[self.length : self.length + end] = tokens[:end]
         self.length += end
-        self._pending_text += self._text.extend(tokens[:end])
+        self._output.extend(tokens[:end])
         if end < len(tokens):
             self._finish("stop", tokens[end])
         else:
@@ -239,7 +232,7 @@ class Sequence:
 
     def _note_token(self, token: int) -> bool:
         """Whether it ends the text."""
-        self._pending_tokens += 1
+        self.record.tokens += 1
         if self._counts:
             self.generated[token] += 1
         if token in self.model.end_tokens and (self._grammar is not None or not self.request.ignore_eos):
@@ -254,64 +247,27 @@ class Sequence:
             self._finish("length")
 
     def notify(self) -> None:
-        """Where there is a piece for it."""
-        if self._pending_text or self._finish_reason is not None:
-            self._ready.set()
+        """Where there is a piece for its reader."""
+        if self._output.text or self.record.finish_reason is not None:
+            self.push(self)
 
     def finish_without_text(self) -> None:
         """For a sequence that asked for no token."""
         self._finish("length")
 
     def fail(self, error: TidegateError) -> None:
-        self._error = error
-        self._ready.set()
+        self.error = error
+        self.push(self)
 
-    async def next_delta(self) -> Delta:
-        """Waits for text or the end. A slow reader gets all since its last piece at once. Raises what `fail` was given."""
-        await self._ready.wait()
-        self._ready.clear()
-        if self._error is not None:
-            raise self._error
-        first, self._told_prompt = not self._told_prompt, True
-        delta = Delta(
-            self._pending_text,
-            self._pending_tokens,
-            self._finish_reason,
-            logprobs=self._logprobs.take(
-                self._text.shown, everything=self._finish_reason is not None and not self._text.stopped
-            ),
-            prompt_logprobs=tuple(self._prompt_logprobs[place] for place in sorted(self._prompt_logprobs)) if first else (),
-            cached_tokens=self._num_cached_tokens or 0 if first else 0,
-            times=Times(self.arrived, self.started or self.arrived) if first else None,
-            recoveries=self._recoveries,
-            drafted=self._drafted,
-            accepted=self._accepted,
-        )
-        self._pending_text, self._pending_tokens = "", 0
-        self._recoveries = self._drafted = self._accepted = 0
-        return delta
+    def take(self) -> Delta:
+        """What has come since it was last called."""
+        tokens = self.record.tokens - self._taken_tokens
+        self._taken_tokens = self.record.tokens
+        return self._output.take(self.index, tokens, self.record.finish_reason)
 
     def _finish(self, reason: FinishReason, end_token: int | None = None) -> None:
-        self._pending_text += self._text.finish(end_token)
-        self._finish_reason = "stop" if self._text.stopped else reason
-
-
-class _WithText:
-    """Log-probabilities that wait until the text of their tokens is shown: those of a stop string never are."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[int, TokenLogprob]] = deque()
-
-    def append(self, start: int, logprob: TokenLogprob) -> None:
-        """``start``: characters of the text before the token."""
-        self._waiting.append((start, logprob))
-
-    def take(self, shown: int, everything: bool) -> tuple[TokenLogprob, ...]:
-        """Those of tokens that begin within the ``shown`` characters, or all that wait."""
-        taken = []
-        while self._waiting and (everything or self._waiting[0][0] < shown):
-            taken.append(self._waiting.popleft()[1])
-        return tuple(taken)
+        self._output.finish(end_token)
+        self.record.finish_reason = "stop" if self._output.stopped else reason
 
 
 def _rule(sampling: SamplingParameters, seed: int) -> DrawingRule:

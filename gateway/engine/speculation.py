@@ -41,7 +41,7 @@ class Speculation:
         """How many tokens each text drafts in the next step, in which all of ``decoding`` take part; texts that draft none are
         left out. ``least_gain``: how many times the tokens a second of a plain step there must be."""
         self._price = 1.0
-        if least_gain >= 1 + self._most_drafts:
+        if not decoding or not self._costs.known or LEAST_GAIN < least_gain >= self._most_gain(len(decoding)):
             return {}
         offers = [
             (chance, row)
@@ -49,7 +49,7 @@ class Speculation:
             for chance in sequence.draft_chances(self._most_drafts)
             if chance >= LEAST_CHANCE
         ]
-        if not offers or not self._costs.known:
+        if not offers:
             return {}
         offers.sort(reverse=True)  # so each text's first guess comes before its second
         del offers[MOST_DRAFTS_A_STEP:]
@@ -69,6 +69,11 @@ class Speculation:
         """One draft now and then, where none seems to pay off: else a price that was disturbed when it was learned would stay,
         for only steps with drafts in them correct it."""
         return int(self._passed_over >= RETRY_AFTER and chance >= RETRY_CHANCE and slack >= price - 1)
+
+    def _most_gain(self, rows: int) -> float:
+        """Of so many texts, if all drafts were right: where that is too little, nobody has to look for any."""
+        most = min(rows * self._most_drafts, MOST_DRAFTS_A_STEP)
+        return float(((rows + np.arange(most + 1)) / rows / np.array(self._prices(rows, most))).max())
 
     def _prices(self, rows: int, most: int) -> list[float]:
         """How much longer a step of so many rows takes with 0, 1, 2 … drafts in it."""

@@ -6,8 +6,6 @@ be used at once, and nobody waits for the minute to turn.
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from gateway.errors import RateLimited
@@ -50,13 +48,21 @@ class Usage:
     running: int = 0  # requests, from their key's check to the end of their answer
 
 
-@dataclass
 class Reservation:
-    """Tokens taken beforehand; ``spent`` grows to what was really used."""
+    """Tokens of a generation, taken from a key's minute beforehand; nothing where the key has no such limit."""
 
-    reserved: int
-    spent: int = 0
-    began: float = field(default_factory=time.monotonic)
+    def __init__(self, bucket: Bucket, tokens: int, per_minute: int | None) -> None:
+        self._bucket, self._tokens, self._per_minute = bucket, tokens, per_minute
+        self._began = time.monotonic()
+        if per_minute is not None:
+            bucket.used += tokens
+
+    def settle(self, spent: int) -> None:
+        """Gives back what was not ``spent``. Called once."""
+        if self._per_minute is not None:
+            self._bucket.drain(self._per_minute)
+            drained = (time.monotonic() - self._began) * self._per_minute / MINUTE  # what is forgotten is not given back again
+            self._bucket.give_back(self._tokens - max(spent, drained))
 
 
 class KeyLimits:
@@ -85,25 +91,14 @@ class KeyLimits:
         self._usage.running -= self._runs
         self._runs = False
 
-    @contextmanager
-    def generation(self, prompt_tokens: int, max_tokens: int) -> Iterator[Reservation]:
-        """Holds the tokens of a generation; at its end gives back what was not spent.
-
-        Raises RateLimited where there are not enough. That request does not count.
-        """
+    def reserve(self, prompt_tokens: int, max_tokens: int) -> Reservation:
+        """The tokens of a generation. Raises RateLimited where there are not enough: that request does not count."""
         try:
             self._require_tokens(prompt_tokens, max_tokens)
         except RateLimited:
             self._usage.requests.give_back(1)
             raise
-        reservation = Reservation(prompt_tokens + max_tokens)
-        if self._key.tokens_per_minute is not None:
-            self._usage.tokens.used += reservation.reserved
-        try:
-            yield reservation
-        finally:
-            if self._key.tokens_per_minute is not None:
-                self._settle(reservation, self._key.tokens_per_minute)
+        return Reservation(self._usage.tokens, prompt_tokens + max_tokens, self._key.tokens_per_minute)
 
     def headers(self) -> dict[str, str]:
         """``x-ratelimit-…`` as OpenAI writes them, for those limits that the key has."""
@@ -143,11 +138,6 @@ class KeyLimits:
         retry_after = math.ceil(seconds)
         message = f"Rate limit reached: the key {self._key.name!r} may use {what}. Please try again in {retry_after}s."
         return RateLimited(message, limit=limit, retry_after=retry_after)
-
-    def _settle(self, reservation: Reservation, limit: int) -> None:
-        self._usage.tokens.drain(limit)
-        drained = (time.monotonic() - reservation.began) * limit / MINUTE  # what is forgotten already is not given back again
-        self._usage.tokens.give_back(reservation.reserved - max(reservation.spent, drained))
 
 
 def duration(seconds: float) -> str:

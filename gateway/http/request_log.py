@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 import time
+from typing import Any
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -28,9 +29,7 @@ LONGEST_METHOD = 20
 
 class RequestLog:
     """The outermost middleware: makes ``request.state.record``, sets X-Request-Id and x-ratelimit headers; logs, counts and
-    traces.
-
-    Passes every message on as it comes.
+    traces. ``request.state.send`` is the server's own, for what is between an answer's start and its end.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing | None) -> None:
@@ -47,7 +46,7 @@ class RequestLog:
         if self._tracing is not None:
             record.trace = self._tracing.begin(record, headers, scope["path"])
         state = scope.setdefault("state", {})
-        state["record"] = record
+        state["record"], state["send"] = record, send
         current_request_id.set(record.request_id)
         answered = False
 
@@ -96,23 +95,30 @@ def _route(scope: Scope) -> str:
 def _log(record: RequestRecord, path: str) -> None:
     # Of a path that there is not, the beginning helps to find a wrong base URL; all others are shown by their template.
     shown = quote(path[:LONGEST_PATH]) if record.route == NO_ROUTE or record.route in FILES else record.route
-    ended = time.monotonic()
     fields = {
         "method": record.method[:LONGEST_METHOD],
         "path": shown,
         "status": record.status,
         "key": record.key,
         "model": record.model,
-        "prompt_tokens": record.prompt_tokens,
-        "cached_tokens": record.cached_tokens,
-        "completion_tokens": record.completion_tokens,
-        "time_to_first_token": None if record.first_token is None else round(record.first_token - record.began, 6),  # s
-        "duration": round(ended - record.began, 6),  # s
-        "finish_reasons": record.finish_reasons or None,
+        **_generation_fields(record),
+        "duration": round(time.monotonic() - record.began, 6),  # s
         "error": None if record.error is None else _error_name(record.error),
         "trace_id": None if record.trace is None else record.trace.trace_id,
     }
     logger.info("request", extra={"fields": {name: value for name, value in fields.items() if value is not None}})
+
+
+def _generation_fields(record: RequestRecord) -> dict[str, Any]:
+    if (generation := record.generation) is None:
+        return {}
+    return {
+        "prompt_tokens": generation.prompt_tokens,
+        "cached_tokens": generation.cached_tokens,
+        "completion_tokens": generation.completion_tokens,
+        "time_to_first_token": None if record.first_token is None else round(record.first_token, 6),  # s
+        "finish_reasons": generation.finish_reasons or None,
+    }
 
 
 def _error_name(error: Exception) -> str:

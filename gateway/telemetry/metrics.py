@@ -6,7 +6,6 @@ Label values are few whatever clients send: models that are served, routes' temp
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import product
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -15,11 +14,12 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.engine.engine import Engine
-from gateway.engine.generation import Delta
+from gateway.engine.generation import AnswerRecord, GenerationRecord
 from gateway.errors import InternalError, RateLimited, TidegateError
 from gateway.settings import Settings
 from gateway.telemetry.request_record import QUIET, RequestRecord
 from gateway.telemetry.step_metrics import StepMetrics
+from gateway.telemetry.token_pace import TokenPace
 
 # Seconds. A small model's token takes some milliseconds, a whole answer in a long queue a minute.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -40,7 +40,8 @@ class Metrics:
         self._make_times()
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts.", "model")
         self.cached_prompt_tokens = self._counter("cached_prompt_tokens", "Those of them that were in the cache.", "model")
-        self.generation_tokens = self._counter("generation_tokens", "Tokens generated.", "model")
+        self.pace = TokenPace(BUCKETS)
+        self._registry.register(self.pace)
         self.prompt_sizes = self._histogram("request_prompt_tokens", "Tokens of a request's prompts.", TOKENS)
         self.answer_sizes = self._histogram("request_generation_tokens", "Tokens of an answer.", TOKENS)
         self.recoveries = self._counter(
@@ -66,7 +67,6 @@ class Metrics:
         self.time_to_first_token = self._histogram(
             "time_to_first_token_seconds", "From a request's arrival to its first token."
         )
-        self.time_per_output_token = self._histogram("time_per_output_token_seconds", "Between two tokens of an answer.")
         self.latency = self._histogram("e2e_request_latency_seconds", "From a request's arrival to the end of its answer.")
         self.queue_time = self._histogram("request_queue_time_seconds", "A text's wait for a slot.")
         self.prefill_time = self._histogram("request_prefill_time_seconds", "From a text's slot to its first token.")
@@ -97,68 +97,46 @@ class Metrics:
         return Counter(f"tidegate_{name}", help, labels, registry=self._registry)  # the library adds _total
 
 
-@dataclass
-class _Answer:
-    """How far one has come. Times are of time.monotonic."""
-
-    started: float = 0.0
-    first: float = 0.0
-    last: float = 0.0
-    tokens: int = 0
-
-
 class GenerationMetrics:
-    """Measures the answers of one request as their pieces come. ``model`` is the name of a model that is served."""
+    """Of the answers to one request: what has to be seen while they run as their tokens come, the rest at their end."""
 
     def __init__(self, metrics: Metrics, model: str, record: RequestRecord) -> None:
+        """``model``: the name of one that is served."""
         self._metrics, self._model, self._record = metrics, model, record
-        self._per_token = metrics.time_per_output_token.labels(model)
-        self._tokens = metrics.generation_tokens.labels(model)
-        self._answers: defaultdict[int, _Answer] = defaultdict(_Answer)
+        self._pace = metrics.pace.of(model)
         self._silent = True  # before any token of any answer
 
-    def note(self, delta: Delta) -> None:
-        answer = self._answers[delta.index]
-        if delta.times is not None:
-            answer.started = delta.times.started
-            self._metrics.queue_time.labels(self._model).observe(answer.started - delta.times.arrived)
-        if delta.tokens:
-            self._note_tokens(answer, delta.tokens)
-        if delta.drafted:
-            self._metrics.drafted_tokens.labels(self._model).inc(delta.drafted)
-            self._metrics.accepted_tokens.labels(self._model).inc(delta.accepted)
-        if delta.recoveries:
-            self._metrics.recoveries.labels(self._model).inc(delta.recoveries)
-        if delta.finish_reason is not None:
-            self._metrics.answer_sizes.labels(self._model).observe(answer.tokens)
-            self._metrics.decode_time.labels(self._model).observe(answer.last - answer.first)
-
-    def _note_tokens(self, answer: _Answer, tokens: int) -> None:
-        now = time.monotonic()
+    def note_tokens(self, answer: AnswerRecord, tokens: int, now: float) -> None:
+        """See `gateway.engine.generation`."""
+        if answer.last_token is not None:
+            self._pace.note(tokens, (now - answer.last_token) / tokens)
+            return
+        self._pace.note_first(tokens)
         if self._silent:
             self._metrics.time_to_first_token.labels(self._model).observe(now - self._record.began)
             self._silent = False
-        if not answer.tokens:
-            answer.first = now
+        if answer.started is not None:
+            self._metrics.queue_time.labels(self._model).observe(answer.started - answer.arrived)
             self._metrics.prefill_time.labels(self._model).observe(now - answer.started)
-        else:
-            # A piece may hold several tokens: a character of three, or all that a slow reader has left lying.
-            for _ in range(tokens):
-                self._per_token.observe((now - answer.last) / tokens)
-        answer.last = now
-        answer.tokens += tokens
-        self._tokens.inc(tokens)
 
-    def end(self, finished: bool) -> None:
-        """``finished``: all answers have come to their end, so that the time they took tells something."""
-        if self._answers:  # else it was refused, or has waited in vain: nothing was computed
-            self._metrics.prompt_tokens.labels(self._model).inc(self._record.prompt_tokens or 0)
-            self._metrics.prompt_sizes.labels(self._model).observe(self._record.prompt_tokens or 0)
-        self._metrics.cached_prompt_tokens.labels(self._model).inc(self._record.cached_tokens or 0)
-        for reason in self._record.finish_reasons:
-            self._metrics.successes.labels(self._model, reason).inc()
-        if finished:
-            self._metrics.latency.labels(self._model).observe(time.monotonic() - self._record.began)
+    def note_end(self, record: GenerationRecord) -> None:
+        metrics, model = self._metrics, self._model
+        if any(answer.finish_reason or answer.tokens for answer in record.answers):  # else nothing was computed
+            metrics.prompt_tokens.labels(model).inc(record.prompt_tokens)
+            metrics.prompt_sizes.labels(model).observe(record.prompt_tokens)
+            metrics.cached_prompt_tokens.labels(model).inc(record.cached_tokens)
+        for answer in record.answers:
+            if answer.recoveries:
+                metrics.recoveries.labels(model).inc(len(answer.recoveries))
+            if answer.drafted:
+                metrics.drafted_tokens.labels(model).inc(answer.drafted)
+                metrics.accepted_tokens.labels(model).inc(answer.accepted)
+            if answer.finish_reason is not None:
+                metrics.successes.labels(model, answer.finish_reason).inc()
+                metrics.answer_sizes.labels(model).observe(answer.tokens)
+                metrics.decode_time.labels(model).observe((answer.last_token or 0) - (answer.first_token or 0))
+        if len(record.finish_reasons) == len(record.answers):  # all have come to their end: the time they took tells something
+            metrics.latency.labels(model).observe(time.monotonic() - self._record.began)
 
 
 class _Load(Collector):

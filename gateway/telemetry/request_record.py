@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gateway.engine.generation import Delta
+from gateway.engine.generation import GenerationRecord
 
 if TYPE_CHECKING:
     from gateway.telemetry.tracing import RequestTrace
@@ -25,25 +25,12 @@ class RequestRecord:
     key: str | None = None  # its name
     model: str | None = None
     status: int | None = None  # None: it ended without an answer
-    prompt_tokens: int | None = None
-    cached_tokens: int | None = None
-    completion_tokens: int | None = None
-    first_token: float | None = None  # when it came
-    finish_reasons: list[str] = field(default_factory=list)
+    generation: GenerationRecord | None = None
     error: Exception | None = None
     trace: "RequestTrace | None" = None  # where it is traced
 
-    def begin_generation(self, model: str, prompt_tokens: int) -> None:
-        self.model, self.prompt_tokens, self.cached_tokens, self.completion_tokens = model, prompt_tokens, 0, 0
-
-    def note(self, delta: Delta, *, counts_cached: bool) -> None:
-        """After ``begin_generation``. ``counts_cached``: not for further answers to one prompt, which find it in the cache that
-        the first has just filled."""
-        assert self.prompt_tokens is not None and self.cached_tokens is not None and self.completion_tokens is not None
-        if counts_cached:
-            self.cached_tokens += delta.cached_tokens
-        self.completion_tokens += delta.tokens
-        if self.first_token is None and delta.tokens:
-            self.first_token = time.monotonic()
-        if delta.finish_reason is not None:
-            self.finish_reasons.append(delta.finish_reason)
+    @property
+    def first_token(self) -> float | None:
+        """Seconds from its beginning to the first token of any answer."""
+        first = None if self.generation is None else self.generation.first_token
+        return None if first is None else first - self.began

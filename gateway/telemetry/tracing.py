@@ -13,10 +13,9 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gateway.engine.generation import Delta, GenerationRequest, Times
+from gateway.engine.generation import AnswerRecord, GenerationRequest
 from gateway.engine.step import StepRow
 from gateway.errors import InternalError, TidegateError
 from gateway.settings import Settings, SettingsError
@@ -86,16 +85,6 @@ async def sent_at_the_end(tracing: Tracing | None) -> AsyncIterator[None]:
         await asyncio.to_thread(tracing.close)
 
 
-@dataclass
-class _Answer:
-    """When its parts began. Seconds of time.monotonic."""
-
-    times: Times
-    first_token: float | None = None
-    last: float = 0.0
-    tokens: int = 0
-
-
 def step_spans(rows: Sequence[StepRow]) -> AbstractContextManager[Metadata | None]:
     """Around a step: a span for every traced request whose prompt it computes, and what Triton is to be told of it."""
     traced = [row for row in rows if row.trace is not None and (row.past_length == 0 or not row.decodes)]
@@ -133,7 +122,6 @@ class RequestTrace:
         self._tracer, self._span, self._record = tracer, span, record
         self._context = set_span_in_context(span)
         self._clock = time.time_ns() - time.monotonic_ns()
-        self._answers: dict[int, _Answer] = {}
 
     @property
     def trace_id(self) -> str:
@@ -171,26 +159,13 @@ class RequestTrace:
         links = [] if same_as is None else [Link(same_as.get_span_context())]
         return self._tracer.start_span("step", self._context, SpanKind.CLIENT, attributes, links)
 
-    def note(self, delta: Delta) -> None:
-        """A piece of an answer."""
-        now = time.monotonic()
-        if delta.times is not None:
-            self._answers[delta.index] = _Answer(delta.times)
-        answer = self._answers[delta.index]
-        answer.last = now
-        answer.tokens += delta.tokens
-        if delta.tokens and answer.first_token is None:
-            answer.first_token = now
-        if delta.recoveries:
-            self._span.add_event("recovery", {"tidegate.choice.index": delta.index})
-
     def end(self) -> None:
         """When the record is complete."""
         from opentelemetry.trace import Status, StatusCode
 
-        for index, answer in self._answers.items():
-            self._add_parts(index, answer)
         record = self._record
+        for index, answer in enumerate(record.generation.answers if record.generation is not None else ()):
+            self._add_parts(index, answer)
         attributes = _attributes_of(record)
         operation, model = attributes.get("gen_ai.operation.name"), record.model
         self._span.update_name(f"{operation} {model}" if model else f"{record.method} {record.route}")
@@ -199,12 +174,16 @@ class RequestTrace:
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.end()
 
-    def _add_parts(self, index: int, answer: _Answer) -> None:
-        first = answer.last if answer.first_token is None else answer.first_token
-        self._add_part("queue", index, answer.times.arrived, answer.times.started)
-        self._add_part("prefill", index, answer.times.started, first)
-        if answer.first_token is not None:
-            self._add_part("decode", index, first, answer.last, tokens=answer.tokens)
+    def _add_parts(self, index: int, answer: AnswerRecord) -> None:
+        for lost in answer.recoveries:
+            self._span.add_event("recovery", {"tidegate.choice.index": index}, self._nanoseconds(lost))
+        if answer.started is None or answer.last_token is None:
+            return
+        first = answer.first_token or answer.last_token
+        self._add_part("queue", index, answer.arrived, answer.started)
+        self._add_part("prefill", index, answer.started, first)
+        if answer.tokens:
+            self._add_part("decode", index, first, answer.last_token, tokens=answer.tokens)
 
     def _add_part(self, name: str, index: int, began: float, ended: float, tokens: int | None = None) -> None:
         attributes = {"tidegate.choice.index": index} | ({} if tokens is None else {"gen_ai.usage.output_tokens": tokens})
@@ -225,13 +204,14 @@ def _attributes_of(record: RequestRecord) -> dict[str, Any]:
         "tidegate.request_id": record.request_id,
     }
     if record.model is not None:
+        attributes["gen_ai.operation.name"] = OPERATIONS.get(record.route, "chat")
+    if (generation := record.generation) is not None:
         attributes |= {
-            "gen_ai.operation.name": OPERATIONS.get(record.route, "chat"),
-            "gen_ai.usage.input_tokens": record.prompt_tokens,
-            "gen_ai.usage.output_tokens": record.completion_tokens,
-            "gen_ai.usage.cache_read.input_tokens": record.cached_tokens,
-            "gen_ai.response.finish_reasons": record.finish_reasons or None,
-            "gen_ai.response.time_to_first_chunk": record.first_token and record.first_token - record.began,
+            "gen_ai.usage.input_tokens": generation.prompt_tokens,
+            "gen_ai.usage.output_tokens": generation.completion_tokens,
+            "gen_ai.usage.cache_read.input_tokens": generation.cached_tokens,
+            "gen_ai.response.finish_reasons": generation.finish_reasons or None,
+            "gen_ai.response.time_to_first_chunk": record.first_token,
         }
     return attributes
 

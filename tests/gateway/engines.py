@@ -1,15 +1,14 @@
 """What tests of the engine share: an engine on a real Triton, and requests."""
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from gateway.engine.engine import Engine
-from gateway.engine.generation import Delta, GenerationRequest, SamplingParameters
-from gateway.engine.parallel_sampling import generate_all
+from gateway.engine.generation import Delta, GenerationRecord, GenerationRequest, SamplingParameters
 from gateway.engine.step import StepAnswer
 from gateway.errors import BackendUnavailable
 from gateway.settings import Settings
@@ -66,10 +65,19 @@ def request(
     return GenerationRequest(engine.model.tokenizer.encode(prompt), tokens, sampling, **({"seed": 7} | more))
 
 
+async def generated(engine: Engine, *requests: GenerationRequest) -> tuple[list[Delta], GenerationRecord]:
+    """All pieces, and what is known of them at their end."""
+    record = GenerationRecord()
+    with closing(engine.generate(list(requests), record)) as generation:
+        pieces: list[Delta] = []
+        while deltas := await generation.take():
+            pieces += deltas
+    return pieces, record
+
+
 async def pieces_of(engine: Engine, *requests: GenerationRequest) -> list[Delta]:
-    async with aclosing(generate_all(engine, list(requests))) as deltas:
-        return [delta async for delta in deltas]
+    return (await generated(engine, *requests))[0]
 
 
-async def text_of(engine: Engine, generation: GenerationRequest) -> str:
-    return "".join(piece.text for piece in await pieces_of(engine, generation))
+async def text_of(engine: Engine, request: GenerationRequest) -> str:
+    return "".join(piece.text for piece in await pieces_of(engine, request))

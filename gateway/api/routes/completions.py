@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from gateway.api.prompts import prompt_text, prompt_tokens
-from gateway.api.routes.generating import begin, respond
+from gateway.api.routes.generating import prepare, respond
 from gateway.api.schemas import CompletionBody
 from gateway.api.serializers.completions import CompletionSerializer
 from gateway.http.auth import require_api_key
@@ -27,6 +27,6 @@ async def completions(request: Request, body: Annotated[CompletionBody, Depends(
             shown[:] = [prompt_text(model, prompt) for prompt in body.prompt]
         return prompts
 
-    texts = await begin(request, body, tokenize)
-    serializer = CompletionSerializer(body, texts.model, texts.prompts, shown)
-    return await respond(request, texts, serializer, body.stream)
+    prepared = await prepare(request, body, tokenize)
+    serializer = CompletionSerializer(body, prepared.model, prepared.record, shown)
+    return await respond(request, prepared, serializer, body.stream)

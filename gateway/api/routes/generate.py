@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from gateway.api.prompts import prompt_tokens
-from gateway.api.routes.generating import begin, respond
+from gateway.api.routes.generating import prepare, respond
 from gateway.api.schemas import GenerateBody
 from gateway.api.serializers.generate import GenerateSerializer
 from gateway.http.auth import require_api_key
@@ -17,5 +17,5 @@ router = APIRouter(dependencies=[Depends(require_api_key)])
 
 @router.post("/generate")
 async def generate(request: Request, body: Annotated[GenerateBody, Depends(json_body(GenerateBody))]) -> Response:
-    texts = await begin(request, body, lambda model: [prompt_tokens(model, body.prompt)])
-    return await respond(request, texts, GenerateSerializer(body, texts.prompts), body.stream)
+    prepared = await prepare(request, body, lambda model: [prompt_tokens(model, body.prompt)])
+    return await respond(request, prepared, GenerateSerializer(body, prepared.record), body.stream)

@@ -1,7 +1,7 @@
-"""What the generating routes share: from a body to the texts under way, and from their pieces to the answer."""
+"""What the generating routes share: from a body to the generation that it asks for, and from its pieces to the answer."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -9,14 +9,15 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from pydantic_core import to_json
 
-from gateway.api.accounting import accounted
 from gateway.api.routes.models import engine_for
 from gateway.api.schemas import SamplingBody
 from gateway.api.serializers.common import Serializer
-from gateway.engine.generation import Delta, GenerationRequest
-from gateway.engine.parallel_sampling import generate_all, several
+from gateway.engine.engine import Engine
+from gateway.engine.generation import Delta, Generation, GenerationRecord, GenerationRequest
 from gateway.errors import InvalidRequest
-from gateway.http.streaming import EventStream, complete
+from gateway.http.rate_limits import Reservation
+from gateway.http.streaming import EventStream, first_of
+from gateway.telemetry.metrics import GenerationMetrics
 from gateway.telemetry.request_record import RequestRecord
 from gateway.text.grammar import PARAM, Matcher
 from gateway.text.model import Model
@@ -27,18 +28,26 @@ Tokenize = Callable[[Model], list[list[int]]]
 
 
 @dataclass(frozen=True)
-class Texts:
-    """Under way, or about to be: ``copies`` texts continue each of the ``prompts``."""
+class Prepared:
+    """A generation that is about to begin."""
 
-    model: Model
-    prompts: list[list[int]]  # tokens
-    copies: int
-    logprobs: bool  # of their tokens
-    deltas: AsyncGenerator[Delta, None]
+    engine: Engine
+    requests: list[GenerationRequest]  # one an answer
+    record: GenerationRecord
+    logprobs: bool  # whether any are asked for
+
+    @property
+    def model(self) -> Model:
+        return self.engine.model
+
+    @property
+    def most_tokens(self) -> int:
+        """Of all answers together."""
+        return sum(_most_tokens(self.model, one) for one in self.requests)
 
 
-async def begin(request: Request, body: SamplingBody, tokenize: Tokenize) -> Texts:
-    """Raises what is wrong with the model's name, the prompts or the grammar; other errors come with the first piece."""
+async def prepare(request: Request, body: SamplingBody, tokenize: Tokenize) -> Prepared:
+    """Raises what is wrong with the model's name, the prompts or the grammar."""
     engine, owner, size = engine_for(request, body.model), request.state.caller.name, request.state.body_size
     engine.require_room(owner)
     model = engine.model
@@ -53,23 +62,38 @@ async def begin(request: Request, body: SamplingBody, tokenize: Tokenize) -> Tex
     if (trace := record.trace) is not None:
         trace.generates(body.model, model, asked[0], len(asked) * body.copies, body.stream)
     asked = [replace(one, owner=owner, request_id=record.request_id, trace=trace) for one in asked]
-    texts = [text for one in asked for text in several(one, body.copies)]
-    prompts = [one.prompt_tokens for one in asked]
-    _require_few_logprobs(body, model, texts)
-    longest = sum(min(text.max_tokens, max(0, model.context_length - len(text.prompt_tokens))) for text in texts)
-    deltas = accounted(request, model, sum(map(len, prompts)), longest, generate_all(engine, texts), copies=body.copies)
-    return Texts(model, prompts, body.copies, body.alternatives is not None, deltas)
+    requests = [copy for one in asked for copy in one.copies(body.copies)]
+    _require_few_logprobs(body, model, requests)
+    tally = GenerationRecord(sum(len(one.prompt_tokens) for one in asked), body.copies)
+    return Prepared(engine, requests, tally, body.alternatives is not None)
 
 
-async def respond(
-    request: Request, texts: Texts, serializer: Serializer, stream: bool, form: type[EventStream] = EventStream
-) -> Response:
+async def respond(request: Request, prepared: Prepared, serializer: Serializer, stream: bool) -> Response:
+    """Raises RateLimited, and what the generation ends with before there is anything to send."""
+    generation = _begin(request, prepared, whole=not stream)
     if stream:
-        return await form.open(request, texts.deltas, serializer.events)
-    answers = await complete(request, texts.deltas, len(texts.prompts) * texts.copies)
-    if texts.logprobs:  # some megabytes, perhaps
+        return await EventStream.open(request, generation, serializer)
+    answers = await first_of(generation, request)
+    if prepared.logprobs:  # some megabytes, perhaps
         return Response(await asyncio.to_thread(_written, serializer, answers), media_type="application/json")
     return JSONResponse(serializer.whole(answers))
+
+
+def _begin(request: Request, prepared: Prepared, whole: bool) -> Generation:
+    """With its tokens reserved. At the end what was not generated is given back; all of it where an error came before any text.
+    A client that leaves has used its prompt, and what was generated."""
+    record: GenerationRecord = prepared.record
+    reservation: Reservation = request.state.limits.reserve(record.prompt_tokens, prepared.most_tokens)
+    metrics = GenerationMetrics(request.app.state.metrics, prepared.model.name, request.state.record)
+    request.state.record.generation = record
+
+    def note_end(error: Exception | None) -> None:
+        nothing = error is not None and not record.completion_tokens
+        reservation.settle(0 if nothing else record.total_tokens)
+        metrics.note_end(record)
+
+    requests, note_tokens = prepared.requests, metrics.note_tokens
+    return prepared.engine.generate(requests, record, note_tokens=note_tokens, note_end=note_end, whole=whole)
 
 
 def _written(serializer: Serializer, answers: list[Delta]) -> bytes:
@@ -80,13 +104,16 @@ def _written(serializer: Serializer, answers: list[Delta]) -> bytes:
     return before + (b'"choices":[' + b",".join(choices) + b"]" if placeholder else b"") + after
 
 
-def _require_few_logprobs(body: SamplingBody, model: Model, texts: list[GenerationRequest]) -> None:
+def _most_tokens(model: Model, request: GenerationRequest) -> int:
+    return min(request.max_tokens, max(0, model.context_length - len(request.prompt_tokens)))
+
+
+def _require_few_logprobs(body: SamplingBody, model: Model, requests: list[GenerationRequest]) -> None:
     """Raises InvalidRequest: they are kept until the answer is whole, some hundred bytes each."""
     count = 0
-    for text in texts:
-        if text.logprobs is not None:
-            tokens = min(text.max_tokens, max(0, model.context_length - len(text.prompt_tokens)))
-            count += (1 + text.logprobs) * (tokens + text.prompt_logprobs * len(text.prompt_tokens))
+    for one in requests:
+        if one.logprobs is not None:
+            count += (1 + one.logprobs) * (_most_tokens(model, one) + one.prompt_logprobs * len(one.prompt_tokens))
     if count > MOST_LOGPROBS:
         field = "top_logprobs" if "top_logprobs" in type(body).model_fields else "logprobs"
         asked = (

@@ -1,59 +1,66 @@
 """The form of /v1/completions: whole, and as pieces of the same shape."""
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
-from typing import Any
 
 from gateway.api.response_models import Completion, CompletionChoice, CompletionLogprobs
 from gateway.api.schemas import CompletionBody
-from gateway.api.serializers.common import Identity, Tally, finite, usage_in_pieces
-from gateway.engine.generation import Delta, TokenLogprob
+from gateway.api.serializers.common import (
+    Event,
+    Identity,
+    Serializer,
+    TextEvents,
+    finite,
+    server_sent,
+    usage_in_pieces,
+    usage_of,
+)
+from gateway.engine.generation import Delta, FinishReason, GenerationRecord, TokenLogprob
 from gateway.text.model import Model
 
 
-class CompletionSerializer:
+class CompletionSerializer(Serializer):
     """``texts``: the prompts as `echo` shows them."""
 
-    def __init__(self, body: CompletionBody, model: Model, prompts: list[list[int]], texts: list[str]) -> None:
-        self._body, self._texts = body, texts
+    def __init__(self, body: CompletionBody, model: Model, record: GenerationRecord, texts: list[str]) -> None:
+        self._body, self._record, self._texts = body, record, texts
         self._identity = Identity.new("cmpl-", model)
-        self._tally = Tally(prompts, body.copies)
+        self._head = self._identity.envelope("text_completion")
+        self._text_events = TextEvents(lambda index, text: self._event(_choice(index, text)))
+        self._plain = body.logprobs is None and not body.stream_options.continuous_usage_stats
         self._special = set(model.tokenizer.special_tokens)  # an answer's text leaves them out
+        self._begun: set[int] = set()
         # Where the next token of a text begins, in characters from the beginning of its prompt.
         self._offset: dict[int, int] = defaultdict(int)
         if not body.echo:
             self._offset |= {index: len(texts[index // body.copies]) for index in range(len(texts) * body.copies)}
 
     def whole(self, answers: list[Delta]) -> Completion:
-        for answer in answers:
-            self._tally.note(answer)
-        choices = [self._choice(answer, first=True) for answer in _best(answers, self._body.copies, self._body.n)]
-        return self._identity.envelope("text_completion") | {"choices": choices, "usage": self._tally.usage()}  # type: ignore[return-value]
+        choices = [self._piece(answer) for answer in _best(answers, self._body.copies, self._body.n)]
+        return self._head | {"choices": choices, "usage": usage_of(self._record)}  # type: ignore[return-value]
 
-    async def events(self, deltas: AsyncIterator[Delta]) -> AsyncGenerator[dict[str, Any], None]:
-        options = self._body.stream_options
-        head = self._identity.envelope("text_completion")
-        begun: set[int] = set()
-        async for delta in deltas:
-            self._tally.note(delta)
-            end = usage_in_pieces(options, self._tally)
-            yield head | {"choices": [self._choice(delta, first=delta.index not in begun)]} | end
-            begun.add(delta.index)
-        if options.include_usage:
-            yield head | {"choices": [], "usage": self._tally.usage()}
+    def events(self, delta: Delta) -> bytes:
+        if self._plain and delta.finish_reason is None and delta.index in self._begun:
+            return self._text_events(delta.index, delta.text)
+        return server_sent(self._event(self._piece(delta)))
 
-    def _choice(self, piece: Delta, *, first: bool) -> CompletionChoice:
-        """``first``: nothing of this text was told before, so an echo of the prompt comes with it."""
-        logprobs = None
+    def end(self) -> bytes:
+        if not self._body.stream_options.include_usage:
+            return super().end()
+        return server_sent(self._head | {"choices": [], "usage": usage_of(self._record)}) + super().end()
+
+    def _event(self, choice: CompletionChoice) -> Event:
+        return self._head | {"choices": [choice]} | usage_in_pieces(self._body.stream_options, self._record)
+
+    def _piece(self, piece: Delta) -> CompletionChoice:
+        """With the first of an answer comes an echo of the prompt."""
+        text, logprobs = piece.text, None
+        if self._body.echo and piece.index not in self._begun:
+            text = self._texts[piece.index // self._body.copies] + text
+        self._begun.add(piece.index)
         if self._body.logprobs is not None:
             logprobs = self._logprobs(piece.index, piece.prompt_logprobs if self._body.echo else (), piece.logprobs)
-        return {
-            "index": piece.index,
-            "text": self._texts[piece.index // self._body.copies] + piece.text if self._body.echo and first else piece.text,
-            "logprobs": logprobs,
-            "finish_reason": piece.finish_reason,
-        }
+        return _choice(piece.index, text, logprobs, piece.finish_reason)
 
     def _logprobs(
         self, index: int, echoed: tuple[TokenLogprob, ...], generated: tuple[TokenLogprob, ...]
@@ -81,6 +88,12 @@ class CompletionSerializer:
         """The same of the prompt's tokens: special ones only where the prompt holds their names."""
         prompt = self._texts[index // self._body.copies]
         return [token.bytes if token.text in prompt else self._generated(token) for token in tokens]
+
+
+def _choice(
+    index: int, text: str, logprobs: CompletionLogprobs | None = None, finish_reason: FinishReason | None = None
+) -> CompletionChoice:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
 def _best(answers: list[Delta], copies: int, n: int) -> list[Delta]:

@@ -1,30 +1,31 @@
 """The form of /generate: the text with its prompt; in a stream the text after it."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
-
-from gateway.api.response_models import Generated, GeneratedText
+from gateway.api.response_models import Generated, GeneratedPiece, GeneratedText
 from gateway.api.schemas import GenerateBody
-from gateway.api.serializers.common import Tally
-from gateway.engine.generation import Delta
+from gateway.api.serializers.common import Event, Serializer, TextEvents, server_sent, usage_of
+from gateway.engine.generation import Delta, GenerationRecord
 
 
-class GenerateSerializer:
-    def __init__(self, body: GenerateBody, prompts: list[list[int]]) -> None:
-        self._prompt = body.prompt
-        self._tally = Tally(prompts, copies=1)
+class GenerateSerializer(Serializer):
+    """Of a stream, the last event has no text, but why it ended and what it took."""
+
+    def __init__(self, body: GenerateBody, record: GenerationRecord) -> None:
+        self._prompt, self._record = body.prompt, record
+        self._text_events = TextEvents(lambda _, text: _success({"text": text}))
 
     def whole(self, answers: list[Delta]) -> Generated:
         data: GeneratedText = {"prompt": self._prompt, "generated_text": self._prompt + answers[0].text}
         return {"status": "success", "data": data}
 
-    async def events(self, deltas: AsyncIterator[Delta]) -> AsyncGenerator[dict[str, Any], None]:
-        """The text after the prompt, piece by piece; the last event has none, but why it ended and what it took."""
-        finish_reason = None
-        async for delta in deltas:
-            self._tally.note(delta)
-            finish_reason = delta.finish_reason
-            if delta.text:
-                yield {"status": "success", "data": {"text": delta.text}}
-        ended = {"text": "", "finish_reason": finish_reason, "usage": self._tally.usage()}
-        yield {"status": "success", "data": ended}
+    def events(self, delta: Delta) -> bytes:
+        return self._text_events(delta.index, delta.text) if delta.text else b""
+
+    def end(self) -> bytes:
+        (finish_reason,) = self._record.finish_reasons
+        return (
+            server_sent(_success({"text": "", "finish_reason": finish_reason, "usage": usage_of(self._record)})) + super().end()
+        )
+
+
+def _success(data: GeneratedPiece) -> Event:
+    return {"status": "success", "data": data}

@@ -1,71 +1,89 @@
 """The form of /v1/responses: whole, and as its sequence of named events."""
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections import defaultdict
 from typing import Any
 
 from gateway.api.response_models import InputDetails, Logprob, OutputMessage, OutputText, Response
 from gateway.api.schemas import ResponsesBody
-from gateway.api.serializers.common import Identity, Tally, logprob_objects, new_id
-from gateway.engine.generation import Delta, FinishReason
+from gateway.api.serializers.common import Event, Identity, Serializer, json_line, logprob_objects, new_id
+from gateway.engine.generation import Delta, GenerationRecord
 from gateway.text.model import Model
 
-PLACE = {"output_index": 0, "content_index": 0}  # one message, one text in it
+# OpenAI's few codes of a response that failed, by the type that an error has elsewhere.
+RESPONSE_ERRORS = defaultdict(
+    lambda: "server_error", invalid_request_error="invalid_prompt", rate_limit_error="rate_limit_exceeded"
+)
 
 
-class ResponseSerializer:
-    def __init__(self, body: ResponsesBody, model: Model, prompts: list[list[int]]) -> None:
-        self._body = body
+class ResponseSerializer(Serializer):
+    """Of a stream, every event has its name in a line of its own, and a number; the last one is the end."""
+
+    def __init__(self, body: ResponsesBody, model: Model, record: GenerationRecord) -> None:
+        self._body, self._record = body, record
         self._identity = Identity.new("resp_", model)
         self._message_id = new_id("msg_")
-        self._tally = Tally(prompts, copies=1)
+        self._sent = 0
+        self._text, self._all_logprobs = "", list[Logprob]()
 
     def whole(self, answers: list[Delta]) -> Response:
         (answer,) = answers
-        self._tally.note(answer)
-        assert answer.finish_reason is not None
-        return self._ended(answer.text, logprob_objects(answer.logprobs), answer.finish_reason)
+        return self._ended(answer.text, logprob_objects(answer.logprobs))
 
-    async def events(self, deltas: AsyncIterator[Delta]) -> AsyncGenerator[dict[str, Any], None]:
-        """sequence_number is added where they are sent."""
-        item = {"item_id": self._message_id}
-        yield {"type": "response.created", "response": self._response()}
-        yield {"type": "response.in_progress", "response": self._response()}
-        yield {"type": "response.output_item.added", "output_index": 0, "item": self._message("in_progress", [])}
-        yield {"type": "response.content_part.added", **item, **PLACE, "part": _output_text("", [])}
-        text: list[str] = []
-        logprobs: list[Logprob] = []
-        finish_reason: FinishReason = "stop"
-        async for delta in deltas:
-            self._tally.note(delta)
-            finish_reason = delta.finish_reason or finish_reason
-            if delta.text or delta.logprobs:
-                new = logprob_objects(delta.logprobs)
-                text.append(delta.text)
-                logprobs += new
-                yield {"type": "response.output_text.delta", **item, **PLACE, "delta": delta.text, "logprobs": new}
-        ended = self._ended("".join(text), logprobs, finish_reason)
+    def begin(self) -> bytes:
+        return (
+            self._event("created", response=self._response())
+            + self._event("in_progress", response=self._response())
+            + self._event("output_item.added", output_index=0, item=self._message("in_progress", []))
+            + self._event_of_text("content_part.added", part=_output_text("", []))
+        )
+
+    def events(self, delta: Delta) -> bytes:
+        if not delta.text and not delta.logprobs:
+            return b""
+        logprobs = logprob_objects(delta.logprobs)
+        self._text += delta.text
+        self._all_logprobs += logprobs
+        return self._event_of_text("output_text.delta", delta=delta.text, logprobs=logprobs)
+
+    def end(self) -> bytes:
+        ended = self._ended(self._text, self._all_logprobs)
         message = ended["output"][0]
         part = message["content"][0]
-        yield {"type": "response.output_text.done", **item, **PLACE, "text": part["text"], "logprobs": logprobs}
-        yield {"type": "response.content_part.done", **item, **PLACE, "part": part}
-        yield {"type": "response.output_item.done", "output_index": 0, "item": message}
-        yield {"type": f"response.{ended['status']}", "response": ended}
+        return (
+            self._event_of_text("output_text.done", text=part["text"], logprobs=self._all_logprobs)
+            + self._event_of_text("content_part.done", part=part)
+            + self._event("output_item.done", output_index=0, item=message)
+            + self._event(ended["status"], response=ended)
+        )
 
-    def _ended(self, text: str, logprobs: list[Logprob], finish_reason: FinishReason) -> Response:
-        complete = finish_reason == "stop"
+    def failure(self, error: Event) -> bytes:
+        told = {"code": RESPONSE_ERRORS[error["error"]["type"]], "message": error["error"]["message"]}
+        return self._event("failed", response=self._response() | {"status": "failed", "error": told})
+
+    def _event(self, name: str, **fields: Any) -> bytes:
+        name = f"response.{name}"
+        data = json_line({"type": name, **fields, "sequence_number": self._sent})
+        self._sent += 1
+        return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
+
+    def _event_of_text(self, name: str, **fields: Any) -> bytes:
+        return self._event(name, item_id=self._message_id, output_index=0, content_index=0, **fields)  # one message, one text
+
+    def _ended(self, text: str, logprobs: list[Logprob]) -> Response:
+        complete = self._record.finish_reasons == ["stop"]
         response = self._response()
         response["status"] = "completed" if complete else "incomplete"
         response["completed_at"] = int(time.time()) if complete else None
         response["incomplete_details"] = None if complete else {"reason": "max_output_tokens"}
         response["output"] = [self._message("completed" if complete else "incomplete", [_output_text(text, logprobs)])]
-        details: InputDetails = {"cached_tokens": self._tally.cached_tokens, "cache_write_tokens": 0}
+        details: InputDetails = {"cached_tokens": self._record.cached_tokens, "cache_write_tokens": 0}
         response["usage"] = {
-            "input_tokens": self._tally.prompt_tokens,
+            "input_tokens": self._record.prompt_tokens,
             "input_tokens_details": details,
-            "output_tokens": self._tally.completion_tokens,
+            "output_tokens": self._record.completion_tokens,
             "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": self._tally.total_tokens,
+            "total_tokens": self._record.total_tokens,
         }
         return response
 

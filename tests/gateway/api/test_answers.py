@@ -3,21 +3,20 @@
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, aclosing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gateway.engine.engine import Engine
-from gateway.engine.generation import SamplingParameters, TokenLogprob
-from gateway.engine.parallel_sampling import generate_all, several
+from gateway.engine.generation import GenerationRecord, SamplingParameters, TokenLogprob
 from gateway.engine.step import StepRow
 from gateway.errors import InvalidRequest
 from gateway.text.grammar import Grammar
 from serve.triton_server import TritonServer
 from tests.conftest import DEMO
-from tests.gateway.engines import GREEDY, engine_on, pieces_of, request, text_of
+from tests.gateway.engines import GREEDY, engine_on, generated, pieces_of, request, text_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop")]
 HOT = SamplingParameters(temperature=1.5, top_k=0)
@@ -115,29 +114,29 @@ async def test_prompt_that_fills_the_context_can_be_scored(triton: TritonServer)
 async def test_second_request_is_told_how_much_of_its_prompt_was_cached(triton: TritonServer) -> None:
     async with engine_on(triton) as engine:
         asked = request(engine, f"Cached or not. {LONG_PROMPT}", tokens=3)
-        first = (await pieces_of(engine, asked))[0].cached_tokens
-        again = (await pieces_of(engine, asked))[0].cached_tokens
+        first, again = [(await generated(engine, asked))[1].cached_tokens for _ in range(2)]
         longer = replace(asked, prompt_tokens=[*asked.prompt_tokens, 11, 12, 13])
         assert first < 16 and again == len(asked.prompt_tokens) - 1
-        assert (await pieces_of(engine, longer))[0].cached_tokens >= len(asked.prompt_tokens)
+        assert (await generated(engine, longer))[1].cached_tokens >= len(asked.prompt_tokens)
 
 
 async def test_choices_share_the_computation_of_their_prompt_and_differ(triton: TritonServer) -> None:
     async with engine_on(triton) as engine:
         asked = request(engine, f"Many of one. {LONG_PROMPT}", HOT, 10)
-        pieces = await pieces_of(engine, *several(asked, 6))
-        cached = [next(piece.cached_tokens for piece in pieces if piece.index == index) for index in range(6)]
+        pieces, record = await generated(engine, *asked.copies(6))
+        cached = [answer.cached_tokens for answer in record.answers]
         texts = ["".join(piece.text for piece in pieces if piece.index == index) for index in range(6)]
-        assert cached[0] < 16 and cached[1:] == [len(asked.prompt_tokens) - 1] * 5
+        assert (cached[0] or 0) < 16 and cached[1:] == [len(asked.prompt_tokens) - 1] * 5
         assert len(set(texts)) == 6
-        assert texts == [await text_of(engine, one) for one in several(asked, 6)]
+        assert texts == [await text_of(engine, one) for one in asked.copies(6)]
         assert texts[0] == await text_of(engine, asked)
 
 
 async def test_leaving_several_choices_frees_all_their_slots(triton: TritonServer) -> None:
     async with engine_on(triton) as engine:
-        async with aclosing(generate_all(engine, several(request(engine, "The king", HOT, 500), 8))) as deltas:
-            await anext(deltas)
+        copies = request(engine, "The king", HOT, 500).copies(8)
+        with closing(engine.generate(copies, GenerationRecord())) as generation:
+            assert await generation.take()
             assert engine.running == 8
         assert engine.running == 0 and engine.idle
 
@@ -178,7 +177,7 @@ async def test_json_is_whole_however_hot_the_sampling_and_however_few_the_tokens
     async with engine_on(triton, DEMO) as engine:
         grammar = engine.model.compile_grammar(Grammar("json_object"))
         asked = request(engine, "As JSON:", SamplingParameters(2.0, 0), max_tokens, grammar=grammar)
-        for one in several(asked, 8):
+        for one in asked.copies(8):
             pieces = await pieces_of(engine, one)
             assert isinstance(json.loads("".join(piece.text for piece in pieces)), dict)
             assert pieces[-1].finish_reason == "stop"

@@ -4,19 +4,19 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from contextlib import AbstractContextManager, aclosing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 
 import pytest
 
 from gateway.engine.engine import Engine
-from gateway.engine.generation import GenerationRequest, SamplingParameters
+from gateway.engine.generation import GenerationRecord, GenerationRequest, SamplingParameters
 from gateway.errors import BackendUnavailable, ContextLengthExceeded, InvalidRequest, Overloaded
 from gateway.settings import Settings
 from gateway.triton.client import TritonClient
 from serve.triton_server import TritonServer
 from tests.conftest import CHARACTERS, DEMO, TINY
-from tests.gateway.engines import GREEDY, engine_on, engine_on_all, request, text_of
+from tests.gateway.engines import GREEDY, engine_on, engine_on_all, pieces_of, request, text_of
 from tests.logits import WIDER_VECTORS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop")]
@@ -126,8 +126,8 @@ async def test_health_stays_good_while_a_long_step_runs(triton: TritonServer) ->
 async def test_leaving_reader_frees_its_slot_at_once(start_triton: Callable[..., AbstractContextManager[TritonServer]]) -> None:
     with start_triton(TINY, slots=1) as triton:
         async with engine_on(triton) as engine:
-            async with aclosing(engine.generate(request(engine, "The king", GREEDY, tokens=500))) as deltas:
-                await anext(deltas)
+            with closing(engine.generate([request(engine, "The king", GREEDY, tokens=500)], GenerationRecord())) as generation:
+                assert await generation.take()
                 assert engine.running == 1
             assert engine.running == 0
             assert await text_of(engine, request(engine, "The king", GREEDY, tokens=5))
@@ -149,8 +149,7 @@ async def test_prompt_without_room_for_an_answer_is_refused(triton: TritonServer
             await text_of(engine, GenerationRequest([1] * context, 5, GREEDY))
         with pytest.raises(InvalidRequest, match="no token"):
             await text_of(engine, GenerationRequest([], 5, GREEDY))
-        async with aclosing(engine.generate(GenerationRequest([1] * (context - 1), 5, GREEDY))) as deltas:
-            last = [delta async for delta in deltas][-1]
+        last = (await pieces_of(engine, GenerationRequest([1] * (context - 1), 5, GREEDY)))[-1]
         assert (last.finish_reason, last.tokens) == ("length", 1)
 
 
@@ -165,8 +164,7 @@ async def test_stop_string_ends_the_text_before_it(triton: TritonServer) -> None
 async def test_end_of_the_turn_ends_the_text(triton: TritonServer) -> None:
     async with engine_on(triton, DEMO) as engine:
         tokens = engine.model.tokenizer.apply_chat_template([{"role": "user", "content": "Say only: hello"}])
-        async with aclosing(engine.generate(GenerationRequest(tokens, 400, GREEDY))) as deltas:
-            pieces = [delta async for delta in deltas]
+        pieces = await pieces_of(engine, GenerationRequest(tokens, 400, GREEDY))
     assert pieces[-1].finish_reason == "stop"
     assert "<|im_end|>" not in "".join(piece.text for piece in pieces)
 

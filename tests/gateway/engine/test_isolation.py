@@ -29,7 +29,7 @@ from tests.gateway.engines import GREEDY, engine_on, request, text_of
 VICTIM = 666  # the seed of sequences that a fault hits
 PENALISED = SamplingParameters(temperature=0.9, top_k=0, presence_penalty=0.5)
 # What the loop, the guard itself and a sequence's reader use, and what is called before a sequence runs.
-OUTSIDE = {"ended", "failed", "runnable", "fail", "next_delta", "was_scheduled", "generated_tokens", "lose_cache", "take_again"}
+OUTSIDE = {"ended", "failed", "runnable", "fail", "take", "was_scheduled", "generated_tokens", "lose_cache", "take_again"}
 OF_SEQUENCE = [name for name in vars(Sequence) if not name.startswith("__") and name not in OUTSIDE]
 OF_DELIVERY = ["selection_of", "select", "select_from_whole", "logprob"]
 OF_PLANNING = ["chances", "draft", "read_to"]
@@ -42,11 +42,11 @@ class Panic(BaseException):
 class Fault:
     """Replaces a call by one that fails wherever it is for a victim."""
 
-    def __init__(self, error: BaseException) -> None:
-        self.error, self.hits = error, 0
+    def __init__(self, error: BaseException, *, always: bool = False) -> None:
+        self.error, self.hits, self._always = error, 0, always
 
     def hit(self, *values: object) -> None:
-        if any(_is_victims(value) for value in values):
+        if self._always or any(_is_victims(value) for value in values):
             self.hits += 1
             raise self.error
 
@@ -71,11 +71,13 @@ def _is_victims(value: object) -> bool:
 
 
 def victims(engine: Engine) -> list[GenerationRequest]:
-    """One from candidates, with drafts; one from whole rows; one whose prompt alone is scored."""
+    """Two from candidates, with guesses, of which one tells log-probabilities; one from whole rows; one whose prompt alone is
+    scored."""
     prompt = [7, 7, *engine.model.tokenizer.encode("The king, the king, the king, the king")]
     more: dict[str, Any] = {"seed": VICTIM, "logprobs": 2, "owner": "victim", "request_id": "req_victim"}
     return [
         GenerationRequest(prompt, 60, GREEDY, **more),
+        GenerationRequest(prompt, 60, GREEDY, **more | {"logprobs": None}),
         GenerationRequest(prompt, 20, PENALISED, **more),
         GenerationRequest(prompt, 0, GREEDY, prompt_logprobs=True, **more),
     ]
@@ -105,8 +107,9 @@ async def test_fault_at_any_call_of_the_delivery_ends_its_sequence_alone(
     triton: TritonServer, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     places = [(Sequence, name) for name in OF_SEQUENCE] + [(NgramProposer, name) for name in OF_PLANNING]
-    async with engine_on(triton) as engine:
+    async with engine_on(triton) as running_ahead, engine_on(triton, run_ahead=0) as drafting:
         for owner, name in [*places, *((delivery, name) for name in OF_DELIVERY)]:
+            engine = drafting if owner is NgramProposer or name == "draft_chances" else running_ahead
             call = inspect.getattr_static(owner, name)
             if not callable(call) and not isinstance(call, property):
                 continue
@@ -114,7 +117,7 @@ async def test_fault_at_any_call_of_the_delivery_ends_its_sequence_alone(
             with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.ERROR):
 
                 def inject(owner: Any = owner, name: str = name, call: Any = call, patch: Any = patch) -> Fault:
-                    fault = Fault(error)
+                    fault = Fault(error, always=name == "logprob")  # nobody else asks for one
                     patch.setattr(owner, name, fault.around(call))
                     return fault
 

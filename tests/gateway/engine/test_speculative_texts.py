@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from contextlib import AbstractContextManager, aclosing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,14 +13,14 @@ import pytest
 
 from gateway.engine import delivery
 from gateway.engine.engine import Engine
-from gateway.engine.generation import Delta, GenerationRequest, SamplingParameters
+from gateway.engine.generation import Delta, GenerationRecord, GenerationRequest, SamplingParameters
 from gateway.engine.step import StepAnswer
 from gateway.engine.step_costs import StepCosts
 from gateway.engine.token_selection import Selection, select
 from gateway.text.grammar import Grammar
 from serve.triton_server import TritonServer
 from tests.conftest import DEMO, TINY
-from tests.gateway.engines import GREEDY, engine_on, pieces_of, request
+from tests.gateway.engines import GREEDY, engine_on, generated, pieces_of, request
 from tests.logits import WIDER_VECTORS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop", "free_drafts")]
@@ -226,9 +226,9 @@ async def test_more_texts_than_slots_and_another_gateways_texts_change_nothing(
 
 async def test_leaving_reader_of_a_drafting_text_frees_its_slot_at_once(triton: TritonServer, guesses: Guesses) -> None:
     async with engine_on(triton, **guesses.settings) as engine:
-        async with aclosing(engine.generate(request(engine, REPEATED, GREEDY, tokens=500))) as deltas:
+        with closing(engine.generate([request(engine, REPEATED, GREEDY, tokens=500)], GenerationRecord())) as generation:
             for _ in range(5):
-                await anext(deltas)
+                assert await generation.take()
             assert engine.running == 1
         assert engine.running == 0
         texts = await told(engine, request(engine, REPEATED, GREEDY, tokens=20))
@@ -237,7 +237,9 @@ async def test_leaving_reader_of_a_drafting_text_frees_its_slot_at_once(triton: 
 
 async def test_drafts_and_those_accepted_are_counted_and_what_ran_ahead_is_not(triton: TritonServer, guesses: Guesses) -> None:
     async with engine_on(triton, **guesses.settings) as engine:
-        pieces = await pieces_of(engine, request(engine, REPEATED, GREEDY, 60, ignore_eos=True))
-    drafted, accepted = (sum(getattr(piece, name) for piece in pieces) for name in ("drafted", "accepted"))
+        _, record = await generated(engine, request(engine, REPEATED, GREEDY, 60, ignore_eos=True))
+    (answer,) = record.answers
     assert guesses.accepted > 0
-    assert (drafted, accepted) == ((guesses.made, guesses.accepted) if guesses.settings["speculation"] else (0, 0))
+    assert (answer.drafted, answer.accepted) == (
+        (guesses.made, guesses.accepted) if guesses.settings["speculation"] else (0, 0)
+    )

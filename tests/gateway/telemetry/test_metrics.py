@@ -1,5 +1,6 @@
 """Metrics: readable by Prometheus, and they count what happened."""
 
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from gateway import keys
-from gateway.engine.generation import Delta
+from gateway.engine.generation import AnswerRecord, GenerationRecord
 from gateway.telemetry.metrics import GenerationMetrics, Metrics
 from gateway.telemetry.request_record import RequestRecord
 from serve.triton_server import TritonServer
@@ -116,13 +117,10 @@ def test_what_runs_is_told_while_it_runs(metered: Metered) -> None:
 
 def test_two_applications_in_a_process_do_not_mix() -> None:
     one, other = Metrics(list), Metrics(list)
-    record = RequestRecord("id", "POST")
-    record.begin_generation(TINY, prompt_tokens=3)
-    measured = GenerationMetrics(one, TINY, record)
-    delta = Delta("text", 2, "stop", cached_tokens=1)
-    record.note(delta, counts_cached=True)
-    measured.note(delta)
-    measured.end(finished=True)
+    measured = GenerationMetrics(one, TINY, RequestRecord("id", "POST"))
+    answer = AnswerRecord(tokens=2, cached_tokens=1, finish_reason="stop")
+    measured.note_tokens(answer, 2, time.monotonic())
+    measured.note_end(GenerationRecord(prompt_tokens=3, answers=[answer]))
     assert value(one.exposition("")[0].decode(), "generation_tokens_total", model=TINY) == 2
     assert value(one.exposition("")[0].decode(), "cached_prompt_tokens_total", model=TINY) == 1
     assert value(other.exposition("")[0].decode(), "generation_tokens_total") == 0

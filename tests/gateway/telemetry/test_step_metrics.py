@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from gateway.engine.generation import Delta
+from gateway.engine.generation import AnswerRecord, GenerationRecord
 from gateway.telemetry.metrics import GenerationMetrics, Metrics
 from gateway.telemetry.request_record import RequestRecord
 from testing.triton import Triton
@@ -143,16 +143,13 @@ def test_a_triton_that_dies_while_nobody_asks_is_counted_out_and_in_again(model_
 
 
 def test_a_prompt_that_nothing_came_of_is_not_among_those_that_were_computed() -> None:
-    metrics, record = Metrics(list), RequestRecord("id", "POST")
-    for deltas in ([], [Delta("text", 2, "stop")]):
-        record.begin_generation(TINY, prompt_tokens=5000)
-        measured = GenerationMetrics(metrics, TINY, record)
-        for delta in deltas:
-            measured.note(delta)
-        measured.end(finished=bool(deltas))
+    metrics = Metrics(list)
+    for computed, answer in enumerate((AnswerRecord(), AnswerRecord(tokens=2))):
+        measured = GenerationMetrics(metrics, TINY, RequestRecord("id", "POST"))
+        measured.note_end(GenerationRecord(5000, answers=[answer]))
         text = metrics.exposition("")[0].decode()
-        assert value(text, "prompt_tokens_total") == 5000 * len(deltas)
-        assert value(text, "request_prompt_tokens_count") == len(deltas)
+        assert value(text, "prompt_tokens_total") == 5000 * computed
+        assert value(text, "request_prompt_tokens_count") == computed
 
 
 def test_the_alerts_denominator_grows_from_the_first_request_on() -> None:
