@@ -103,6 +103,7 @@ def _log(record: RequestRecord, path: str) -> None:
         "model": record.model,
         **_generation_fields(record),
         "duration": round(time.monotonic() - record.began, 6),  # s
+        "finish_reasons": None if record.generation is None else record.generation.finish_reasons or None,
         "error": None if record.error is None else _error_name(record.error),
         "trace_id": None if record.trace is None else record.trace.trace_id,
     }
@@ -117,7 +118,6 @@ def _generation_fields(record: RequestRecord) -> dict[str, Any]:
         "cached_tokens": generation.cached_tokens,
         "completion_tokens": generation.completion_tokens,
         "time_to_first_token": None if record.first_token is None else round(record.first_token, 6),  # s
-        "finish_reasons": generation.finish_reasons or None,
     }
 
 
