@@ -3,8 +3,8 @@
     python -m bench.path                                         drafts off and on, 1, 8 and 32 streams
     python -m bench.path --quick --gateway SPECULATION=off       one round of one setting
 
-All sides write the same number of tokens behind prompts of the same length, in turn, round after round. The environment's settings reach
-the gateways.
+All sides write the same number of tokens behind prompts of the same length, in turn, round after round. The environment's
+settings reach the gateways.
 """
 
 import argparse
