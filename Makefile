@@ -32,6 +32,7 @@
 #|   QUEUE_TIMEOUT      seconds that one may queue before the answer is 429 (default: 60)
 #|   PREFILL_CHUNK      prompt tokens that one step may compute; while texts are written, fewer (default: 256)
 #|   SPECULATION        on or off: guess tokens from the text so far, check several in a step; same texts, sooner (default: on)
+#|   RUN_AHEAD          milliseconds that a step may take for tokens which Triton draws itself, or off; same texts, sooner (default: 25)
 #|   RECOVERY_TIMEOUT   seconds that a text waits for a Triton that does not answer (default: 30)
 #|   DRAIN_DELAY        seconds that a stopping gateway still accepts, for load balancers to see /readyz say 503 (default: 0)
 #|   GRACE_PERIOD       seconds after that in which the texts under way may finish (default: 2)

@@ -21,7 +21,7 @@ from bench.lineup import SETTINGS, huggingface, newest_version, our_model
 from bench.machine import read_bandwidth
 from bench.report import Aim, Report, Table, ratio
 from bench.servers import Server
-from gateway.tokenizer import Tokenizer
+from gateway.text.tokenizer import Tokenizer
 from testing.figures import percentile
 
 PASTS = (64, 256, 512, 1024, 1900)  # tokens

@@ -25,7 +25,7 @@ from bench.environments import LLAMA_CPP, RUN
 from bench.lineup import SETTINGS, huggingface, our_model
 from bench.report import Aim, Report, Table, ratio
 from bench.servers import Server, settings_of
-from gateway.tokenizer import Tokenizer
+from gateway.text.tokenizer import Tokenizer
 from testing.figures import percentile
 from testing.proc import cpu_seconds
 

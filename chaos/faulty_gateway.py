@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.__main__ import main
-from gateway.sequence import Sequence
+from gateway.engine.sequence import Sequence
 
 VICTIM = 20_261_128  # a seed
-PLACES = ("row", "note_cached", "allowed", "matched", "append", "tell_reader")
+PLACES = ("row", "note_cached", "allowed", "matched", "append", "notify")
 
 
 class Panic(BaseException):

@@ -15,8 +15,12 @@ RUN --mount=type=cache,target=/pip-cache \
     python3 -m pip --python /opt/tidegate/venv/bin/python install --no-deps --require-hashes --no-compile -r /tmp/requirements.lock \
     && /opt/tidegate/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/tidegate/venv/lib
 COPY gateway /opt/tidegate/gateway
+# Of the backend the wire contract alone: numpy, and nothing that computes.
+COPY backends/__init__.py /opt/tidegate/backends/
+COPY backends/onnx_decoder/__init__.py /opt/tidegate/backends/onnx_decoder/
+COPY backends/onnx_decoder/contract /opt/tidegate/backends/onnx_decoder/contract
 COPY docker/ready.py /opt/tidegate/
-RUN /opt/tidegate/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/tidegate/gateway
+RUN /opt/tidegate/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/tidegate/gateway /opt/tidegate/backends
 
 FROM ${PYTHON_IMAGE}
 ARG VERSION=0.1.0
@@ -28,6 +32,7 @@ LABEL org.opencontainers.image.title="Tidegate gateway" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=packages /opt/tidegate/venv /opt/tidegate/venv
 COPY --from=packages /opt/tidegate/ready.py /opt/tidegate/
+COPY --from=packages /opt/tidegate/backends /opt/tidegate/backends
 COPY --from=packages /opt/tidegate/gateway /opt/tidegate/gateway
 WORKDIR /opt/tidegate
 ENV PATH=/opt/tidegate/venv/bin:${PATH} \

@@ -8,10 +8,13 @@ import http.client
 import json
 import secrets
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 HTTP_PORT = 8000  # on the loopback address of the container alone
 STEP_TIMEOUT = 10.0  # seconds; a step over many long prompts takes a few
+# past_length, token_count, token_limit, logit_count, full_logits, run_ahead, ignore_end
+ROW = (0, 1, 1, 1, 0, 0, 0)
 
 
 class StepFailed(Exception):
@@ -29,15 +32,18 @@ def step_all() -> list[str]:
 def _step(name: str, version: str) -> None:
     """One token that nobody reads; its slot is given back at once. Where none is free the model says so, and that will do."""
     sequence = secrets.randbits(64)
-    row = {"sequence_id": sequence, "past_length": 0, "token_count": 1, "token_limit": 1, "tokens": 0, "logit_count": 1}
-    inputs = [_input(tensor, "UINT64" if tensor == "sequence_id" else "INT32", value) for tensor, value in row.items()]
+    row = (
+        _input("sequence_id", "UINT64", sequence),
+        _input("rows", "INT32", *ROW, shape=[1, 1, len(ROW)]),
+        _input("tokens", "INT32", 0),
+    )
     path = f"/v2/models/{name}/versions/{version}/infer"
-    for carried in [*inputs, _input("full_logits", "BOOL", False)], [_input("release", "UINT64", sequence)]:
-        _ask(path, {"inputs": carried, "outputs": [{"name": "cached_length"}]})
+    for inputs in row, [_input("release", "UINT64", sequence)]:
+        _ask(path, {"inputs": inputs, "outputs": [{"name": "results"}]})
 
 
-def _input(name: str, datatype: str, value: int | bool) -> dict[str, Any]:
-    return {"name": name, "datatype": datatype, "shape": [1, 1], "data": [value]}
+def _input(name: str, datatype: str, *values: int, shape: Sequence[int] = (1, 1)) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape, "data": values}
 
 
 def _ask(path: str, question: dict[str, Any]) -> Any:

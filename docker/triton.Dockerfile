@@ -16,7 +16,7 @@ RUN --mount=type=cache,target=/pip-cache \
     python3 -m pip --python /opt/tidegate/venv/bin/python install --no-deps --require-hashes --no-compile -r /tmp/requirements.lock \
     && /opt/tidegate/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/tidegate/venv/lib
 COPY docker/run.py docker/step.py /opt/tidegate/
-COPY serve/__init__.py serve/guard.py serve/processes.py serve/repository_view.py /opt/tidegate/serve/
+COPY serve/__init__.py serve/process_guard.py serve/processes.py serve/repository_view.py /opt/tidegate/serve/
 COPY backends/onnx_decoder /opt/tidegate/onnx_decoder
 RUN /opt/tidegate/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/tidegate/serve /opt/tidegate/onnx_decoder \
     && install -d -o 10001 -g 10001 /models

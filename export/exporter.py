@@ -35,7 +35,7 @@ class ExportSettings:
 
     def fingerprint(self) -> str:
         """Of the settings and of the files as they are now."""
-        settings = asdict(self) | {"checkpoint": self.checkpoint.name}
+        settings = asdict(self) | {"checkpoint": self.checkpoint.name, "config": config_pbtxt()}
         del settings["repository"]
         named = (Path(option).expanduser() for option in (self.tokenizer, self.chat_template) if option)
         files = [located(self.checkpoint), *named]

@@ -4,37 +4,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from backends.onnx_decoder.contract.tensors import INPUTS, OUTPUTS, Tensor
 from export.checkpoint import Checkpoint, TokenizerFiles
 
 # Several gateways' requests that wait at the same moment run as one forward pass.
 MAX_MERGED_REQUESTS = 16
 # Of a model, loaded at once: the one that is served, and the one before, which finishes its texts.
 VERSIONS = 2
-
-STEP_INPUTS = {
-    "sequence_id": "TYPE_UINT64",
-    "past_length": "TYPE_INT32",
-    "token_count": "TYPE_INT32",
-    "token_limit": "TYPE_INT32",
-    "tokens": "TYPE_INT32",
-    "logit_count": "TYPE_INT32",
-    "full_logits": "TYPE_BOOL",
-    "release": "TYPE_UINT64",
-    "fingerprint": "TYPE_UINT64",
-    "describe": "TYPE_BOOL",
-}
-
-
-# With their numbers of dimensions, none of which is fixed: candidates and vocabulary may change from version to version.
-STEP_OUTPUTS = {
-    "cached_length": ("TYPE_INT32", 1),
-    "reused_length": ("TYPE_INT32", 1),
-    "candidate_id": ("TYPE_INT32", 2),
-    "candidate_logit": ("TYPE_FP32", 2),
-    "log_normalizer": ("TYPE_FP32", 1),
-    "logits": ("TYPE_FP32", 2),
-    "description": ("TYPE_UINT8", 1),
-}
 
 
 def model_parameters(
@@ -61,13 +37,9 @@ def config_pbtxt() -> str:
     The same for every version of every model: Triton would load all versions of a model again where it changes.
     """
     inputs = [
-        f'  {{ name: "{name}" data_type: {dtype} dims: [ -1 ] allow_ragged_batch: true optional: true }}'
-        for name, dtype in STEP_INPUTS.items()
+        f'  {{ name: "{name}" {_type(tensor)} allow_ragged_batch: true optional: true }}' for name, tensor in INPUTS.items()
     ]
-    outputs = [
-        f'  {{ name: "{name}" data_type: {dtype} dims: [ {", ".join(["-1"] * dimensions)} ] }}'
-        for name, (dtype, dimensions) in STEP_OUTPUTS.items()
-    ]
+    outputs = [f'  {{ name: "{name}" {_type(tensor)} }}' for name, tensor in OUTPUTS.items()]
     lines = [
         'backend: "onnx_decoder"',
         f"max_batch_size: {MAX_MERGED_REQUESTS}",
@@ -82,6 +54,11 @@ def config_pbtxt() -> str:
         f"version_policy {{ latest {{ num_versions: {VERSIONS} }} }}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _type(tensor: Tensor) -> str:
+    """No dimension is fixed: candidates and vocabulary may change from version to version."""
+    return f"data_type: TYPE_{tensor.datatype} dims: [ {', '.join(['-1'] * len(tensor.shape))} ]"
 
 
 def write_tokenizer(directory: Path, tokenizer: TokenizerFiles) -> None:

@@ -13,9 +13,9 @@ from fastapi import FastAPI
 
 from gateway.app import create_app
 from gateway.errors import BackendUnavailable
-from gateway.http_protocol import IDLE_TIMEOUT, MAXIMUM_CONNECTIONS, Protocol
+from gateway.http.protocol import IDLE_TIMEOUT, MAXIMUM_CONNECTIONS, Protocol
 from gateway.settings import DEFAULT_API_KEY, Settings, SettingsError
-from gateway.tritons import Tritons
+from gateway.triton.discovery import TritonDiscovery
 
 CUT_AFTER = 1.0  # seconds for clients to read how their texts have ended
 END_INTERVAL = 0.1  # seconds
@@ -40,7 +40,7 @@ def main() -> None:
 
 async def require_triton(settings: Settings) -> None:
     """Raises SettingsError where no Triton can be reached: uvicorn would tell it as a traceback."""
-    async with Tritons(settings.triton_url, settings.recovery_timeout) as tritons:
+    async with TritonDiscovery(settings.triton_url, settings.recovery_timeout) as tritons:
         try:
             await tritons.wait_for_models(settings.recovery_timeout)
         except BackendUnavailable as error:
@@ -61,7 +61,7 @@ class Server(uvicorn.Server):
                 http=Protocol,
                 ws="none",
                 server_header=False,
-                log_config=None,  # gateway/logs.py has set it up
+                log_config=None,  # gateway/telemetry/logs.py has set it up
                 access_log=False,
                 timeout_keep_alive=IDLE_TIMEOUT,
                 timeout_graceful_shutdown=settings.grace_period + 2,  # beyond what a stop should take
@@ -95,7 +95,7 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         cut_at = loop.time() + CUT_AFTER if cut_at is None else cut_at
         if registry := getattr(self._app.state, "registry", None):  # none while it starts
-            registry.end_texts(BackendUnavailable("The server is stopping.", retry_after=2))
+            registry.end_sequences(BackendUnavailable("The server is stopping.", retry_after=2))
         if loop.time() >= cut_at:
             for connection in list(self.server_state.connections):
                 connection.transport.abort()

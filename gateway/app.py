@@ -1,5 +1,6 @@
-"""The gateway as an ASGI application, for `python -m gateway`: that alone speaks HTTP as gateway/http_protocol.py does."""
+"""The gateway as an ASGI application, for `python -m gateway`: that alone speaks HTTP as gateway/http/protocol.py does."""
 
+import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,19 +8,20 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from gateway import error_responses, tracing
-from gateway.auth import KeyRing
-from gateway.body import LargeBodies
-from gateway.limits import RATE_LIMIT_HEADERS
-from gateway.logs import configure_logging
-from gateway.metrics import Metrics
-from gateway.registry import Registry
-from gateway.request_log import RequestLog
-from gateway.routes import chat, completions, docs, generate, health, metrics, models, page, responses, tokenize
+from gateway.api.routes import chat, completions, docs, generate, health, metrics, models, page, responses, tokenize
+from gateway.engine.registry import Registry
+from gateway.http import error_responses
+from gateway.http.auth import KeyRing
+from gateway.http.body import LargeBodies
+from gateway.http.rate_limits import RATE_LIMIT_HEADERS
+from gateway.http.request_log import RequestLog
+from gateway.http.uploads import Uploads
 from gateway.settings import Settings
-from gateway.threads import FairThreads, FairThreadsBySize
-from gateway.tritons import Tritons
-from gateway.uploads import Uploads
+from gateway.telemetry import tracing
+from gateway.telemetry.logs import configure_logging
+from gateway.telemetry.metrics import Metrics
+from gateway.text.fair_executor import FairExecutor, FairExecutorBySize
+from gateway.triton.discovery import TritonDiscovery
 
 PATIENCE = 3.0  # seconds that a large prompt, or a grammar, waits for the key's others: an answer comes within five
 EXPOSED_HEADERS = ["X-Request-Id", "Retry-After", *RATE_LIMIT_HEADERS]  # that a page of another origin may read
@@ -36,8 +38,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.tracing = tracing.start(settings)
     app.state.large_bodies = LargeBodies()
     # A grammar takes up to a second to try, in processes of its model's own.
-    app.state.compiling = FairThreads("grammar", workers=8, share=1, patience=PATIENCE)
-    app.state.tokenizing = FairThreadsBySize(
+    app.state.compiling = FairExecutor("grammar", workers=8, share=1, patience=PATIENCE)
+    app.state.tokenizing = FairExecutorBySize(
         "prompt",
         patience=settings.queue_timeout,
         patience_of_large=PATIENCE,
@@ -74,7 +76,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     async with (
         tracing.sent_at_the_end(app.state.tracing),
-        Tritons(settings.triton_url, settings.recovery_timeout) as tritons,
+        TritonDiscovery(settings.triton_url, settings.recovery_timeout) as tritons,
         Registry(tritons, settings, app.state.metrics.steps.measured) as app.state.registry,
     ):
+        gc.collect()
+        gc.freeze()  # what lives as long as the process: looking through it held up every stream for tens of milliseconds
         yield

@@ -16,8 +16,11 @@ one of these where they enter, with their cause.
 """
 
 import asyncio
+import json
 
 STOPS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)  # what ends work and is no error
+LONGEST_ECHO = 40  # characters of what came that a message repeats
+ENCODER = json.JSONEncoder()
 
 
 class TidegateError(Exception):
@@ -101,3 +104,13 @@ class BackendUnavailable(TidegateError):
 class InternalError(TidegateError):
     def __init__(self) -> None:
         super().__init__("The server met an error it did not expect. It has been logged; please try again.")
+
+
+def echo(value: object) -> str:
+    """What came, as JSON in printable ASCII, cut short."""
+    text = ""
+    for piece in ENCODER.iterencode(value):  # a large value is not encoded to its end
+        text += piece
+        if len(text) > LONGEST_ECHO:
+            return text[: LONGEST_ECHO - 3] + "..."
+    return text

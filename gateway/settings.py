@@ -26,6 +26,7 @@ class Settings:
     queue_timeout: int = 60  # seconds that one may queue before 429
     prefill_chunk: int = 256  # prompt tokens that one step may compute
     speculation: bool = True  # drafts of tokens, verified several in a step: the same texts, sooner
+    run_ahead: int = 25  # milliseconds that a step may take for tokens that Triton draws itself; 0: it draws none
     recovery_timeout: int = 30  # seconds a text waits for a Triton that does not answer
     drain_delay: int = 0  # seconds between a stop, which /readyz tells at once, and the refusal of new connections
     grace_period: int = 2  # seconds after that in which what runs may finish
@@ -51,6 +52,8 @@ class Settings:
             values["log_format"] = _choice("LOG_FORMAT", text, LOG_FORMATS)
         if text := environment.get("SPECULATION", "").strip():
             values["speculation"] = _choice("SPECULATION", text, SWITCH) == "on"
+        if text := environment.get("RUN_AHEAD", "").strip():
+            values["run_ahead"] = 0 if text == "off" else _integer("RUN_AHEAD", text, 1, LONGEST_RUN_AHEAD, "off, or ")
         if text := environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip():
             values["otel_exporter_otlp_endpoint"] = _collector(text, environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip())
         if (switch := environment.get("ALLOW_DEFAULT_KEY")) is not None:
@@ -81,13 +84,14 @@ INTEGERS = {
     "drain_delay": (0, 3600),
     "grace_period": (0, 3600),
 }
+LONGEST_RUN_AHEAD = 1000  # milliseconds
 LOG_FORMATS = ("text", "json")
 SWITCH = ("on", "off")
 
 
-def _integer(variable: str, text: str, lowest: int, highest: int) -> int:
+def _integer(variable: str, text: str, lowest: int, highest: int, others: str = "") -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 9 and lowest <= int(text) <= highest):
-        raise SettingsError(f"{variable} is {text[:40]!r}; it must be a whole number from {lowest} to {highest}.")
+        raise SettingsError(f"{variable} is {text[:40]!r}; it must be {others}a whole number from {lowest} to {highest}.")
     return int(text)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway.schemas import (
+from gateway.api.schemas import (
     ChangesNothing,
     ChatBody,
     CompletionBody,
@@ -16,8 +16,8 @@ from gateway.schemas import (
     TokenizeBody,
     fields_of,
 )
-from gateway.schemas.base import nested_schema
-from gateway.schemas.formats import ResponseFormat
+from gateway.api.schemas.base import nested_schema
+from gateway.api.schemas.formats import ResponseFormat
 
 BODIES: dict[str, type[BaseModel]] = {
     "/generate": GenerateBody,

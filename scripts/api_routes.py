@@ -8,14 +8,14 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from gateway import errors
 from gateway.app import create_app
-from gateway.auth import require_api_key
-from gateway.body import BodyTooLarge, RequestTimeout, UnsupportedEncoding
-from gateway.error_responses import MethodNotAllowed, RouteNotFound, error_body
-from gateway.http_body import BadHttp
-from gateway.http_protocol import TooManyConnections
-from gateway.http_reader import HeadTooLarge
-from gateway.metrics import Metrics
+from gateway.http.auth import require_api_key
+from gateway.http.body import BodyTooLarge, RequestTimeout, UnsupportedEncoding
+from gateway.http.body_reader import BadHttp
+from gateway.http.error_responses import MethodNotAllowed, RouteNotFound, error_body
+from gateway.http.protocol import TooManyConnections
+from gateway.http.request_reader import HeadTooLarge
 from gateway.settings import Settings
+from gateway.telemetry.metrics import Metrics
 
 # What an endpoint is for, in the order of the table.
 ENDPOINTS = {

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Iterable
 
-from serve import machine
+from serve import python_facts
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -47,25 +47,27 @@ def main(words: list[str]) -> None:
 
 def use_fitting_python() -> None:
     """Returns where this Python fits; goes on in another one where one is found; SetupError where none is."""
-    here = machine.facts()
-    if machine.platform_problems(here):
-        raise SetupError("\n".join(machine.platform_problems(here)))
-    if not machine.python_problems(here):
+    here = python_facts.facts()
+    if python_facts.platform_problems(here):
+        raise SetupError("\n".join(python_facts.platform_problems(here)))
+    if not python_facts.python_problems(here):
         return
     if not os.environ.get("PYTHON"):
         for other in other_pythons():
             os.environ["PYTHON"] = other
             os.execv(other, [other, "-m", "scripts.bootstrap", *sys.argv[1:]])
-    raise SetupError("\n".join(machine.python_problems(here)))
+    raise SetupError("\n".join(python_facts.python_problems(here)))
 
 
 def other_pythons() -> Iterable[str]:
     """The Pythons on PATH in which nothing is missing."""
-    for version in machine.SUPPORTED_PYTHONS:
+    for version in python_facts.SUPPORTED_PYTHONS:
         python = shutil.which("python%d.%d" % version)
         if python:
-            asked = subprocess.run([python, "-m", "serve.machine"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-            if asked.returncode == 0 and not machine.problems(machine.read_facts(asked.stdout.decode())):
+            asked = subprocess.run(
+                [python, "-m", "serve.python_facts"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+            if asked.returncode == 0 and not python_facts.problems(python_facts.read_facts(asked.stdout.decode())):
                 yield python
 
 

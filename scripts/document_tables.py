@@ -10,10 +10,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from backends.onnx_decoder.contract.tensors import INPUTS, OUTPUTS
 from scripts.api_parameters import format_table, parameter_table, unchanging_table
 from scripts.api_routes import endpoint_table, error_table, metric_table
 from scripts.gpu_memory import streams_table
 from scripts.settings_table import settings_table
+from scripts.wire_tables import columns_table, tensors_table
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
@@ -32,6 +34,11 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     },
     "gpu.md": {"streams": streams_table},
     "operations.md": {"settings": settings_table},
+    "wire-contract.md": {
+        "inputs": lambda: tensors_table("input", INPUTS),
+        "outputs": lambda: tensors_table("output", OUTPUTS),
+        "columns": columns_table,
+    },
 }
 PLACE = re.compile(r"(?<=<!-- table: )(?P<name>[^>]+?)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
 

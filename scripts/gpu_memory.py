@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from backends.onnx_decoder.decoder import BATCHED_TOKENS
-from backends.onnx_decoder.machine import MOST_SLOTS, SHARE
+from backends.onnx_decoder.contract.limits import JOINED_TOKENS
+from backends.onnx_decoder.resources import MOST_SLOTS, SHARE
 
 GIB = 2**30
 TAKEN = 1.5 * GIB  # bytes, reckoned: CUDA's context, kernels and cuBLAS before any model
@@ -20,7 +20,7 @@ class Model(NamedTuple):
 
     @property
     def slot_bytes(self) -> int:
-        positions = self.context_length + BATCHED_TOKENS
+        positions = self.context_length + JOINED_TOKENS
         return 2 * self.layers * self.kv_heads * self.head_dim * positions * HALF
 
     def slots(self, memory: int) -> int:

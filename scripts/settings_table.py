@@ -20,6 +20,7 @@ ALLOWED = {
     "SLOTS": "a whole number of at least 1, or auto",
     "LOG_FORMAT": " or ".join(gateway_settings.LOG_FORMATS),
     "SPECULATION": " or ".join(gateway_settings.SWITCH),
+    "RUN_AHEAD": f"off, or 1 to {gateway_settings.LONGEST_RUN_AHEAD:,}",
     "ALLOW_DEFAULT_KEY": " or ".join(gateway_settings.SWITCH),
     "CORS_ORIGINS": "*, none, or origins separated by commas",
     "MY_API_KEY": "at least one printable character, no spaces at its ends",

@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from serve.guard import remove_shared_memory
+from serve.process_guard import remove_shared_memory
 
-GUARD = Path(__file__).with_name("guard.py")
+GUARD = Path(__file__).with_name("process_guard.py")
 GUARD_TIMEOUT = 10.0  # seconds that a guard has beyond its command's grace
 GROUP_END_TIMEOUT = 2.0  # seconds: dead ones stay where process 1 does not reap
 
 
 class GuardedProcess:
-    """A command under `guard.py`: it and all its descendants end when it is stopped, when it dies, and when we die.
+    """A command under `process_guard.py`: it and all its descendants end when it is stopped, when it dies, and when we die.
 
     ``output`` receives its standard output and error (None: ours). ``grace`` is how many seconds it has after ``stop_signal``.
     """

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from gateway.settings import SettingsError
 from serve import preflight
-from serve.announcement import announce, say, url, warn_of_default_key
+from serve.banner import announce, say, url, warn_of_default_key
 from serve.exporting import MODEL_REPOSITORY, ROOT, ExportFailed, export_model
 from serve.preflight import PreflightError
-from serve.retiring import Retirement
 from serve.settings import Settings
 from serve.supervisor import TRITON_START_TIMEOUT, GatewayDied, gateway_process, wait_healthy, watch
 from serve.triton_server import TritonError, TritonServer
+from serve.version_cleanup import Retirement
 
 FAILURES = (SettingsError, PreflightError, ExportFailed, TritonError, GatewayDied)
 

@@ -13,10 +13,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.settings import Settings
-from serve.announcement import say
+from serve.banner import say
 from serve.processes import GuardedProcess
-from serve.retiring import Retirement
 from serve.triton_server import TritonError, TritonServer
+from serve.version_cleanup import Retirement
 
 MOST_RESTARTS = 5  # of Triton within RESTART_WINDOW: then it will not get better by itself
 RESTART_WINDOW = 120.0  # seconds: a hang takes a while to be seen

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from serve.machine import libpython_directory
 from serve.processes import GuardedProcess, children, is_alive, is_zombie
+from serve.python_facts import libpython_directory
 from serve.repository_view import RepositoryView, sentence
 
 BACKENDS = Path(__file__).resolve().parent.parent / "backends"
@@ -191,7 +191,7 @@ class TritonServer:
             "--model-control-mode=poll",
             f"--repository-poll-secs={POLL_INTERVAL}",
             "--exit-on-error=false",  # a broken model must not stop the others
-            "--model-load-thread-count=1",  # one at a time: each takes half of the memory that is free (machine.py)
+            "--model-load-thread-count=1",  # one at a time: each takes half of the memory that is free (resources.py)
             "--http-address=127.0.0.1",  # for the view alone
             f"--http-port={self._view.port}",
         ]

@@ -16,8 +16,8 @@ from testing.server import PORT, Server
 class Gateway(Server):
     """Before the Tritons at ``tritons``, addresses with commas between them.
 
-    ``constants``: statements that make its times short, such as ``gateway.streaming.HEARTBEAT = 0.1``. ``module``: what is run
-    instead of `gateway`. ``settings`` are environment variables.
+    ``constants``: statements that make its times short, such as ``gateway.http.streaming.HEARTBEAT = 0.1``. ``module``: what is
+    run instead of `gateway`. ``settings`` are environment variables.
     """
 
     def __init__(
@@ -31,7 +31,8 @@ class Gateway(Server):
         grace: float = 5.0,
         **settings: str,
     ) -> None:
-        script = f"import gateway.__main__, gateway.http_protocol, gateway.streaming, gateway.body\n{constants}\n"
+        modules = "gateway.__main__, gateway.http.protocol, gateway.http.streaming, gateway.http.body"
+        script = f"import {modules}\n{constants}\n"
         command = ["-c", f"{script}gateway.__main__.main()"] if constants else ["-m", module]
         env = {"TRITON_URL": tritons, "HOST": "127.0.0.1", "PORT": PORT, "PYTHONPATH": str(ROOT)} | settings
         super().__init__([sys.executable, *command], log, ready=ready, grace=grace, env=env)

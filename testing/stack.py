@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from gateway.errors import TidegateError
-from gateway.model import Model
-from gateway.triton import TritonClient
+from gateway.text.model import Model
+from gateway.triton.client import TritonClient
 from serve.supervisor import HEALTH_INTERVAL, MOST_UNANSWERED, WATCH_INTERVAL
 from serve.triton_server import TritonError
 from testing.gateway import Gateway

@@ -1,9 +1,9 @@
 """ONNX Runtime session over a pool of KV slots: binds the cache in place and runs rows of any length.
 
 The pool is one array a tensor, ``[slots, kv_heads, context_length + 8, head_dim]``. A run binds the contiguous range of slots
-from its first row to its last, as past and as present at the same address, so nothing is ever copied; slots in between that
-have no row in this run are idle. Dense layers see the packed tokens only (see docs/wire-contract.md), so idle slots cost no
-matrix work. The pool lies on the device that computes; the small inputs and outputs lie here.
+that holds its rows, as past and as present at the same address, so nothing is ever copied; slots in between that have no row in
+this run are idle. Dense layers see the packed tokens only (see docs/wire-contract.md), so idle slots cost no matrix work. The
+pool lies on the device that computes; the small inputs and outputs lie here.
 
 A row's logits are the same to the last bit however it is computed: alone or among others, whole or in chunks, decoded, verified
 or sent again. Quantised activations would turn a difference of one bit into another text. The dense kernels and attention over
@@ -12,19 +12,20 @@ blocks, so no row ever has a number of them that leaves a block with one: a toke
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
-BATCHED_TOKENS = (
-    8  # rows with more tokens are prefill chunks and run alone: padding them together would cost more than it saves
-)
-QUERY_BLOCK = 16  # queries that attention takes at a time; a block of one brings a second query along that nothing reads
+from .contract.limits import JOINED_TOKENS
+from .device import Cpu, Device
+from .layout import Batch, Layout
+
 BINDINGS = 256  # prepared bindings kept for decode and verification: one a (range of slots, rows, tokens)
+CHANGING = ("tokens", "positions", "seqlens_k", "total_sequence_length")  # inputs that differ from pass to pass of a layout
 
 NUMPY_TYPES = {
     "tensor(float)": np.float32,
@@ -45,70 +46,22 @@ class Row:
     full_logits: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidates:
-    """The most probable tokens of some positions; ``logits`` only where the whole row was asked for."""
+    """The most probable tokens of some positions; ``logits`` of those whose row was asked for whole."""
 
     candidate_id: np.ndarray  # int32 [positions, k], most probable first
     candidate_logit: np.ndarray  # float32 [positions, k]
     log_normalizer: np.ndarray  # float32 [positions]
-    logits: np.ndarray | None = None  # float32 [positions, vocabulary]
+    logits: np.ndarray | None = None  # float32 [asked positions, vocabulary]
 
 
-class Memory(Protocol):
-    """One tensor of the KV pool."""
-
-    address: int
-
-    def copy_prefix(self, source: int, target: int, length: int) -> None:
-        """Copies the first ``length`` positions of a slot to another one."""
-        ...
-
-
-class Device(Protocol):
-    """What computes, as ONNX Runtime knows it, and has the KV pool."""
-
-    @property
-    def name(self) -> str:
-        """ "cpu", "cuda" """
-
-    @property
-    def providers(self) -> Sequence[str | tuple[str, dict[str, str]]]:
-        """The first is the one meant."""
-
-    @property
-    def copies_inputs(self) -> bool:
-        """Whether inputs go there from the CPU: that happens when they are bound, not when they are used."""
-
-    def allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> Memory:
-        """Zeros."""
-        ...
-
-
-class Cpu:
-    name = "cpu"
-    providers: ClassVar[Sequence[str]] = ("CPUExecutionProvider",)
-    copies_inputs = False
-
-    def allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> Memory:
-        return _CpuMemory(shape, dtype)
-
-
-class _CpuMemory:
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        # Written once now: untouched pages would be mapped during the first steps, which then take seconds.
-        self._array = np.full(shape, 0, dtype)
-        self.address = self._array.ctypes.data
-
-    def copy_prefix(self, source: int, target: int, length: int) -> None:
-        self._array[target, :, :length] = self._array[source, :, :length]
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Binding:
     io: onnxruntime.IOBinding
     inputs: dict[str, np.ndarray]  # written before each run
     outputs: dict[str, np.ndarray]  # read after it
+    layout: Layout | None = None  # whose inputs are written
 
 
 class Decoder:
@@ -128,15 +81,16 @@ class Decoder:
         self.context_length, self.device = context_length, device or Cpu()
         self._session = _session(model_path, self.device, threads)
         inputs = {value.name: value for value in self._session.get_inputs()}
-        self._outputs = {value.name: value for value in self._session.get_outputs()}
+        outputs = {value.name: value for value in self._session.get_outputs()}
         self._has_query_seqlens = "query_seqlens" in inputs
         self._has_positions = "positions" in inputs
         self._cache_names = [name for name in inputs if name.startswith("past_key_values.")]
+        self.vocabulary_size, self.candidate_count = (int(outputs[name].shape[1]) for name in ("logits", "candidate_id"))
         first = inputs[self._cache_names[0]]
         _, kv_heads, _, head_dim = first.shape
         # Spare positions: attention wants room for the padded queries of a batch behind every row's past, and an unread second
         # query, or (without query_seqlens) an idle slot, writes one position behind the last token.
-        self._slot_shape = (kv_heads, context_length + BATCHED_TOKENS, head_dim)
+        self._slot_shape = (kv_heads, context_length + JOINED_TOKENS, head_dim)
         self._cache_type = np.dtype(NUMPY_TYPES[first.type])
         self._slot_bytes = int(np.prod(self._slot_shape)) * self._cache_type.itemsize
         self.slots = slots if isinstance(slots, int) else slots(self._slot_bytes * len(self._cache_names))
@@ -144,29 +98,58 @@ class Decoder:
         shape = (self.slots, *self._slot_shape)
         self._pool = {name: self.device.allocate(shape, self._cache_type) for name in self._cache_names}
         self._bindings: dict[tuple[int, ...], _Binding] = {}
+        self._layout: Layout | None = None  # of the last pass
 
     @property
-    def vocabulary_size(self) -> int:
-        return int(self._outputs["logits"].shape[1])
-
-    @property
-    def candidate_count(self) -> int:
-        return int(self._outputs["candidate_id"].shape[1])
+    def joined_tokens(self) -> int:
+        """Rows with more tokens are prefill chunks and run alone: padding them together would cost more than it saves."""
+        return JOINED_TOKENS if self._has_query_seqlens else 1
 
     def run(self, rows: Sequence[Row]) -> list[Candidates]:
-        """Appends every row's tokens to its slot and returns the candidates of each row, in order.
+        """`forward`, with the candidates of each row by themselves."""
+        wanted = [row.logit_count for row in rows]
+        found = self.forward(
+            Batch(
+                slots=np.array([row.slot for row in rows], np.int64),
+                pasts=np.array([row.past for row in rows], np.int64),
+                counts=np.array([len(row.tokens) for row in rows], np.int64),
+                wanted=np.array(wanted, np.int64),
+                full=np.array([row.full_logits for row in rows], np.bool_),
+                tokens=np.concatenate([row.tokens for row in rows]),
+            )
+        )
+        results, end, full_end = [], 0, 0
+        for row in rows:
+            start, end = end, end + row.logit_count
+            full_start, full_end = full_end, full_end + row.logit_count * row.full_logits
+            full = found.logits[full_start:full_end] if row.full_logits and found.logits is not None else None
+            ids, logits, normalizer = found.candidate_id, found.candidate_logit, found.log_normalizer
+            results.append(Candidates(ids[start:end], logits[start:end], normalizer[start:end], full))
+        return results
 
-        Rows of one call lie in different slots. Decode and verification rows share one forward pass; prefill chunks run alone.
+    def forward(self, batch: Batch) -> Candidates:
+        """Appends every row's tokens to its slot. Returns the candidates of the wanted positions, row after row.
+
+        Decode and verification rows share one forward pass; prefill chunks run alone.
         """
-        batched_tokens = BATCHED_TOKENS if self._has_query_seqlens else 1
-        batch = [index for index, row in enumerate(rows) if len(row.tokens) <= batched_tokens]
-        alone = [[index] for index, row in enumerate(rows) if len(row.tokens) > batched_tokens]
-        results: list[Candidates | None] = [None] * len(rows)
-        for group in ([batch] if batch else []) + alone:
-            ordered = sorted(group, key=lambda index: rows[index].slot)
-            for index, candidates in zip(ordered, self._run_group([rows[index] for index in ordered]), strict=True):
-                results[index] = candidates
-        return [candidates for candidates in results if candidates is not None]
+        if self._layout is not None and self._layout.holds(batch):
+            return self._pass(self._layout, batch)
+        alone = batch.counts > self.joined_tokens
+        if len(alone) == 1 or not alone.any():
+            return self._pass(self._new_layout(batch), batch)
+        groups = [group for group in (np.flatnonzero(~alone), *np.flatnonzero(alone)[:, None]) if len(group)]
+        parts = [batch.of(group) for group in groups]
+        found = [self._pass(self._new_layout(part), part) for part in parts]
+        rows = np.concatenate(groups)  # in the order in which they were computed
+        order = np.repeat(rows, batch.wanted[rows]).argsort(kind="stable")
+        full = [one.logits for one in found if one.logits is not None]
+        full_order = np.repeat(rows, (batch.wanted * batch.full)[rows]).argsort(kind="stable")
+        return Candidates(
+            np.concatenate([one.candidate_id for one in found])[order],
+            np.concatenate([one.candidate_logit for one in found])[order],
+            np.concatenate([one.log_normalizer for one in found])[order],
+            np.concatenate(full)[full_order] if full else None,
+        )
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """Copies the first ``length`` positions of a slot's cache to another slot."""
@@ -174,61 +157,49 @@ class Decoder:
             memory.copy_prefix(source, target, length)
         self._lengths[target] = length
 
-    def _run_group(self, rows: list[Row]) -> list[Candidates]:
-        """One forward pass over rows in ascending slots."""
-        first = rows[0].slot
-        batch = rows[-1].slot - first + 1
-        counts = np.array([len(row.tokens) for row in rows])
-        longest, total = int(self._queries(counts).max()), int(counts.sum())
-        wanted = [row.logit_count for row in rows]
-        binding = self._binding(first, batch, longest, total, sum(wanted), any(row.full_logits for row in rows))
-        self._fill(binding.inputs, rows, first, counts)
+    def _new_layout(self, batch: Batch) -> Layout:
+        self._layout = Layout(batch, self._has_query_seqlens)
+        return self._layout
+
+    def _pass(self, layout: Layout, batch: Batch) -> Candidates:
+        """One run of the graph."""
+        binding = self._binding(layout)
+        changed = self._fill(binding, layout, batch)
         if self.device.copies_inputs:
-            _bind_inputs(binding)
+            _bind_inputs(binding, changed)
         self._session.run_with_iobinding(binding.io)
-        for row in rows:
-            self._lengths[row.slot] = row.past + len(row.tokens)
-        return _split(binding.outputs, rows)
-
-    def _fill(self, inputs: dict[str, np.ndarray], rows: list[Row], first: int, counts: np.ndarray) -> None:
-        places = np.array([row.slot for row in rows]) - first  # of each row in the padded view
-        pasts = np.array([row.past for row in rows])
-        ends = np.cumsum(counts)
-        packed = np.arange(ends[-1])
-        offsets = packed - np.repeat(ends - counts, counts)  # of each packed token in its row
-        padded = np.repeat(places, counts) * inputs["unpack_index"].shape[1] + offsets
-
-        inputs["tokens"][:] = np.concatenate([row.tokens for row in rows])
-        inputs["pack_index"][:] = padded
-        inputs["unpack_index"][:] = 0
-        inputs["unpack_index"][places] = (ends - 1)[:, None]  # any query beyond a row's own repeats its last token
-        inputs["unpack_index"].reshape(-1)[padded] = packed
-        if self._has_positions:
-            inputs["positions"][:] = np.repeat(pasts, counts) + offsets
-        queries = self._queries(counts)
-        if self._has_query_seqlens:
-            inputs["query_seqlens"][:] = 0
-            inputs["query_seqlens"][places] = queries
-            inputs["seqlens_k"][:] = 0  # an idle slot has no query; its length does not matter
-        else:
-            # An idle slot writes one token behind its last, which nothing reads.
-            inputs["seqlens_k"][:] = self._lengths[first : first + len(inputs["seqlens_k"])]
-        inputs["seqlens_k"][places] = pasts + queries - 1
-        inputs["total_sequence_length"][...] = inputs["seqlens_k"].max() + 1
-        inputs["logit_index"][:] = np.concatenate(
-            [np.arange(end - row.logit_count, end) for row, end in zip(rows, ends, strict=True)]
+        self._lengths[batch.slots] = batch.pasts + batch.counts
+        # Copied: the next run with this binding writes over them.
+        ids, logits, normalizer = (
+            binding.outputs[name].copy() for name in ("candidate_id", "candidate_logit", "log_normalizer")
         )
+        full = binding.outputs["logits"][np.repeat(batch.full, batch.wanted)] if "logits" in binding.outputs else None
+        return Candidates(ids, logits, normalizer, full)
 
-    def _queries(self, counts: np.ndarray) -> np.ndarray:
-        """How many queries rows of so many tokens have in attention."""
-        return counts + (counts % QUERY_BLOCK == 1) if self._has_query_seqlens else counts
+    def _fill(self, binding: _Binding, layout: Layout, batch: Batch) -> Iterable[str]:
+        """Writes the inputs of a run. Returns the names of those that were written."""
+        inputs = binding.inputs
+        changed: Iterable[str] = CHANGING
+        if binding.layout is not layout:
+            layout.write(inputs)
+            binding.layout, changed = layout, inputs
+        inputs["tokens"][:] = batch.tokens
+        if self._has_positions:
+            inputs["positions"][:] = np.repeat(batch.pasts, batch.counts) + layout.offsets
+        lengths = inputs["seqlens_k"]
+        if not self._has_query_seqlens:
+            # An idle slot writes one token behind its last, which nothing reads.
+            lengths[:] = self._lengths[layout.first : layout.first + len(lengths)]
+        lengths[layout.lines] = batch.pasts + (layout.queries - 1)
+        inputs["total_sequence_length"][...] = lengths.max() + 1
+        return changed
 
-    def _binding(self, first: int, batch: int, longest: int, total: int, positions: int, full: bool) -> _Binding:
-        key = (first, batch, longest, total, positions, full)
-        if full or longest > BATCHED_TOKENS:
-            return self._bind(*key)  # full logits take megabytes, and the shapes of prefills hardly come again
-        binding = self._bindings.pop(key, None) or self._bind(*key)
-        self._bindings[key] = binding  # dicts keep order: the least recently used comes first
+    def _binding(self, layout: Layout) -> _Binding:
+        *_, longest, _, _, full = shape = layout.shape
+        if full or longest > JOINED_TOKENS:
+            return self._bind(*shape)  # full logits take megabytes, and the shapes of prefills hardly come again
+        binding = self._bindings.pop(shape, None) or self._bind(*shape)
+        self._bindings[shape] = binding  # dicts keep order: the least recently used comes first
         if len(self._bindings) > BINDINGS:
             del self._bindings[next(iter(self._bindings))]
         return binding
@@ -265,24 +236,14 @@ class Decoder:
             io.bind_input(name, self.device.name, 0, self._cache_type, shape, address)
             io.bind_output(present, self.device.name, 0, self._cache_type, shape, address)
         binding = _Binding(io, inputs, outputs)
-        _bind_inputs(binding)
+        _bind_inputs(binding, inputs)
         return binding
 
 
-def _bind_inputs(binding: _Binding) -> None:
-    for name, array in binding.inputs.items():
-        binding.io.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-
-
-def _split(outputs: dict[str, np.ndarray], rows: list[Row]) -> list[Candidates]:
-    """Cuts the run's outputs into rows; copied once, since the next run with this binding writes over them."""
-    ids, logits, normalizer = (outputs[name].copy() for name in ("candidate_id", "candidate_logit", "log_normalizer"))
-    results, end = [], 0
-    for row in rows:
-        start, end = end, end + row.logit_count
-        full = outputs["logits"][start:end].copy() if row.full_logits else None
-        results.append(Candidates(ids[start:end], logits[start:end], normalizer[start:end], full))
-    return results
+def _bind_inputs(binding: _Binding, names: Iterable[str]) -> None:
+    for name in names:
+        if (array := binding.inputs.get(name)) is not None:
+            binding.io.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
 
 def _session(model_path: Path, device: Device, threads: int | None) -> onnxruntime.InferenceSession:

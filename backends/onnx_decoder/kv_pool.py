@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .layout import ranges
+
 COPY_AT_LEAST = 16  # tokens; a shorter common prefix is computed as fast as it is copied
 STALE_AFTER = 60.0  # seconds without a step after which an owned slot may be evicted: its gateway has died or is stuck
 
@@ -39,19 +41,21 @@ class KvPool:
         """Slots that belong to a sequence."""
         return len(self._slot_of)
 
-    def find(self, sequence_id: int, past_length: int) -> int | None:
-        """The slot of a known sequence, trimmed to ``past_length`` tokens; None where fewer are cached or it is unknown."""
-        slot = self._slot_of.get(sequence_id)
-        if slot is None or self.lengths[slot] < past_length:
-            return None
-        self.lengths[slot] = past_length
-        self._last_use[slot] = self._clock()
-        return slot
+    def find(self, sequence_ids: list[int], past_lengths: np.ndarray) -> np.ndarray:
+        """The slots of sequences, int64 [sequences], trimmed to ``past_lengths`` tokens [sequences]; −1 where fewer are cached,
+        it is unknown, or it begins: its past_length is 0."""
+        slots = np.array([self._slot_of.get(sequence_id, -1) for sequence_id in sequence_ids], np.int64)
+        known = (slots >= 0) & (past_lengths > 0) & (self.lengths[slots] >= past_lengths)
+        slots[~known] = -1
+        found = slots[known]
+        self.lengths[found] = past_lengths[known]
+        self._last_use[found] = self._clock()
+        return slots
 
-    def begin(self, sequence_id: int, tokens: np.ndarray, reusable: int) -> int | None:
+    def begin(self, sequence_id: int, tokens: np.ndarray, reusable: int) -> int:
         """A slot for a sequence that begins with ``tokens``, holding as many of the first ``reusable`` as are cached anywhere.
 
-        None where every slot belongs to a sequence that is running.
+        −1 where every slot belongs to a sequence that is running.
         """
         common = self._common_prefixes(tokens[:reusable])
         source = int(common.argmax())
@@ -60,7 +64,7 @@ class KvPool:
         if slot is None:
             slot = self._choose(source, length)
             if slot is None:
-                return None
+                return -1
             if self.lengths[slot] > common[slot]:
                 self._counts["evictions", "ended" if self._owner[slot] is None else "stale"] += 1
             self._own(slot, sequence_id)
@@ -75,11 +79,14 @@ class KvPool:
         self._last_use[slot] = self._clock()
         return slot
 
-    def append(self, slot: int, tokens: np.ndarray) -> None:
-        """Notes that the cache of a slot now also holds ``tokens``."""
-        start = int(self.lengths[slot])
-        self._tokens[slot, start : start + len(tokens)] = tokens
-        self.lengths[slot] = start + len(tokens)
+    def append(self, slots: np.ndarray, counts: np.ndarray, tokens: np.ndarray) -> None:
+        """Notes that the caches of ``slots`` now also hold ``tokens``, packed: so many of each as ``counts`` says."""
+        lengths = self.lengths[slots]
+        if len(tokens) == len(slots):
+            self._tokens[slots, lengths] = tokens
+        else:
+            self._tokens[np.repeat(slots, counts), ranges(lengths, counts)] = tokens
+        self.lengths[slots] = lengths + counts
 
     def release(self, sequence_id: int) -> None:
         """The sequence has ended; its slot becomes idle. An unknown sequence is ignored: it may have been evicted."""

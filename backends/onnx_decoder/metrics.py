@@ -7,10 +7,9 @@ has changed is told once a second.
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .kv_pool import KvPool
+from .kv_pool import KvPool
 
 PREFIX = "tidegate_backend_"
 INTERVAL = 1.0  # seconds
@@ -47,8 +46,8 @@ class Metrics:
         self,
         family: Any,
         labels: dict[str, str],
-        counts: "defaultdict[Any, float]",
-        pool: "KvPool",
+        counts: defaultdict[Any, float],
+        pool: KvPool,
         device: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -6,22 +6,37 @@ A model of this backend is data only: ``config.pbtxt`` and, in each version dire
 
 import json
 import os
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import gpu
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from decoder import Cpu, Decoder, Device, Row
-from dlpack import SharedArray
-from kv_pool import KvPool
-from machine import choose_slots, free_memory, usable_cores
-from metrics import Metrics
-from step import Stepper, StepRow
-from wire import BadStep, Limits, Step, pack, parse
+
+sys.path.append(str(Path(__file__).parent.parent))  # Triton loads this file by itself; the others are a package beside it
+
+from onnx_decoder import gpu
+from onnx_decoder.contract.limits import MOST_RUN_AHEAD
+from onnx_decoder.contract.request import BadStep, Limits, Step, encode_answer, read_step
+from onnx_decoder.contract.step import fingerprint_number
+from onnx_decoder.decoder import Decoder
+from onnx_decoder.device import Cpu, Device
+from onnx_decoder.dlpack import SharedArray
+from onnx_decoder.kv_pool import KvPool
+from onnx_decoder.metrics import Metrics
+from onnx_decoder.resources import choose_slots, free_memory, usable_cores
+from onnx_decoder.stepper import Stepper
+
+
+class _Refused(Exception):
+    """A request that is answered with an error; ``reason`` is the label of its metric, ``code`` Triton's."""
+
+    def __init__(self, reason: str, message: str, code: int) -> None:
+        super().__init__(message)
+        self.reason, self.code = reason, code
 
 
 class TritonPythonModel:
@@ -33,41 +48,40 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(f"{args['model_name']}: {exc}") from exc
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One forward pass for all rows of all requests; a bad request is answered alone."""
+        """One step for all rows of all requests; a bad request is answered alone."""
         began = time.perf_counter()
         self._sent.clear()  # Triton has copied the tensors of the last responses by now
         responses: list[Any] = [None] * len(requests)
-        steps: list[tuple[int, Step]] = []
+        steps: dict[int, Step] = {}
         for index, request in enumerate(requests):
-            arrays = {tensor.name(): np.from_dlpack(tensor) for tensor in request.inputs()}
+            inputs = {tensor.name(): np.from_dlpack(tensor) for tensor in request.inputs()}
             try:
-                if "describe" in arrays:
-                    description = self._description if arrays["describe"].any() else self._parameters
+                if "describe" in inputs:
+                    description = self._description if inputs["describe"].any() else self._parameters
                     responses[index] = self._response({"description": description[None]})
-                    continue
-                step = parse(arrays, self._limits, StepRow)
-                if step.fingerprint in (None, self._fingerprint):
-                    steps.append((index, step))
-                else:  # nothing of it was computed: the one who asked may find out, and ask again
-                    self._counts["refusals", "other_model"] += 1
-                    responses[index] = _error(
-                        "fingerprint: another model has taken this one's place", pb_utils.TritonError.UNAVAILABLE
-                    )
-            except BadStep as exc:
-                self._counts["refusals", "bad_step"] += 1
-                responses[index] = _error(str(exc), pb_utils.TritonError.INVALID_ARG)
-        rows = [row for _, step in steps for row in step.rows]
-        results = self._stepper.step(rows, [sequence for _, step in steps for sequence in step.release])
-        end = 0
-        for index, step in steps:
-            start, end = end, end + len(step.rows)
-            responses[index] = self._response(pack(results[start:end], self._candidate_count, self._limits.vocabulary_size))
-        if rows:
+                else:
+                    steps[index] = self._read(inputs)
+            except _Refused as exc:
+                self._counts["refusals", exc.reason] += 1
+                responses[index] = pb_utils.InferenceResponse(error=pb_utils.TritonError(str(exc), exc.code))
+        for index, answer in zip(steps, self._stepper.step(list(steps.values())), strict=True):
+            responses[index] = self._response(encode_answer(answer))
+        if rows := sum(len(step.rows) for step in steps.values()):
             self._counts["steps"] += 1
-            self._counts["step_rows"] += len(rows)
+            self._counts["step_rows"] += rows
             self._counts["step_seconds"] += time.perf_counter() - began
         self._metrics.publish()
         return responses
+
+    def _read(self, inputs: Mapping[str, np.ndarray]) -> Step:
+        try:
+            step = read_step(inputs, self._limits)
+        except BadStep as exc:
+            raise _Refused("bad_step", str(exc), pb_utils.TritonError.INVALID_ARG) from exc
+        if step.fingerprint not in (None, self._fingerprint):  # the gateway may find out, and ask again
+            message = "fingerprint: another model has taken this one's place"
+            raise _Refused("other_model", message, pb_utils.TritonError.UNAVAILABLE)
+        return step
 
     def _load(self, args: dict[str, str]) -> None:
         directory = Path(args["model_repository"]) / args["model_version"]
@@ -83,14 +97,19 @@ class TritonPythonModel:
         )
         self._counts: defaultdict[Any, float] = defaultdict(float)
         pool = KvPool(decoder.slots, context_length, decoder.copy_prefix, counts=self._counts)
-        self._stepper = Stepper(pool, decoder, Row, self._counts)
+        end_tokens = [int(token) for token in parameters["end_tokens"].split(",") if token]
+        self._stepper = Stepper(pool, decoder, end_tokens, self._counts)
         labels = {"model": args["model_name"], "version": args["model_version"]}
         self._metrics = Metrics(pb_utils.MetricFamily, labels, self._counts, pool, device.name)
-        self._candidate_count = decoder.candidate_count
         self._sent: list[SharedArray] = []
         self._limits = Limits(context_length, decoder.vocabulary_size)
-        self._fingerprint = int(parameters["fingerprint"][:16], 16)
-        parameters |= {"slots": str(decoder.slots), "provider": device.name}
+        self._fingerprint = fingerprint_number(parameters["fingerprint"])
+        parameters |= {
+            "slots": str(decoder.slots),
+            "provider": device.name,
+            "joined_tokens": str(decoder.joined_tokens),
+            "run_ahead": str(MOST_RUN_AHEAD),
+        }
         self._parameters = _json({"parameters": parameters})
         self._description = _json({"parameters": parameters, **_texts(directory)})
         pb_utils.Logger.log_info(f"{args['model_name']}: {decoder.slots} slots of {context_length} tokens on {device.name}")
@@ -134,7 +153,3 @@ def _texts(directory: Path) -> dict[str, str | None]:
 
 def _json(document: Mapping[str, object]) -> np.ndarray:
     return np.frombuffer(json.dumps(document).encode(), np.uint8)
-
-
-def _error(message: str, code: int) -> Any:
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

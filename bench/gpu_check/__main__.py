@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from backends.onnx_decoder.decoder import Device
+from backends.onnx_decoder.device import Device
 from bench import servers
 from bench.gpu_check import card, golden, models, peers, report, serving
 from bench.gpu_check.models import Candidate

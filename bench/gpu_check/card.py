@@ -10,7 +10,7 @@ import onnxruntime
 import torch
 
 from backends.onnx_decoder import gpu
-from backends.onnx_decoder.decoder import Cpu, Device
+from backends.onnx_decoder.device import Cpu, Device
 
 COPIED = {"cuda": 2**30, "cpu": 2**28}  # bytes, far more than any cache holds
 PACKAGES = ("torch", "transformers", "numpy", "tritonclient", "nvidia-pytriton")

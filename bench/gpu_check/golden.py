@@ -7,7 +7,8 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from backends.onnx_decoder.decoder import Decoder, Device, Row
+from backends.onnx_decoder.decoder import Decoder, Row
+from backends.onnx_decoder.device import Device
 from bench.gpu_check.models import Candidate
 from export.verify import Comparison
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from backends.onnx_decoder.decoder import Decoder, Device, Row
+from backends.onnx_decoder.decoder import Decoder, Row
+from backends.onnx_decoder.device import Device
 from bench.gpu_check.card import seconds
 from bench.gpu_check.models import Candidate
 

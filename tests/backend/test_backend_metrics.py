@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from backends.onnx_decoder.contract.limits import NO_SLOT
+from backends.onnx_decoder.contract.step import StepRow
 from backends.onnx_decoder.metrics import COUNTERS, GAUGES, INTERVAL, LABELLED, PREFIX
-from gateway.model import Model
-from gateway.step import NO_SLOT, StepRow
-from gateway.triton import TritonClient, step_request
+from gateway.text.model import Model
+from gateway.triton.client import TritonClient, step_request
 from testing.triton import Triton
 from tests.conftest import CHARACTERS, TINY
 

@@ -44,14 +44,16 @@ def test_prefills_of_every_length_give_the_bits_of_tokens_one_by_one(decoder: De
         assert_same(found.logits, single[end - 1])
 
 
-def test_crowds_give_the_bits_of_one_alone(decoder: Decoder) -> None:
-    """Decode, verification and prefill rows of unlike pasts together, in any slots, with idle ones between."""
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 2, 0, 3, 1]])
+def test_crowds_give_the_bits_of_one_alone(decoder: Decoder, order: list[int]) -> None:
+    """Decode, verification and prefill rows of unlike pasts together, in any slots and order, with idle ones between."""
     pasts, counts, slots = [20, 3, 31, 12, 0], [1, 4, 1, 8, 30], [1, 2, 4, 6, 7]
     places = list(zip(slots, pasts, counts, strict=True))
     whole = logits(decoder, (0, 0, TOKENS))
     for slot, past, _ in places:
         if past:
             logits(decoder, (slot, 0, TOKENS[:past]))
+    places = [places[row] for row in order]
     crowd = logits(decoder, *((slot, past, TOKENS[past : past + count]) for slot, past, count in places))
     assert_same(crowd, np.concatenate([whole[past : past + count] for _, past, count in places]))
 
@@ -93,3 +95,20 @@ def test_full_slots_and_rows_at_the_context_end_do_not_disturb_a_batch(decoder: 
 def test_a_chunk_without_wanted_positions_gives_none(decoder: Decoder) -> None:
     (found,) = decoder.run([Row(0, 0, TOKENS, 0)])
     assert found.candidate_id.shape == (0, 64) and found.log_normalizer.shape == (0,)
+
+
+def test_steps_of_other_rows_between_do_not_change_a_rows_next(decoder: Decoder) -> None:
+    """What is prepared for a set of rows is used again for the same set only: by slots, by tokens, by what is wanted."""
+    whole = logits(decoder, (0, 0, TOKENS))
+    for slot in (1, 2, 5):
+        logits(decoder, (slot, 0, TOKENS[:20]))
+    for step, slots in enumerate([(1, 2), (1, 2), (2, 1), (1, 5), (5,), (1, 2, 5), (2, 1)]):
+        past = 20 + step
+        for slot in set(range(6)) - set(slots):
+            decoder.copy_prefix(0, slot, past)
+        found = decoder.run([Row(slot, past, TOKENS[past : past + 1], 1 - (slot == 5)) for slot in slots])
+        assert [len(one.candidate_id) for one in found] == [1 - (slot == 5) for slot in slots]
+        best = whole[past].argmax()
+        assert all(one.candidate_id[0, 0] == best for one in found if len(one.candidate_id))
+        for slot in slots:
+            decoder.copy_prefix(0, slot, past + 1)

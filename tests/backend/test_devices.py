@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import httpx
@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 
 from backends.onnx_decoder import decoder, gpu
-from backends.onnx_decoder.decoder import Cpu, Decoder, Row
+from backends.onnx_decoder.decoder import Decoder, Row
+from backends.onnx_decoder.device import Cpu
 from serve.triton_server import TritonError
 from testing.triton import Triton
 from tests.conftest import TINY, gateway_process, version_directory
@@ -27,10 +28,10 @@ class Elsewhere(Cpu):
     copies_inputs = True
 
 
-def bind_copies(binding: decoder._Binding) -> None:
+def bind_copies(binding: decoder._Binding, names: Iterable[str]) -> None:
     """As ONNX Runtime binds inputs for a GPU: what is written to them later stays unseen."""
-    for name, array in binding.inputs.items():
-        copy = array.copy()
+    for name in set(names) & set(binding.inputs):
+        copy = binding.inputs[name].copy()
         COPIES.append(copy)  # for as long as it is bound
         binding.io.bind_input(name, "cpu", 0, copy.dtype, copy.shape, copy.ctypes.data)
 

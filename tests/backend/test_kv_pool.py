@@ -35,21 +35,44 @@ def pool(copies: list[tuple[int, int, int]], clock: Clock) -> KvPool:
 def begin(pool: KvPool, sequence_id: int, tokens: np.ndarray) -> tuple[int, int]:
     """Begins and computes a whole sequence; returns its slot and how many tokens were reused."""
     slot = pool.begin(sequence_id, tokens, len(tokens) - 1)
-    assert slot is not None
+    assert slot >= 0
     reused = int(pool.lengths[slot])
-    pool.append(slot, tokens[reused:])
+    pool.append(np.array([slot]), np.array([len(tokens) - reused]), tokens[reused:])
     return slot, reused
 
 
+def find(pool: KvPool, sequence_id: int, past_length: int) -> int:
+    (slot,) = pool.find([sequence_id], np.array([past_length])).tolist()
+    return int(slot)
+
+
 def test_unknown_sequence_is_not_found(pool: KvPool) -> None:
-    assert pool.find(7, 1) is None
+    assert find(pool, 7, 1) == -1
 
 
 def test_smaller_past_rolls_back_and_larger_is_unknown(pool: KvPool) -> None:
     slot, _ = begin(pool, 1, PROMPT)
-    assert pool.find(1, 40) == slot
+    assert find(pool, 1, 40) == slot
     assert pool.lengths[slot] == 40
-    assert pool.find(1, 41) is None
+    assert find(pool, 1, 41) == -1
+
+
+def test_many_sequences_are_found_at_once_each_by_what_is_cached_of_it(pool: KvPool) -> None:
+    slots = [begin(pool, sequence_id, OTHER + sequence_id)[0] for sequence_id in range(3)]
+    found = pool.find([2, 7, 0, 1], np.array([60, 5, 61, 20]))
+    assert found.tolist() == [slots[2], -1, -1, slots[1]]
+    assert pool.lengths[slots].tolist() == [60, 20, 60]
+    assert pool.find([0, 1], np.array([0, 0])).tolist() == [-1, -1]  # they begin again
+
+
+def test_what_many_slots_append_is_known_as_a_prefix(pool: KvPool, copies: list) -> None:
+    slots = np.array([begin(pool, sequence_id, OTHER + sequence_id)[0] for sequence_id in range(2)])
+    pool.append(slots, np.array([1, 3]), np.array([7, 8, 9, 10], np.int32))
+    pool.append(slots, np.array([1, 1]), np.array([11, 12], np.int32))
+    assert pool.lengths[slots].tolist() == [62, 64]
+    pool.release(1)
+    continued = np.concatenate([OTHER + 1, [8, 9, 10, 12, 13]]).astype(np.int32)
+    assert begin(pool, 5, continued) == (slots[1], 64)
 
 
 def test_continuing_a_finished_sequence_takes_its_slot_over_without_a_copy(pool: KvPool, copies: list) -> None:
@@ -63,7 +86,7 @@ def test_prefix_of_a_running_sequence_is_copied_and_both_go_on(pool: KvPool, cop
     first, _ = begin(pool, 1, PROMPT)
     second, reused = begin(pool, 2, np.concatenate([PROMPT[:30], OTHER]))
     assert (reused, copies) == (30, [(first, second, 30)])
-    assert pool.find(1, len(PROMPT)) == first
+    assert find(pool, 1, len(PROMPT)) == first
 
 
 def test_short_common_prefix_is_not_copied(pool: KvPool, copies: list) -> None:
@@ -82,13 +105,13 @@ def test_the_last_token_is_always_left_to_compute(pool: KvPool) -> None:
 def test_no_slot_while_all_sequences_run(pool: KvPool) -> None:
     for sequence_id in range(3):
         begin(pool, sequence_id, OTHER + sequence_id)
-    assert pool.begin(9, PROMPT, 10) is None
+    assert pool.begin(9, PROMPT, 10) == -1
 
 
 def test_least_recently_used_idle_slot_is_evicted_first(pool: KvPool) -> None:
     slots = [begin(pool, sequence_id, OTHER + sequence_id)[0] for sequence_id in range(3)]
     for sequence_id in (2, 0, 1):
-        assert pool.find(sequence_id, 60) is not None
+        assert find(pool, sequence_id, 60) >= 0
     for sequence_id in range(3):
         pool.release(sequence_id)
     assert begin(pool, 9, PROMPT)[0] == slots[2]
@@ -97,10 +120,9 @@ def test_least_recently_used_idle_slot_is_evicted_first(pool: KvPool) -> None:
 def test_running_sequence_is_evicted_only_when_its_gateway_was_silent_for_long(pool: KvPool, clock: Clock) -> None:
     slots = [begin(pool, sequence_id, OTHER + sequence_id)[0] for sequence_id in range(3)]
     clock.now += STALE_AFTER + 10
-    pool.find(0, 60)
-    pool.find(2, 60)
+    pool.find([0, 2], np.array([60, 60]))
     assert begin(pool, 9, PROMPT)[0] == slots[1]
-    assert pool.find(1, 1) is None
+    assert find(pool, 1, 1) == -1
 
 
 def test_beginning_again_keeps_what_is_still_true(pool: KvPool) -> None:
@@ -112,7 +134,7 @@ def test_beginning_again_keeps_what_is_still_true(pool: KvPool) -> None:
 def test_releasing_an_unknown_sequence_changes_nothing(pool: KvPool) -> None:
     slot, _ = begin(pool, 1, PROMPT)
     pool.release(99)
-    assert pool.find(1, len(PROMPT)) == slot
+    assert find(pool, 1, len(PROMPT)) == slot
 
 
 def test_a_probe_of_one_token_leaves_an_empty_slot_behind(pool: KvPool) -> None:

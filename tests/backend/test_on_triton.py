@@ -3,17 +3,22 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway.model import Model
-from gateway.step import NO_SLOT, UNKNOWN, StepAnswer, StepRow
-from gateway.triton import TritonClient, step_request
+from backends.onnx_decoder.contract.drawing import DrawingRule, Rules, sample, uniforms
+from backends.onnx_decoder.contract.limits import JOINED_TOKENS, MOST_RUN_AHEAD, NO_SLOT, UNKNOWN
+from backends.onnx_decoder.contract.step import StepAnswer, StepRow
+from backends.onnx_decoder.contract.tensors import RESULT_FIELDS
+from gateway.text.model import Model
+from gateway.triton.client import TritonClient, step_request
 from serve.triton_server import TritonServer
-from tests.conftest import TINY
+from tests.conftest import DEMO, TINY, version_directory
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop")]
 described: list[Model] = []
@@ -61,6 +66,7 @@ async def test_description_holds_what_a_gateway_needs(client: TritonClient) -> N
     assert (model.vocabulary_size, model.candidates, model.slots) == (50257, 64, 16)
     assert model.tokenizer.encode("The king") == [464, 5822]
     assert model.end_tokens == {50256}
+    assert (model.joined_tokens, model.most_run_ahead) == (JOINED_TOKENS, MOST_RUN_AHEAD)
 
 
 async def test_candidates_are_the_best_of_the_full_logits(client: TritonClient) -> None:
@@ -119,6 +125,41 @@ async def test_rollback_forgets_the_tail(client: TritonClient) -> None:
     await step(client, release=(1,))
 
 
+async def test_a_row_that_runs_ahead_draws_what_it_would_be_given_token_by_token(client: TritonClient) -> None:
+    rule = DrawingRule(1.0, 40, 0.95, 0.0, 2**64 - 3)
+    written = PROMPT
+    for _ in range(10):
+        answer = await step(client, row(1, 0, written))
+        uniform = uniforms(np.array([rule.seed], np.uint64), np.array([len(written)]))
+        written = np.append(written, sample(answer.candidate_id, answer.candidate_logit, Rules.of([rule]), uniform))
+    await step(client, row(2, 0, OTHER))
+    ahead = StepRow(3, 0, PROMPT, 4096, run_ahead=10, rule=rule)
+    answer = await client.step(await tiny(client), [row(2, 60, OTHER[:1]), ahead], [1], time_budget=10.0)
+    assert answer.cached_length.tolist() == [61, 70] and answer.drawn_count.tolist() == [0, 10]
+    assert answer.drawn.tolist() == written[60:].tolist()
+    assert answer.candidate_id.shape == answer.candidate_logit.shape == (12, 64) and answer.log_normalizer.shape == (12,)
+    assert 0 < answer.compute_seconds < 10
+    answer = await client.step(await tiny(client), [ahead], [2], time_budget=0.0)
+    assert answer.cached_length.tolist() == [60] and len(answer.drawn) == 0
+    await step(client, release=(3,))
+
+
+async def test_a_run_ahead_ends_where_the_model_ends_its_text(client: TritonClient, model_repository: Path) -> None:
+    model = await client.describe(DEMO)
+    tokenizer = Tokenizer.from_file(str(version_directory(model_repository, DEMO) / "tokenizer.json"))
+    asked = "<|im_start|>user\nSay yes.<|im_end|>\n<|im_start|>assistant\n"
+    prompt = np.array(tokenizer.encode(asked, add_special_tokens=False).ids, np.int32)
+    greedy = DrawingRule(0.0, 0, 1.0, 0.0, 0)
+    rows = [StepRow(n, 0, prompt, 4096, run_ahead=60, rule=greedy, ignore_end=n == 2) for n in (1, 2)]
+    answer = await client.step(model, rows, [])
+    written = answer.drawn_count[0]
+    assert 0 < written < 60 == answer.drawn_count[1]
+    text, end = answer.drawn[:written].tolist(), int(answer.candidate_id[written, 0])
+    assert end in model.end_tokens and not model.end_tokens & set(text)
+    assert answer.drawn[written : 2 * written + 1].tolist() == [*text, end]
+    await client.step(model, [], [1, 2])
+
+
 async def test_unknown_sequence_is_answered_so_and_computes_nothing(client: TritonClient) -> None:
     answer = await step(client, row(12345, 10, PROMPT[10:]))
     assert (answer.cached_length.tolist(), len(answer.candidate_id)) == ([UNKNOWN], 0)
@@ -165,6 +206,7 @@ async def test_full_pool_says_so_and_serves_the_rest(start_triton: Callable[...,
         (row(8, 0, PROMPT, limit=0), "token_limit"),
         (row(8, 0, PROMPT, logits=61), "logit_count"),
         (row(8, -1, PROMPT), "past_length"),
+        (StepRow(8, 0, PROMPT, 4096, logit_count=2, run_ahead=1), "run_ahead"),
     ],
 )
 async def test_bad_step_is_invalid_argument_and_harms_no_other(client: TritonClient, bad: StepRow, field: str) -> None:
@@ -207,8 +249,7 @@ async def test_steps_of_many_gateways_at_once_each_get_their_own_answer(triton: 
 
 
 async def test_empty_request_is_a_step_of_nothing(client: TritonClient) -> None:
-    request = step_request(await tiny(client), [], [])
-    answer = await client._stub.ModelInfer(
-        pb.ModelInferRequest(model_name=TINY, inputs=request.inputs[:1], raw_input_contents=[b""])
-    )
-    assert list(answer.outputs[0].shape) == [1, 0]
+    request = pb.ModelInferRequest(model_name=TINY, raw_input_contents=[b""])
+    request.inputs.add(name="tokens", datatype="INT32", shape=(1, 0))
+    answer = await client._stub.ModelInfer(request)
+    assert list(answer.outputs[0].shape) == [1, 0, len(RESULT_FIELDS)]

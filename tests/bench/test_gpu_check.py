@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from backends.onnx_decoder import gpu
-from backends.onnx_decoder.decoder import Cpu
+from backends.onnx_decoder.device import Cpu
 from bench.gpu_check import card, golden, models, report
 from bench.gpu_check.__main__ import attempt
 from bench.gpu_check.models import Candidate

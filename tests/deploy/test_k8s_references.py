@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.body import MAXIMUM_BODY
+from gateway.http.body import MAXIMUM_BODY
+from gateway.http.streaming import HEARTBEAT
 from gateway.settings import Settings
-from gateway.streaming import HEARTBEAT
 from serve.settings import Settings as ServeSettings
 from tests.conftest import ROOT
 from tests.deploy.manifests import (

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.routes import chat, completions, docs, generate, health, metrics, models, page, responses, tokenize
+from gateway.api.routes import chat, completions, docs, generate, health, metrics, models, page, responses, tokenize
 from serve.triton_server import TritonServer, free_port
 from tests.conftest import ROOT
 from tests.deploy.manifests import K8S, container, environment, named, probes

@@ -3,8 +3,8 @@
 import pytest
 from pydantic import BaseModel
 
-from gateway.schemas import fields_of
-from gateway.schemas.base import nested_schema
+from gateway.api.schemas import fields_of
+from gateway.api.schemas.base import nested_schema
 from scripts.api_parameters import BODIES
 from scripts.document_tables import DOCS, TABLES, with_tables
 

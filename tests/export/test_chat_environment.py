@@ -10,7 +10,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from export.chat_environment import compile_template, render
 from export.chat_template import with_tokens
 from gateway.errors import InvalidRequest
-from gateway.prompt_process import Template
+from gateway.text.prompt_process import Template
 
 ROOT = Path(__file__).parents[2]
 TOKENS = {"bos_token": "<s>", "eos_token": '<|"end"|>\\', "pad_token": "[PAD]", "image_token": "<图>"}
@@ -80,5 +80,5 @@ def test_a_token_does_not_take_the_place_of_the_conversation() -> None:
 
 
 def test_the_export_tries_out_templates_in_the_gateways_own_environment() -> None:
-    ours, gateways = (ROOT / package / "chat_environment.py" for package in ("export", "gateway"))
+    ours, gateways = (ROOT / package / "chat_environment.py" for package in ("export", "gateway/text"))
     assert ours.read_bytes() == gateways.read_bytes()

@@ -16,6 +16,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from backends.onnx_decoder.contract.tensors import INPUTS, OUTPUTS
 from export import exporter, token_check
 from export import repository as repository_module
 from export.__main__ import main
@@ -23,7 +24,7 @@ from export.checkpoint import CheckpointError
 from export.checkpoints import read
 from export.exporter import ExportSettings, export
 from export.graph import write_graph
-from export.model_directory import STEP_INPUTS, STEP_OUTPUTS, config_pbtxt
+from export.model_directory import config_pbtxt
 from export.names import default_name
 from export.repository import Repository, RepositoryError, fingerprint
 from tests.export import samples
@@ -377,10 +378,11 @@ def test_the_configuration_is_what_triton_parses(tmp_path: Path, checkpoint: Pat
     config = model_config_pb2.ModelConfig()
     text_format.Parse((tmp_path / NAME / "config.pbtxt").read_text(), config)
     assert config.backend == "onnx_decoder" and config.max_batch_size == 16 and config.HasField("dynamic_batching")
-    assert {tensor.name for tensor in config.input} == set(STEP_INPUTS)
-    assert all(tensor.allow_ragged_batch and tensor.optional and tensor.dims == [-1] for tensor in config.input)
-    assert {tensor.name: len(tensor.dims) for tensor in config.output} == {name: n for name, (_, n) in STEP_OUTPUTS.items()}
-    assert all(size == -1 for tensor in config.output for size in tensor.dims)
+    assert all(tensor.allow_ragged_batch and tensor.optional for tensor in config.input)
+    for told, contract in ((config.input, INPUTS), (config.output, OUTPUTS)):
+        types = {tensor.name: (model_config_pb2.DataType.Name(tensor.data_type), len(tensor.dims)) for tensor in told}
+        assert types == {name: (f"TYPE_{tensor.datatype}", len(tensor.shape)) for name, tensor in contract.items()}
+        assert all(size == -1 for tensor in told for size in tensor.dims)
     assert config.version_policy.latest.num_versions == 2 and not config.parameters
 
 

@@ -28,7 +28,7 @@ def fuzz_wire(model: Path, cases: int, seed: int) -> None:
     figures = wire_fuzz.fuzz(model, cases, seed)
     print(
         f"wire: {figures.cases} cases, {figures.refused} with something refused, for {', '.join(sorted(figures.said))}; "
-        f"{figures.rows} rows run, "
+        f"{figures.rows} rows run, {figures.drawn} tokens drawn by them, "
         f"{figures.compared} good sequences between them compared and the same; seed {seed}, {time.monotonic() - began:.0f} s",
         flush=True,
     )

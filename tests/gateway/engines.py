@@ -1,20 +1,38 @@
 """What tests of the engine share: an engine on a real Triton, and requests."""
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from typing import Any
 
-from gateway.engine import Engine
+import numpy as np
+
+from gateway.engine.engine import Engine
+from gateway.engine.generation import Delta, GenerationRecord, GenerationRequest, SamplingParameters
+from gateway.engine.step import StepAnswer
 from gateway.errors import BackendUnavailable
-from gateway.generation import Delta, GenerationRequest, SamplingParameters
 from gateway.settings import Settings
-from gateway.several import generate_all
-from gateway.triton import TritonClient
+from gateway.triton.client import TritonClient
 from serve.triton_server import TritonServer
 from tests.conftest import TINY
 
 GREEDY = SamplingParameters(temperature=0.0)
+
+
+def lengths_answer(cached: list[int], reused: list[int], drawn: list[int] | None = None, seconds: float = 0.0) -> StepAnswer:
+    """An answer that says what is cached, and nothing of any token."""
+    nothing = np.zeros((0, 1), np.float32)
+    return StepAnswer(
+        cached_length=np.array(cached),
+        reused_length=np.array(reused),
+        drawn_count=np.array(drawn or [0] * len(cached)),
+        candidate_id=nothing,
+        candidate_logit=nothing,
+        log_normalizer=nothing,
+        logits=nothing,
+        drawn=np.zeros(0, np.int32),
+        compute_seconds=seconds,
+    )
 
 
 @asynccontextmanager
@@ -31,7 +49,7 @@ async def engine_on_all(
     models = [await client.describe(name) for client in clients]
     engine = Engine(models[0], replace(Settings(), **settings))
     for triton, client, model in zip(tritons, clients, models, strict=True):
-        engine.add_lane(triton.grpc_address, client, model)
+        engine.add_replica(triton.grpc_address, client, model)
     try:
         yield engine
     finally:
@@ -47,10 +65,19 @@ def request(
     return GenerationRequest(engine.model.tokenizer.encode(prompt), tokens, sampling, **({"seed": 7} | more))
 
 
+async def generated(engine: Engine, *requests: GenerationRequest) -> tuple[list[Delta], GenerationRecord]:
+    """All pieces, and what is known of them at their end."""
+    record = GenerationRecord()
+    with closing(engine.generate(list(requests), record)) as generation:
+        pieces: list[Delta] = []
+        while deltas := await generation.take():
+            pieces += deltas
+    return pieces, record
+
+
 async def pieces_of(engine: Engine, *requests: GenerationRequest) -> list[Delta]:
-    async with aclosing(generate_all(engine, list(requests))) as deltas:
-        return [delta async for delta in deltas]
+    return (await generated(engine, *requests))[0]
 
 
-async def text_of(engine: Engine, generation: GenerationRequest) -> str:
-    return "".join(piece.text for piece in await pieces_of(engine, generation))
+async def text_of(engine: Engine, request: GenerationRequest) -> str:
+    return "".join(piece.text for piece in await pieces_of(engine, request))

@@ -3,8 +3,8 @@
 import numpy as np
 
 from export import tokenizers as exported
-from gateway.grammar import GrammarCompiler, Matcher
-from gateway.tokenizer import Tokenizer
+from gateway.text.grammar import GrammarCompiler, Matcher
+from gateway.text.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer(exported.gpt2().tokenizer_json, None)
 SIZE = 50257

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gateway.body import MAXIMUM_BODY
+from gateway.http.body import MAXIMUM_BODY
 from tests.conftest import DEMO, TINY
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"

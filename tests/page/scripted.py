@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from gateway.openapi import document
-from gateway.routes.page import SECURITY_HEADERS, STATIC
+from gateway.api.openapi import document
+from gateway.api.routes.page import SECURITY_HEADERS, STATIC
 from tests.page.visitor import Visitor
 
 URL = "http://localhost:9"  # nobody listens there: everything is answered here

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.schemas import fields_of
-from gateway.schemas.sampling import ChangesNothing, SamplingBody
+from gateway.api.schemas import fields_of
+from gateway.api.schemas.sampling import ChangesNothing, SamplingBody
 from tests.page.visitor import Visitor
 
 Visit = Callable[..., Visitor]

@@ -75,7 +75,7 @@ class MakeServe:
 
     def pid_of(self, part: str) -> int:
         """The process whose command line contains ``part``."""
-        (pid,) = [pid for pid, command in self.processes().items() if part in command and "guard.py" not in command]
+        (pid,) = [pid for pid, command in self.processes().items() if part in command and "process_guard.py" not in command]
         return pid
 
     def shared_memory(self) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gateway.settings import Settings
-from serve.announcement import announce
+from serve.banner import announce
 
 
 def test_the_banner_names_the_key_to_send(capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,7 +95,8 @@ def test_a_model_process_that_hangs_is_ended_and_started_again(ready: MakeServe)
 
 
 def test_a_killed_guard_of_triton_leaves_no_orphan(ready: MakeServe) -> None:
-    (guard,) = [pid for pid, command in ready.processes().items() if "guard.py" in command and "tritonserver" in command]
+    processes = ready.processes().items()
+    (guard,) = [pid for pid, command in processes if "process_guard.py" in command and "tritonserver" in command]
     stub = ready.pid_of("triton_python_backend_stub")
     os.kill(guard, signal.SIGKILL)
     ready.wait_for("Triton is ready again", 30)

@@ -1,0 +1,58 @@
+"""From what a client asks to the tokens of a prompt, in processes with bounds. Blocks: a megabyte takes a second."""
+
+from collections.abc import Sequence
+
+from gateway.api.schemas.messages import Message
+from gateway.errors import InvalidRequest, echo
+from gateway.text.model import Model
+
+
+def conversation_tokens(
+    model: Model, messages: Sequence[Message], *, param: str = "messages", add_generation_prompt: bool = True
+) -> list[int]:
+    """The model's chat template renders the messages; for a model without one, the prompt is their contents, a line each.
+
+    Raises InvalidRequest in the name of ``param``.
+    """
+    if model.tokenizer.has_chat_template:
+        rendered = [message.for_template() for message in messages]
+        return model.tokenizer.apply_chat_template(rendered, param=param, add_generation_prompt=add_generation_prompt)
+    text = "\n".join(message.content for message in messages)
+    if not text:
+        raise InvalidRequest(f"{param} has no text; a model without a chat template needs some.", param=param)
+    return text_tokens(model, text, param=param)
+
+
+def prompt_tokens(model: Model, prompt: str | list[int]) -> list[int]:
+    """Raises InvalidRequest where a token is not in the model's vocabulary."""
+    if isinstance(prompt, str):
+        return text_tokens(model, prompt)
+    if len(prompt) <= model.context_length:  # the engine refuses longer ones, whatever their tokens
+        require_tokens(model, prompt, "prompt")
+    return prompt
+
+
+def text_tokens(model: Model, text: str, *, param: str = "prompt", add_special_tokens: bool = True) -> list[int]:
+    """Special tokens are recognised by their text. Raises InvalidRequest."""
+    return model.tokenizer.prompts.encode(text, param=param, add_special_tokens=add_special_tokens)
+
+
+def prompt_text(model: Model, prompt: str | list[int]) -> str:
+    """As an echo shows it. Raises InvalidRequest."""
+    return prompt if isinstance(prompt, str) else tokens_text(model, prompt, param="prompt")
+
+
+def tokens_text(model: Model, tokens: list[int], *, param: str) -> str:
+    """With the names of special tokens. Raises InvalidRequest where one is not in the model's vocabulary."""
+    require_tokens(model, tokens, param)
+    return model.tokenizer.prompts.decode(tokens, param=param)
+
+
+def require_tokens(model: Model, tokens: list[int], param: str) -> None:
+    """Raises InvalidRequest where one is not in the model's vocabulary."""
+    if not tokens or (min(tokens) >= 0 and max(tokens) < model.vocabulary_size):  # quickly: there may be half a million
+        return
+    wrong = next((token for token in tokens if not 0 <= token < model.vocabulary_size), None)
+    if wrong is not None:
+        message = f"{param} names token {echo(wrong)}; this model's tokens are 0 to {model.vocabulary_size - 1}."
+        raise InvalidRequest(message, param=param)

@@ -1,0 +1,21 @@
+"""``POST /v1/chat/completions``, as OpenAI's clients speak it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from gateway.api.prompts import conversation_tokens
+from gateway.api.routes.generating import prepare, respond
+from gateway.api.schemas import ChatBody
+from gateway.api.serializers.chat import ChatSerializer
+from gateway.http.auth import require_api_key
+from gateway.http.body import json_body
+
+router = APIRouter(dependencies=[Depends(require_api_key)])
+
+
+@router.post("/v1/chat/completions")
+async def chat_completions(request: Request, body: Annotated[ChatBody, Depends(json_body(ChatBody))]) -> Response:
+    prepared = await prepare(request, body, lambda model: [conversation_tokens(model, body.messages)])
+    return await respond(request, prepared, ChatSerializer(body, prepared.model, prepared.record), body.stream)

@@ -1,0 +1,17 @@
+"""``GET /metrics``, for Prometheus."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from gateway.api.routes.models import READ
+from gateway.telemetry.metrics import Metrics
+
+router = APIRouter()
+
+
+@router.api_route("/metrics", methods=READ)
+async def metrics(request: Request) -> Response:
+    """Needs no key: it tells how much is done, and nothing of who asks or what."""
+    metrics: Metrics = request.app.state.metrics
+    body, content_type = metrics.exposition(request.headers.get("accept", ""))
+    return Response(body, headers={"Content-Type": content_type})

@@ -1,0 +1,22 @@
+"""``POST /v1/responses``: text in, text out. Nothing is stored, so there is nothing to get or to continue by its id."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from gateway.api.prompts import conversation_tokens
+from gateway.api.routes.generating import prepare, respond
+from gateway.api.schemas import ResponsesBody
+from gateway.api.serializers.responses import ResponseSerializer
+from gateway.http.auth import require_api_key
+from gateway.http.body import json_body
+
+router = APIRouter(dependencies=[Depends(require_api_key)])
+
+
+@router.post("/v1/responses")
+async def responses(request: Request, body: Annotated[ResponsesBody, Depends(json_body(ResponsesBody))]) -> Response:
+    prepared = await prepare(request, body, lambda model: [conversation_tokens(model, body.conversation(), param="input")])
+    serializer = ResponseSerializer(body, prepared.model, prepared.record)
+    return await respond(request, prepared, serializer, body.stream)

@@ -1,0 +1,23 @@
+"""What a client may send: one schema a route, made of fields that mean and allow the same everywhere."""
+
+from gateway.api.schemas.base import LARGEST_MAX_TOKENS, LARGEST_TOP_K, MOST_CHOICES, NOT_SUPPORTED, Body, fields_of
+from gateway.api.schemas.routes import ChatBody, CompletionBody, GenerateBody, ResponsesBody
+from gateway.api.schemas.sampling import ChangesNothing, SamplingBody
+from gateway.api.schemas.tokens import DetokenizeBody, TokenizeBody
+
+__all__ = [
+    "LARGEST_MAX_TOKENS",
+    "LARGEST_TOP_K",
+    "MOST_CHOICES",
+    "NOT_SUPPORTED",
+    "Body",
+    "ChangesNothing",
+    "ChatBody",
+    "CompletionBody",
+    "DetokenizeBody",
+    "GenerateBody",
+    "ResponsesBody",
+    "SamplingBody",
+    "TokenizeBody",
+    "fields_of",
+]

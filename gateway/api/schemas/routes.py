@@ -1,0 +1,212 @@
+"""The bodies of the generating routes."""
+
+# ruff: noqa: RUF012  pydantic copies a mutable default for every body
+
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from gateway.api.schemas.base import (
+    LARGEST_MAX_TOKENS,
+    MOST_CHOICES,
+    MOST_MESSAGES,
+    FilledString,
+    Flag,
+    MaxTokens,
+    ModelName,
+    OpenAIBody,
+    OptionalMaxTokens,
+    OptionalString,
+    integer,
+)
+from gateway.api.schemas.formats import TextFormat
+from gateway.api.schemas.messages import ChatMessage, InputMessage
+from gateway.api.schemas.sampling import CompletionBase, Formatted, Fraction, NoTools, Obfuscation, SamplingBody
+from gateway.engine.generation import GenerationRequest
+from gateway.errors import InvalidRequest
+from gateway.text.grammar import Grammar, Matcher
+
+
+class GenerateBody(Formatted):
+    """``POST /generate``"""
+
+    max_tokens_field: ClassVar[str] = "max_length"
+
+    prompt: FilledString
+    max_length: Annotated[int, integer(1, 512)] = 150  # new tokens
+    top_p: Fraction = 1.0
+
+    @property
+    def answer_tokens(self) -> int:
+        return self.max_length
+
+
+class ChatBody(CompletionBase, NoTools):
+    """``POST /v1/chat/completions``"""
+
+    prompt_field: ClassVar[str] = "messages"
+    only_with: ClassVar[dict[str, str]] = {**CompletionBase.only_with, "top_logprobs": "logprobs"}
+
+    model: ModelName
+    messages: Annotated[
+        list[ChatMessage],
+        Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES, description=f"a list of 1 to {MOST_MESSAGES} messages"),
+    ]
+    max_tokens: MaxTokens = 150
+    max_completion_tokens: OptionalMaxTokens = None  # the newer name; it wins where both are given
+    logprobs: Flag = False
+    top_logprobs: Annotated[int | None, integer(0, 20, ', only with "logprobs": true')] = None
+    modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, min_length=1, max_length=1, description='["text"]')] = [
+        "text"
+    ]  # changes nothing
+
+    @property
+    def answer_tokens(self) -> int:
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def copies(self) -> int:
+        return self.n
+
+    @property
+    def alternatives(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+
+Prompt = str | list[int]
+PROMPTS = f"a string, a list of token ids, or a list of up to {MOST_CHOICES} strings or lists of token ids, none of them empty"
+
+
+def _prompts(prompt: object) -> list[Prompt]:
+    """One prompt or several, as a list of several."""
+    kinds = _kinds_in(prompt)
+    if kinds == {int}:
+        return [prompt]  # type: ignore[list-item]
+    prompts = prompt if kinds in ({str}, {list}) else [prompt]
+    assert isinstance(prompts, list)
+    if len(prompts) > MOST_CHOICES:
+        raise PydanticCustomError("too_long", "too many prompts")
+    if not all(one and (isinstance(one, str) or _kinds_in(one) == {int}) for one in prompts):
+        raise ValueError("no prompt")
+    return prompts
+
+
+def _kinds_in(value: object) -> set[type]:
+    """Of a list, at the speed of C: half a million token ids may come."""
+    return set(map(type, value)) if isinstance(value, list) else set()
+
+
+_Id = Annotated[int, Field(ge=0)]
+_Ids = Annotated[list[_Id], Field(min_length=1)]
+_Text = Annotated[str, Field(min_length=1)]
+_Several = Annotated[list[_Text], Field(min_length=1, max_length=MOST_CHOICES)]
+_SeveralIds = Annotated[list[_Ids], Field(min_length=1, max_length=MOST_CHOICES)]
+
+
+class CompletionBody(CompletionBase):
+    """``POST /v1/completions``"""
+
+    model: ModelName
+    prompt: Annotated[
+        list[Any],
+        BeforeValidator(_prompts, json_schema_input_type=_Text | _Ids | _Several | _SeveralIds),
+        Field(description=PROMPTS),
+    ]
+    max_tokens: Annotated[int, integer(0, LARGEST_MAX_TOKENS, ' (0: only with "echo": true)')] = 150
+    best_of: Annotated[int | None, integer(1, MOST_CHOICES)] = None
+    echo: Flag = False
+    logprobs: Annotated[int | None, integer(0, 5)] = None
+
+    @property
+    def answer_tokens(self) -> int:
+        return self.max_tokens
+
+    @property
+    def copies(self) -> int:
+        return self.best_of or self.n
+
+    @property
+    def alternatives(self) -> int | None:
+        if self.logprobs is None and (self.copies > self.n or self._only_echo):
+            return 0  # for the choice among them; nothing generated at all is asked for as the prompt's log-probabilities
+        return self.logprobs
+
+    def generation(self, prompt_tokens: list[int], grammar: Matcher | None = None) -> GenerationRequest:
+        request = super().generation(prompt_tokens, grammar)
+        return replace(request, prompt_logprobs=self._only_echo or (self.echo and self.logprobs is not None))
+
+    @property
+    def _only_echo(self) -> bool:
+        return self.max_tokens == 0
+
+    @model_validator(mode="after")
+    def _numbers_fit(self) -> Self:
+        if self.max_tokens == 0 and not self.echo:
+            raise InvalidRequest('max_tokens is 0; it must be at least 1, or go with "echo": true.', param="max_tokens")
+        if self.copies < self.n:
+            raise InvalidRequest(f"best_of is {self.best_of}; it must be at least n, {self.n}.", param="best_of")
+        if self.stream and self.copies > self.n:
+            message = f"best_of is {self.best_of}; in a stream it must be n, {self.n}: the best is only known at the end."
+            raise InvalidRequest(message, param="best_of")
+        if len(self.prompt) * self.copies > MOST_CHOICES:
+            asked = f"prompt has {len(self.prompt)} prompts and each gets {self.copies} texts"
+            raise InvalidRequest(f"{asked}; a request may have up to {MOST_CHOICES} texts.", param="prompt")
+        return self
+
+
+class TextOptions(OpenAIBody):
+    format: Annotated[TextFormat, Field(description='an object, such as {"type": "json_object"}')] = TextFormat()
+
+
+def _messages(value: object) -> object:
+    return [{"role": "user", "content": value}] if isinstance(value, str) and value else value
+
+
+_InputMessages = Annotated[list[InputMessage], Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES)]
+LOGPROBS = "message.output_text.logprobs"
+
+
+class ResponsesBody(OpenAIBody, NoTools, SamplingBody):
+    """``POST /v1/responses``"""
+
+    prompt_field: ClassVar[str] = "input"
+    max_tokens_field: ClassVar[str] = "max_output_tokens"
+    format_field: ClassVar[str] = "text.format"
+    only_with: ClassVar[dict[str, str]] = {"stream_options": "stream"}
+
+    model: ModelName
+    input: Annotated[
+        _InputMessages,
+        BeforeValidator(_messages, json_schema_input_type=_Text | _InputMessages),
+        Field(description=f"a string that is not empty, or a list of 1 to {MOST_MESSAGES} messages"),
+    ]
+    instructions: OptionalString = None
+    max_output_tokens: MaxTokens = 150
+    text: Annotated[TextOptions, Field(description='an object, {"format": {"type": "..."}}')] = TextOptions()
+    include: Annotated[
+        list[Literal["message.output_text.logprobs"]],
+        Field(fail_fast=True, max_length=1, description=f'an empty list or ["{LOGPROBS}"]'),
+    ] = []
+    top_logprobs: Annotated[int | None, integer(0, 20)] = None
+    stream_options: Annotated[
+        Obfuscation, Field(description='an object, {"include_obfuscation": true or false}, only with "stream": true')
+    ] = Obfuscation()
+    truncation: Annotated[Literal["disabled"], Field(description='"disabled"')] = "disabled"  # changes nothing
+
+    @property
+    def answer_tokens(self) -> int:
+        return self.max_output_tokens
+
+    @property
+    def alternatives(self) -> int | None:
+        """OpenAI tells log-probabilities where they are included; asking for alternatives means it too."""
+        return self.top_logprobs or 0 if self.include or self.top_logprobs else None
+
+    def grammar(self) -> Grammar | None:
+        return self.text.format.compiled_from("text.format")
+
+    def conversation(self) -> list[InputMessage]:
+        instructions = [InputMessage(role="system", content=self.instructions)] if self.instructions else []
+        return instructions + self.input

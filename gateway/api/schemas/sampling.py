@@ -1,0 +1,201 @@
+"""The fields that every generating route has, with the same bounds everywhere: how tokens are chosen and what ends a text."""
+
+# ruff: noqa: RUF012  pydantic copies a mutable default for every body
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from gateway.api.schemas.base import (
+    LARGEST_MAX_TOKENS,
+    LARGEST_TOP_K,
+    LONGEST_LABEL,
+    MOST_BIASES,
+    Body,
+    Choices,
+    Flag,
+    Label,
+    OpenAIBody,
+    OptionalModelName,
+    StopStrings,
+    integer,
+    number,
+)
+from gateway.api.schemas.formats import ResponseFormat
+from gateway.engine.generation import GenerationRequest, SamplingParameters
+from gateway.errors import InvalidRequest
+from gateway.text.grammar import Grammar, Matcher
+
+MOST_METADATA = 16  # as at OpenAI
+
+RANDOM_SEED = -1  # as at other servers; every other number is a fixed seed, negative ones too
+Penalty = Annotated[float, number(-2.0, 2.0)]
+Fraction = Annotated[float, number(0.0, 1.0)]
+TokenId = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,8})$")]
+LogitBias = Annotated[
+    dict[TokenId, Annotated[float, Field(ge=-100, le=100)]],
+    Field(
+        fail_fast=True,
+        max_length=MOST_BIASES,
+        description=f'an object of up to {MOST_BIASES} token ids, each with a number from -100 to 100: {{"50256": -100}}',
+        json_schema_extra={"additionalProperties": False},
+    ),
+]
+
+
+class ChangesNothing(Body):
+    """What OpenAI's clients send though it changes nothing here: accepted where nothing is asked that would be left undone."""
+
+    user: Label = ""
+    safety_identifier: Label = ""
+    prompt_cache_key: Label = ""
+    prompt_cache_retention: Annotated[Literal["in_memory", "in-memory", "24h"], Field(description='"in_memory" or "24h"')] = (
+        "in_memory"
+    )
+    service_tier: Annotated[Literal["auto", "default"], Field(description='"auto" or "default"')] = "auto"
+    store: Flag = False
+    metadata: Annotated[
+        dict[Label, Label],
+        Field(
+            fail_fast=True,
+            max_length=MOST_METADATA,
+            description=f"an object of up to {MOST_METADATA} strings, each of up to {LONGEST_LABEL} characters",
+        ),
+    ] = {}
+
+
+class NoTools(Body):
+    """Accepted where no tool is meant by it."""
+
+    tools: Annotated[list[Any], Field(max_length=0, description="an empty list; tools is not supported here")] = []
+    tool_choice: Annotated[Literal["none", "auto"], Field(description='"none" or "auto"; tools are not supported here')] = (
+        "auto"
+    )
+    parallel_tool_calls: Flag = True
+
+
+class SamplingBody(ChangesNothing):
+    """A subclass says where its prompt comes from, how many tokens an answer may have, and what is told with them."""
+
+    prompt_field: ClassVar[str] = "prompt"
+    max_tokens_field: ClassVar[str] = "max_tokens"
+    format_field: ClassVar[str] = "response_format"
+    only_with: ClassVar[dict[str, str]] = {}  # a field, and the one that has to be true for it
+
+    model: OptionalModelName = None
+    temperature: Annotated[float, number(0.0, 2.0, " (0: always the most probable token)")] = 0.7
+    top_k: Annotated[int, integer(0, LARGEST_TOP_K, " (0: all tokens)")] = 50
+    top_p: Fraction = 0.9
+    min_p: Fraction = 0.0
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    repetition_penalty: Annotated[float, number(0.1, 10.0, " (1: none)")] = 1.0
+    logit_bias: LogitBias = {}
+    seed: Annotated[int | None, integer(-(2**63), 2**63 - 1, " (-1: a random one)")] = None
+    stop: StopStrings = []
+    min_tokens: Annotated[int, integer(0, LARGEST_MAX_TOKENS)] = 0
+    ignore_eos: Flag = False
+    stream: Flag = False
+
+    @property
+    def answer_tokens(self) -> int:
+        """The most tokens that one answer may have."""
+        raise NotImplementedError
+
+    @property
+    def copies(self) -> int:
+        """How many texts continue each prompt."""
+        return 1
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many alternatives every token is told with; None: no log-probabilities."""
+        return None
+
+    def grammar(self) -> Grammar | None:
+        raise NotImplementedError
+
+    def generation(self, prompt_tokens: list[int], grammar: Matcher | None = None) -> GenerationRequest:
+        return GenerationRequest(
+            prompt_tokens,
+            self.answer_tokens,
+            self._sampling(),
+            None if self.seed == RANDOM_SEED else self.seed,
+            tuple(self.stop),
+            prompt_field=self.prompt_field,
+            min_tokens=self.min_tokens,
+            ignore_eos=self.ignore_eos,
+            logprobs=self.alternatives,
+            grammar=grammar,
+        )
+
+    def _sampling(self) -> SamplingParameters:
+        return SamplingParameters(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            repetition_penalty=self.repetition_penalty,
+            logit_bias={int(token): bias for token, bias in self.logit_bias.items()},
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = super().__get_pydantic_json_schema__(core_schema, handler)
+        if cls.only_with:
+            schema["dependentSchemas"] = {name: _null_or_with(name, needed) for name, needed in cls.only_with.items()}
+        return schema
+
+    @model_validator(mode="after")
+    def _fields_have_what_they_need(self) -> Self:
+        for name, needed in self.only_with.items():
+            if name in self.model_fields_set and not getattr(self, needed):
+                raise InvalidRequest(f'{name} is only allowed with "{needed}": true.', param=name)
+        return self
+
+    @model_validator(mode="after")
+    def _min_tokens_fit(self) -> Self:
+        if self.min_tokens > self.answer_tokens:
+            message = f"min_tokens is {self.min_tokens}; it must be at most {self.max_tokens_field}, {self.answer_tokens}."
+            raise InvalidRequest(message, param="min_tokens")
+        return self
+
+
+def _null_or_with(name: str, needed: str) -> JsonSchemaValue:
+    with_it = {"properties": {needed: {"const": True}}, "required": [needed]}
+    return {"anyOf": [{"properties": {name: {"type": "null"}}}, with_it]}
+
+
+class Obfuscation(OpenAIBody):
+    include_obfuscation: Flag = True  # changes nothing: nothing is sent to hide the lengths of pieces
+
+
+class StreamOptions(Obfuscation):
+    include_usage: Flag = False  # in a last event
+    continuous_usage_stats: Flag = False  # in every event, as it is by then
+
+
+class Formatted(SamplingBody):
+    """A route with OpenAI's ``response_format``."""
+
+    response_format: Annotated[ResponseFormat, Field(description='an object, such as {"type": "json_object"}')] = (
+        ResponseFormat()
+    )
+
+    def grammar(self) -> Grammar | None:
+        return self.response_format.compiled_from("response_format")
+
+
+class CompletionBase(OpenAIBody, Formatted):
+    """What OpenAI's two older routes share."""
+
+    only_with: ClassVar[dict[str, str]] = {"stream_options": "stream"}
+
+    n: Choices = 1
+    stream_options: Annotated[
+        StreamOptions, Field(description='an object, such as {"include_usage": true}, only with "stream": true')
+    ] = StreamOptions()

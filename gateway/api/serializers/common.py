@@ -1,0 +1,133 @@
+"""What the forms share: how an event is written, an answer's id and time, usage, log-probabilities."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import to_json
+
+from gateway.api.response_models import Logprob, TopLogprob, Usage
+from gateway.api.schemas.sampling import StreamOptions
+from gateway.engine.generation import Delta, GenerationRecord, TokenLogprob
+from gateway.text.model import Model
+
+LOWEST_LOGPROB = -9999.0  # JSON has no infinity; OpenAI's word for it
+DONE = b"data: [DONE]\n\n"
+# U+0085, U+2028 and U+2029: legal inside JSON, but some clients split lines there.
+LINE_SEPARATORS = {separator.encode(): f"\\u{ord(separator):04x}".encode() for separator in "\u0085\u2028\u2029"}
+HOLE = "\0"  # in no id and in no model's name
+
+Event = dict[str, Any]
+
+
+class Serializer:
+    """The answers to one request, as its clients read them: whole, or as server-sent events with a last one that says so."""
+
+    def whole(self, answers: list[Delta]) -> Any:
+        """``answers``: each in one piece."""
+        raise NotImplementedError
+
+    def begin(self) -> bytes:
+        """The events before any text."""
+        return b""
+
+    def events(self, delta: Delta) -> bytes:
+        raise NotImplementedError
+
+    def end(self) -> bytes:
+        return DONE
+
+    def failure(self, error: Event) -> bytes:
+        """Ends a stream instead of `end`; by then the status is sent."""
+        return server_sent(error) + DONE
+
+
+def server_sent(event: Event) -> bytes:
+    return b"data: " + json_line(event) + b"\n\n"
+
+
+def json_line(value: Any) -> bytes:
+    data = to_json(value)
+    if not data.isascii():
+        for separator, escape in LINE_SEPARATORS.items():
+            data = data.replace(separator, escape)
+    return data
+
+
+class TextEvents:
+    """Events of which only the text changes, and the index of its answer: all else is written once."""
+
+    def __init__(self, event: Callable[[int, str], Event]) -> None:
+        self._event = event
+        self._around: dict[int, tuple[bytes, bytes]] = {}  # index → what stands before the text and behind it
+
+    def __call__(self, index: int, text: str) -> bytes:
+        if index not in self._around:
+            before, after = server_sent(self._event(index, HOLE)).split(to_json(HOLE))
+            self._around[index] = before, after
+        before, after = self._around[index]
+        return before + json_line(text) + after
+
+
+def usage_of(record: GenerationRecord) -> Usage:
+    return {
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.completion_tokens,
+        "total_tokens": record.total_tokens,
+        "prompt_tokens_details": {"cached_tokens": record.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
+
+
+def usage_in_pieces(options: StreamOptions, record: GenerationRecord) -> dict[str, Usage | None]:
+    """What an event of a stream has beside its text. OpenAI: where the usage is asked for, null in all events but the last."""
+    if options.continuous_usage_stats:
+        return {"usage": usage_of(record)}
+    return {"usage": None} if options.include_usage else {}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What all pieces of one answer have in common."""
+
+    id: str
+    created: int  # Unix time
+    model: str
+    fingerprint: str | None
+
+    @classmethod
+    def new(cls, kind: str, model: Model) -> "Identity":
+        return cls(new_id(kind), int(time.time()), model.name, fingerprint(model))
+
+    def envelope(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+        }
+
+
+def new_id(kind: str) -> str:
+    return f"{kind}{secrets.token_hex(12)}"
+
+
+def fingerprint(model: Model) -> str | None:
+    """Changes with whatever may change what a seed gives: weights, precision, provider."""
+    value = model.parameters.get("fingerprint")
+    return f"fp_{value[:12]}" if value else None
+
+
+def finite(logprob: float | None) -> float:
+    return LOWEST_LOGPROB if logprob is None else max(logprob, LOWEST_LOGPROB)
+
+
+def logprob_objects(logprobs: Iterable[TokenLogprob]) -> list[Logprob]:
+    return [{**_logprob(token), "top_logprobs": [_logprob(other) for other in token.top]} for token in logprobs]
+
+
+def _logprob(token: TokenLogprob) -> TopLogprob:
+    return {"token": token.text, "logprob": finite(token.logprob), "bytes": list(token.bytes)}

@@ -1,0 +1,134 @@
+"""The form of /v1/completions: whole, and as pieces of the same shape."""
+
+from collections import defaultdict
+from dataclasses import replace
+
+from gateway.api.response_models import Completion, CompletionChoice, CompletionLogprobs
+from gateway.api.schemas import CompletionBody
+from gateway.api.serializers.common import (
+    Event,
+    Identity,
+    Serializer,
+    TextEvents,
+    finite,
+    server_sent,
+    usage_in_pieces,
+    usage_of,
+)
+from gateway.engine.generation import Delta, FinishReason, GenerationRecord, TokenLogprob
+from gateway.text.model import Model
+
+
+class CompletionSerializer(Serializer):
+    """``texts``: the prompts as `echo` shows them."""
+
+    def __init__(self, body: CompletionBody, model: Model, record: GenerationRecord, texts: list[str]) -> None:
+        self._body, self._record, self._texts = body, record, texts
+        self._identity = Identity.new("cmpl-", model)
+        self._head = self._identity.envelope("text_completion")
+        self._text_events = TextEvents(lambda index, text: self._event(_choice(index, text)))
+        self._plain = body.logprobs is None and not body.stream_options.continuous_usage_stats
+        self._special = set(model.tokenizer.special_tokens)  # an answer's text leaves them out
+        self._begun: set[int] = set()
+        # Where the next token of a text begins, in characters from the beginning of its prompt.
+        self._offset: dict[int, int] = defaultdict(int)
+        if not body.echo:
+            self._offset |= {index: len(texts[index // body.copies]) for index in range(len(texts) * body.copies)}
+
+    def whole(self, answers: list[Delta]) -> Completion:
+        choices = [self._piece(answer) for answer in _best(answers, self._body.copies, self._body.n)]
+        return self._head | {"choices": choices, "usage": usage_of(self._record)}  # type: ignore[return-value]
+
+    def events(self, delta: Delta) -> bytes:
+        if self._plain and delta.finish_reason is None and delta.index in self._begun:
+            return self._text_events(delta.index, delta.text)
+        return server_sent(self._event(self._piece(delta)))
+
+    def end(self) -> bytes:
+        if not self._body.stream_options.include_usage:
+            return super().end()
+        return server_sent(self._head | {"choices": [], "usage": usage_of(self._record)}) + super().end()
+
+    def _event(self, choice: CompletionChoice) -> Event:
+        return self._head | {"choices": [choice]} | usage_in_pieces(self._body.stream_options, self._record)
+
+    def _piece(self, piece: Delta) -> CompletionChoice:
+        """With the first of an answer comes an echo of the prompt."""
+        text, logprobs = piece.text, None
+        if self._body.echo and piece.index not in self._begun:
+            text = self._texts[piece.index // self._body.copies] + text
+        self._begun.add(piece.index)
+        if self._body.logprobs is not None:
+            logprobs = self._logprobs(piece.index, piece.prompt_logprobs if self._body.echo else (), piece.logprobs)
+        return _choice(piece.index, text, logprobs, piece.finish_reason)
+
+    def _logprobs(
+        self, index: int, echoed: tuple[TokenLogprob, ...], generated: tuple[TokenLogprob, ...]
+    ) -> CompletionLogprobs:
+        tokens, offsets = echoed + generated, []
+        shown = [*self._echoed(echoed, index), *map(self._generated, generated)]
+        if echoed:  # what the tokenizer has put before the prompt, a space, stands before its beginning
+            self._offset[index] = len(self._texts[index // self._body.copies]) - sum(map(_characters, shown[: len(echoed)]))
+        for text in shown:
+            begins_inside = len(text) > 0 and _is_continuation(text[0])
+            offsets.append(max(0, self._offset[index] - begins_inside))
+            self._offset[index] += _characters(text)
+        return {
+            "tokens": [_name(token) for token in tokens],
+            "token_logprobs": [None if token.logprob is None else finite(token.logprob) for token in tokens],
+            "top_logprobs": [_top(token) for token in tokens],
+            "text_offset": offsets,
+        }
+
+    def _generated(self, token: TokenLogprob) -> bytes:
+        """What of a token is in the text."""
+        return b"" if token.token in self._special else token.bytes
+
+    def _echoed(self, tokens: tuple[TokenLogprob, ...], index: int) -> list[bytes]:
+        """The same of the prompt's tokens: special ones only where the prompt holds their names."""
+        prompt = self._texts[index // self._body.copies]
+        return [token.bytes if token.text in prompt else self._generated(token) for token in tokens]
+
+
+def _choice(
+    index: int, text: str, logprobs: CompletionLogprobs | None = None, finish_reason: FinishReason | None = None
+) -> CompletionChoice:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+
+
+def _best(answers: list[Delta], copies: int, n: int) -> list[Delta]:
+    """Of each prompt's ``copies`` texts those ``n`` with the highest mean log-probability of a token, best first."""
+    if copies == n:
+        return answers
+    chosen: list[Delta] = []
+    for begin in range(0, len(answers), copies):
+        ranked = sorted(answers[begin : begin + copies], key=_mean_logprob, reverse=True)[:n]
+        chosen += (replace(answer, index=begin // copies * n + place) for place, answer in enumerate(ranked))
+    return chosen
+
+
+def _mean_logprob(answer: Delta) -> float:
+    return sum(finite(token.logprob) for token in answer.logprobs) / max(1, len(answer.logprobs))
+
+
+def _characters(text: bytes) -> int:
+    """That begin in it."""
+    return sum(not _is_continuation(byte) for byte in text)
+
+
+def _is_continuation(byte: int) -> bool:
+    """Of a character that began in an earlier byte, in UTF-8."""
+    return byte & 0xC0 == 0x80
+
+
+def _name(token: TokenLogprob) -> str:
+    """Its text; half a character is named by its bytes, as at OpenAI, so that no two tokens share a name."""
+    whole = token.text.encode() == token.bytes
+    return token.text if whole else "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.bytes)
+
+
+def _top(token: TokenLogprob) -> dict[str, float] | None:
+    """The most probable tokens, and the token itself where it is none of them."""
+    if token.logprob is None:
+        return None
+    return {_name(other): finite(other.logprob) for other in (*token.top, token)}

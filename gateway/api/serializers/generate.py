@@ -1,0 +1,31 @@
+"""The form of /generate: the text with its prompt; in a stream the text after it."""
+
+from gateway.api.response_models import Generated, GeneratedPiece, GeneratedText
+from gateway.api.schemas import GenerateBody
+from gateway.api.serializers.common import Event, Serializer, TextEvents, server_sent, usage_of
+from gateway.engine.generation import Delta, GenerationRecord
+
+
+class GenerateSerializer(Serializer):
+    """Of a stream, the last event has no text, but why it ended and what it took."""
+
+    def __init__(self, body: GenerateBody, record: GenerationRecord) -> None:
+        self._prompt, self._record = body.prompt, record
+        self._text_events = TextEvents(lambda _, text: _success({"text": text}))
+
+    def whole(self, answers: list[Delta]) -> Generated:
+        data: GeneratedText = {"prompt": self._prompt, "generated_text": self._prompt + answers[0].text}
+        return {"status": "success", "data": data}
+
+    def events(self, delta: Delta) -> bytes:
+        return self._text_events(delta.index, delta.text) if delta.text else b""
+
+    def end(self) -> bytes:
+        (finish_reason,) = self._record.finish_reasons
+        return (
+            server_sent(_success({"text": "", "finish_reason": finish_reason, "usage": usage_of(self._record)})) + super().end()
+        )
+
+
+def _success(data: GeneratedPiece) -> Event:
+    return {"status": "success", "data": data}

@@ -1,0 +1,61 @@
+"""How a step gives more than one token a text: drafted here, or drawn ahead by the backend; whichever gives more of them.
+
+A run-ahead is a draft by the best possible drafter, the model itself: the backend draws a text's next token with the rule that
+the gateway would use, computes it, and so on. All of it comes in one answer, and the gateway draws every token again.
+"""
+
+from dataclasses import dataclass, field
+
+from gateway.engine.sequence import Sequence
+from gateway.engine.speculation import LEAST_GAIN, Speculation
+from gateway.engine.step_costs import StepCosts
+from gateway.text.model import Model
+
+MOST_HINDRANCE = 0.25  # by how much of a step's time those that cannot run ahead wait longer for others that do
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Of one step; sequences that get none are left out."""
+
+    drafts: dict[Sequence, int] = field(default_factory=dict)  # tokens
+    run_ahead: dict[Sequence, int] = field(default_factory=dict)  # tokens at most
+    time_budget: float | None = None  # seconds in the backend, after which nothing more is drawn
+
+
+class Lookahead:
+    """Of one replica. ``latency_budget``: seconds that a step may take for what runs ahead; 0: nothing does."""
+
+    def __init__(self, costs: StepCosts, model: Model, latency_budget: float) -> None:
+        self._costs, self._latency_budget = costs, latency_budget
+        self._most_run_ahead = model.most_run_ahead
+        self.speculation = Speculation(costs, model.joined_tokens)
+
+    def plan(self, decoding: list[Sequence], *, prompts_wait: bool) -> Ahead:
+        """For a step in which all of ``decoding`` take part. ``prompts_wait``: beside prompts nothing runs ahead."""
+        ahead = Ahead() if prompts_wait else self._run_ahead(decoding)
+        gain = self._gain(decoding, ahead) if ahead.run_ahead else 1.0
+        drafts = self.speculation.plan(decoding, max(LEAST_GAIN, gain))
+        return Ahead(drafts) if drafts else ahead
+
+    def _run_ahead(self, decoding: list[Sequence]) -> Ahead:
+        depths = {
+            sequence: min(sequence.most_run_ahead, self._most_run_ahead)
+            for sequence in decoding
+            if self._latency_budget and sequence.most_run_ahead
+        }
+        if not depths or not self._costs.known:
+            return Ahead()
+        budget = self._latency_budget
+        if len(depths) < len(decoding):
+            seconds = self._costs.pass_seconds(len(decoding))
+            budget = min(budget, seconds + MOST_HINDRANCE * self._costs.seconds(len(decoding)))
+        return Ahead(run_ahead=depths, time_budget=budget)
+
+    def _gain(self, decoding: list[Sequence], ahead: Ahead) -> float:
+        """Tokens a second of the step, against one of a token each."""
+        rows = len(decoding)
+        step, a_pass = self._costs.seconds(rows), self._costs.pass_seconds(rows)
+        passes = max(1, min(1 + max(ahead.run_ahead.values()), int((ahead.time_budget or 0) / a_pass)))
+        tokens = rows + sum(min(depth, passes - 1) for depth in ahead.run_ahead.values())
+        return tokens / rows * step / (step + (passes - 1) * a_pass)

@@ -1,0 +1,53 @@
+"""From a sequence's tokens to what its reader may see: whole characters, no piece of a stop string; log-probabilities."""
+
+from collections import deque
+
+from gateway.engine.generation import Delta, FinishReason, TokenLogprob
+from gateway.text.tokenizer import TextStream
+
+
+class Output:
+    """Collects text and log-probabilities until they are taken."""
+
+    def __init__(self, stream: TextStream) -> None:
+        self._stream = stream
+        self.text = ""  # that is safe to show and was not taken
+        self.prompt_logprobs: dict[int, TokenLogprob] = {}  # index in the prompt → what is known of it
+        self._logprobs: deque[tuple[int, TokenLogprob]] = deque()  # with the characters of the text before them
+        self._prompt_taken = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was found."""
+        return self._stream.stopped
+
+    def extend(self, tokens: list[int]) -> None:
+        """Where neither stop strings nor log-probabilities are asked for."""
+        self.text += self._stream.extend(tokens)
+
+    def append(self, token: int, logprob: TokenLogprob | None, *, may_stop: bool) -> None:
+        """Where it may not stop, a stop string that ends there counts for nothing."""
+        if logprob is not None:
+            self._logprobs.append((self._stream.decoded, logprob))
+        self.text += self._stream.push(token, may_stop=may_stop)
+
+    def finish(self, end_token: int | None) -> None:
+        self.text += self._stream.finish(end_token)
+
+    def take(self, index: int, tokens: int, finish_reason: FinishReason | None) -> Delta:
+        """What has come since the last time."""
+        delta = Delta(self.text, tokens, finish_reason, index)
+        self.text = ""
+        if self._logprobs:
+            delta.logprobs = self._shown_logprobs(everything=finish_reason is not None and not self.stopped)
+        if not self._prompt_taken:
+            delta.prompt_logprobs = tuple(self.prompt_logprobs[index] for index in sorted(self.prompt_logprobs))
+            self._prompt_taken = True
+        return delta
+
+    def _shown_logprobs(self, everything: bool) -> tuple[TokenLogprob, ...]:
+        """Those of tokens that begin within what is shown, or all that wait: those of a stop string are never told."""
+        shown = []
+        while self._logprobs and (everything or self._logprobs[0][0] < self._stream.shown):
+            shown.append(self._logprobs.popleft()[1])
+        return tuple(shown)

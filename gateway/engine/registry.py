@@ -1,0 +1,209 @@
+"""Which models are served: an engine for each, kept in step with what the Tritons have loaded.
+
+A task asks them every few seconds. The newest version of a model takes every new text, on any Triton that has it. An older one
+lives on until the texts that it has begun are done. A version that no Triton has any longer ends its texts with an error that
+says so; silence, or an answer that lacks a model for a moment, changes nothing, since a Triton that starts again is silent too.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.engine.engine import Engine
+from gateway.engine.step import Backend
+from gateway.errors import BackendUnavailable, ModelNotFound, echo
+from gateway.settings import Settings, SettingsError
+from gateway.text.model import Model
+from gateway.triton.discovery import TritonDiscovery
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MODEL_ALIAS = "latest_checkpoint.pt"  # always the default model, on every deployment
+LOOK_INTERVAL = 2.0  # seconds
+LOOK_AGAIN = 0.2  # seconds, at the start
+GONE_AFTER = 5.0  # seconds for which all of a Triton's answers, of two at least, lack a version that is gone then
+LINGER = 10.0  # seconds that an older version without texts is kept: a request may have chosen it and not have begun
+
+Key = tuple[str, int]  # name and version
+Measured = Callable[[Backend, str], Backend]
+
+
+@dataclass
+class _Served:
+    engine: Engine
+    missing_since: dict[str, float] = field(default_factory=dict)  # Triton's address → its first answer in a row without it
+    superseded_at: float | None = None  # when a newer version took over
+    alone_since: float | None = None  # without a Triton
+
+
+class Registry:
+    """Use as an async context manager; entering it waits for a Triton and its models."""
+
+    def __init__(
+        self, tritons: TritonDiscovery, settings: Settings, measured: Measured = lambda backend, model: backend
+    ) -> None:
+        """``measured`` wraps each Triton's client for one model: see gateway/telemetry/step_metrics.py."""
+        self._tritons = tritons
+        self._settings = settings
+        self._measured = measured
+        self._served: dict[Key, _Served] = {}
+        self._newest: dict[str, int] = {}  # the version of each model that takes new texts
+        self._first = ""  # the default model where MODEL_NAME is not set
+        self._refused: set[tuple[str, Key]] = set()  # loaded, but nothing that we could serve
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Registry":
+        """Raises SettingsError where MODEL_NAME is not served, BackendUnavailable where no Triton answers."""
+        deadline = time.monotonic() + self._settings.recovery_timeout
+        names = await self._tritons.wait_for_models(self._settings.recovery_timeout)
+        await self.look()
+        while self.default_name not in self._newest and self._may_come(names):  # busy Tritons name what they do not describe
+            if time.monotonic() > deadline:
+                raise BackendUnavailable(f"no Triton described its models within {self._settings.recovery_timeout} seconds")
+            await asyncio.sleep(LOOK_AGAIN)
+            await self.look()
+        if self.default_name not in self._newest:
+            wanted = "MODEL_NAME is " + repr(self.default_name) if self.default_name else "Triton serves no model of ours"
+            raise SettingsError(f"{wanted}; Triton at {self._settings.triton_url} serves: {', '.join(names)}.")
+        self._task = asyncio.create_task(self._watch(), name="registry")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for engine in self.all_engines():
+            await engine.close(BackendUnavailable("The server is stopping.", retry_after=2))
+
+    @property
+    def default_name(self) -> str:
+        """MODEL_NAME, else the first model: it stays the same for as long as it is served."""
+        return self._settings.model_name or self._first
+
+    def engine(self, name: str | None = None, *, told: Callable[[str], bool] = lambda name: True) -> Engine:
+        """The newest version of a model; None and the alias mean the default model.
+
+        Raises ModelNotFound, which names those that there are and that ``told`` lets be named.
+        """
+        wanted = self.default_name if name is None or name == DEFAULT_MODEL_ALIAS else name
+        if wanted not in self._newest:
+            there_are = ", ".join(sorted(filter(told, self._newest))) or "none"
+            raise ModelNotFound(f"There is no model {echo(wanted)}; the models here: {there_are}.", param="model")
+        return self._served[wanted, self._newest[wanted]].engine
+
+    def engines(self) -> list[Engine]:
+        """The newest version of every model, by name."""
+        return [self._served[key].engine for key in sorted(self._newest.items())]
+
+    def all_engines(self) -> list[Engine]:
+        """Older versions that still finish their texts too; by name and version."""
+        return [self._served[key].engine for key in sorted(self._served)]
+
+    @property
+    def alive(self) -> bool:
+        """Whether its loop runs: it always should."""
+        return self._task is None or not self._task.done()
+
+    def _may_come(self, names: list[str]) -> bool:
+        """Whether the default model is among those of these names, and not known to be none of ours."""
+        refused = {name for _, (name, _) in self._refused}
+        return bool({self.default_name or name for name in names} & (set(names) - refused))
+
+    def end_sequences(self, error: BackendUnavailable) -> None:
+        for engine in self.all_engines():
+            engine.end_sequences(error)
+
+    async def look(self) -> None:
+        """Takes over what the Tritons have loaded. One that does not answer changes nothing."""
+        for address, client in (await self._tritons.refresh()).items():
+            for served in self._served.values():
+                if address in served.engine.addresses:
+                    await served.engine.remove_replica(address)
+            await client.close()
+        loaded = await self._tritons.models()
+        newest: dict[str, int] = {}
+        for name, version in sorted(key for keys in loaded.values() for key in keys):
+            newest[name] = version
+        for address, keys in loaded.items():
+            for key in keys:
+                if key in self._served or newest[key[0]] == key[1]:
+                    await self._join(address, key)
+        self._newest |= {name: version for name, version in newest.items() if (name, version) in self._served}
+        await self._drop({address: set(keys) for address, keys in loaded.items()})
+        if self._first not in self._newest:
+            self._first = min(self._newest, default=self._first)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL)
+            try:
+                await self.look()
+            except Exception:
+                logger.exception("the look at Triton's models met an unexpected error")
+
+    async def _join(self, address: str, key: Key) -> None:
+        """Sees to it that a version's engine runs on this Triton too. Where it cannot be asked, the next look tries again."""
+        served = self._served.get(key)
+        try:
+            if served is not None and address in served.engine.addresses:
+                await self._check_replaced(address, key, served.engine)
+            elif (address, key) not in self._refused:
+                await self._start(address, key, await self._tritons.clients[address].describe(key[0], str(key[1])))
+        except BackendUnavailable:
+            return
+        except Exception as exc:
+            logger.error("%s, version %d, does not describe itself as our models do: not served", *key, exc_info=exc)
+            self._refused.add((address, key))
+
+    async def _start(self, address: str, key: Key, model: Model) -> None:
+        served, replaced = self._served.get(key), None
+        if served is not None and served.engine.model.fingerprint != model.fingerprint:
+            if served.engine.addresses:
+                logger.warning("%s, version %d, is another one at %s: not served from there", *key, address)
+                return
+            served, replaced = None, served
+        if served is None:
+            served = self._served[key] = _Served(Engine(model, self._settings))
+            logger.info("%s, version %d, is served", *key)
+        served.engine.add_replica(address, self._measured(self._tritons.clients[address], model.name), model)
+        if replaced is not None:  # only now: whoever is told to try again does so at once
+            await _end(replaced.engine, "was replaced. Please try again.")
+
+    async def _check_replaced(self, address: str, key: Key, engine: Engine) -> None:
+        """Where Triton has loaded other files under the same version, the texts move to Tritons that have the old ones, or end.
+        Our exporter never makes that; a person may."""
+        if await self._tritons.clients[address].fingerprint(engine.model) != engine.model.fingerprint:
+            await engine.remove_replica(address)
+            await self._start(address, key, await self._tritons.clients[address].describe(key[0], str(key[1])))
+
+    async def _drop(self, loaded: dict[str, set[Key]]) -> None:
+        """Ends what no Triton has any longer, and what is old and has nothing to do."""
+        now = time.monotonic()
+        self._refused = {(address, key) for address, key in self._refused if key in loaded.get(address, {key})}
+        for key, served in list(self._served.items()):
+            unloaded = False
+            for address in served.engine.addresses:
+                if address not in loaded or key in loaded[address]:
+                    served.missing_since.pop(address, None)
+                elif now - served.missing_since.setdefault(address, now) >= GONE_AFTER:
+                    del served.missing_since[address]
+                    await served.engine.remove_replica(address)
+                    unloaded = True
+            served.alone_since = None if served.engine.addresses else served.alone_since or now
+            alone = now - (served.alone_since or now) >= self._settings.recovery_timeout  # its texts have waited as long
+            newest = self._newest.get(key[0]) == key[1]
+            served.superseded_at = None if newest else served.superseded_at or now
+            rests = served.engine.idle and now - (served.superseded_at or now) >= LINGER
+            if rests or alone or (unloaded and not served.engine.addresses):
+                del self._served[key]
+                if newest:
+                    del self._newest[key[0]]
+                await _end(served.engine, "was removed." if newest else "was replaced. Please try again.")
+
+
+async def _end(engine: Engine, reason: str) -> None:
+    """Its texts, where it has any, end with an error of this reason."""
+    await engine.close(BackendUnavailable(f"The model {engine.model.name} {reason}", retry_after=2))
+    logger.info("%s, version %s, is no longer served", engine.model.name, engine.model.version)

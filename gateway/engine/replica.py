@@ -1,0 +1,232 @@
+"""The loop on one Triton: schedule, step, deliver. Every text that runs there goes through its steps."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from backends.onnx_decoder.contract.limits import NO_SLOT
+from gateway.engine.delivery import Delivery, isolated
+from gateway.engine.lookahead import Lookahead
+from gateway.engine.scheduler import Batch, next_batch
+from gateway.engine.sequence import Sequence
+from gateway.engine.step import Backend, StepAnswer, StepRow
+from gateway.engine.step_costs import StepCosts
+from gateway.errors import STOPS, BackendUnavailable, InternalError
+from gateway.settings import Settings
+from gateway.text.model import Model
+
+logger = logging.getLogger(__name__)
+
+RETRY_PAUSE = 0.1  # seconds between attempts while Triton does not answer, or while it has no slot
+PROBE_TIMEOUT = 1.0  # seconds
+LATE = 0.1  # seconds by which our own loop may be late
+MOST_LATE_LOOKS = 3
+STALLED_AFTER = 10.0  # seconds that a step may take before its Triton counts as stuck
+PATIENCE = 0.5  # of a step's time: so long the next one waits for tokens that are chosen in threads
+MOST_FAILED_ALONE = 3  # steps of a sequence alone, in a row, that end a Triton which answered before: then it is to blame
+
+
+class Replica:
+    """One model on one Triton. ``changed`` is called when a slot became free, and when it fails or answers again."""
+
+    def __init__(self, address: str, backend: Backend, model: Model, settings: Settings, changed: Callable[[], None]) -> None:
+        self.address, self.model = address, model
+        self.sequences: dict[Sequence, None] = {}  # that run here, in the order of their admission
+        self.failing_since: float | None = None  # the beginning of the first step of those that have failed in a row
+        self._backend, self._changed = backend, changed
+        self._costs = StepCosts(model.slots, settings.prefill_chunk, model.joined_tokens)
+        self._lookahead = Lookahead(self._costs, model, settings.run_ahead / 1000)
+        self._release: list[int] = []  # ended sequences that Triton does not know of yet
+        self._wake = asyncio.Event()
+        self._step_began: float | None = None  # of the step that Triton works on
+        self._last_answer = -PROBE_TIMEOUT  # when Triton last answered a step
+        self._closing = False
+        self._delivery = Delivery(model, self.sequences.__contains__, self.remove)
+        self._task = asyncio.create_task(self._run(), name=f"replica {model.name} {address}")
+        self._task.add_done_callback(_log_end)
+
+    @property
+    def free_slots(self) -> int:
+        return max(0, self.model.slots - len(self.sequences))
+
+    @property
+    def alive(self) -> bool:
+        """Whether its loop runs: it always should, until `close`."""
+        return self._closing or not self._task.done()
+
+    async def close(self) -> None:
+        """Its texts stay in ``sequences``, each with every token that was chosen for it."""
+        self._closing = True
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def add(self, sequence: Sequence) -> None:
+        sequence.record.started = sequence.record.started or time.monotonic()
+        sequence.wake = self._wake.set
+        self.sequences[sequence] = None
+        self._wake.set()
+
+    def remove(self, sequence: Sequence) -> None:
+        """Takes a text out that has ended; its slot is freed with the next step."""
+        self.take_back(sequence)
+        self._changed()
+
+    def take_back(self, sequence: Sequence) -> None:
+        """Takes a text out that goes on elsewhere or ends with all others; Triton is told when it next answers."""
+        del self.sequences[sequence]
+        self._release.append(sequence.id)
+        self._wake.set()
+
+    async def probe(self) -> None:
+        """Raises BackendUnavailable unless Triton answered a real step within the last second, or answers one within the next.
+
+        While it works on a step it counts as alive: a step over many long prompts may take seconds.
+        """
+        now = time.monotonic()
+        busy = self.failing_since is None and self._step_began is not None and now - self._step_began < STALLED_AFTER
+        if busy or now - self._last_answer < PROBE_TIMEOUT:
+            return
+        try:
+            await self._answer_in_time()
+        except BackendUnavailable as exc:
+            self._note_failure(exc, now)
+            raise
+        finally:
+            self._wake.set()
+
+    async def _answer_in_time(self) -> None:
+        """A silence proves nothing where our own loop was too busy to listen: then Triton is asked again."""
+        for _ in range(MOST_LATE_LOOKS):
+            began = time.monotonic()
+            asked = asyncio.ensure_future(self._probe_step())
+            asked.add_done_callback(_look_at)
+            await asyncio.wait({asked}, timeout=PROBE_TIMEOUT)
+            done, _ = await asyncio.wait({asked}, timeout=LATE)  # what came in time may not have been looked at yet
+            if done:
+                return await asked
+            if time.monotonic() - began < PROBE_TIMEOUT + 2 * LATE:
+                break
+        raise BackendUnavailable("The model server does not answer within a second.", retry_after=2)
+
+    async def _probe_step(self) -> None:
+        """A real step, of one token that nobody reads."""
+        row = StepRow(secrets.randbits(64), past_length=0, tokens=np.zeros(1, np.int32), token_limit=1)
+        await self._backend.step(self.model, [row], [])
+        self._last_answer = time.monotonic()
+        self._release.append(row.sequence_id)
+
+    async def _run(self) -> None:
+        while True:
+            planned = time.monotonic()
+            batch, time_budget = self._plan()
+            if not batch and not self._release and self.failing_since is None:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            release, self._release = self._release, []
+            began = self._step_began = time.monotonic()
+            try:
+                if batch or release:
+                    answer = await self._backend.step(self.model, [row for _, row in batch], release, time_budget)
+                    self._note_answer()
+                    later = self._delivery.deliver(batch, answer)
+                    seconds = time.monotonic() - planned
+                    self._learn(batch, answer, seconds)
+                    if later:
+                        await asyncio.wait(later, timeout=PATIENCE * seconds)
+                else:  # is it back?
+                    await self._probe_step()
+                    self._note_answer()
+            except STOPS:
+                raise
+            except BaseException as exc:  # nothing ends this loop
+                self._release = release + self._release
+                await self._recover(exc, began, [sequence for sequence, _ in batch])
+            else:
+                if batch and (answer.cached_length == NO_SLOT).all():
+                    await asyncio.sleep(RETRY_PAUSE)
+
+    def _plan(self) -> tuple[Batch, float | None]:
+        """The rows of the next step, and its time budget. After a step that failed, and once Triton answers again, each
+        sequence that took part in it is computed alone, until it gets a token: so one that no Triton survives ends alone."""
+        running = [sequence for sequence in self.sequences if sequence.runnable]
+        suspects = [sequence for sequence in running if sequence.suspect]
+        if suspects and self.failing_since is not None:
+            return [], None
+        try:
+            return next_batch(suspects[:1] or running, self._lookahead, self._costs.prefill_budget)
+        except STOPS:
+            raise
+        except BaseException:  # whose fault is it?
+            return self._plan_each(running)
+
+    def _plan_each(self, running: list[Sequence]) -> tuple[Batch, float | None]:
+        """Every sequence by itself, so that what it raises ends it alone."""
+        batch: Batch = []
+        budgets: list[float] = []
+        for sequence in running:
+            with isolated(sequence):
+                rows, budget = next_batch([sequence], self._lookahead, self._costs.prefill_budget)
+                batch += rows
+                budgets += [] if budget is None else [budget]
+            if sequence.ended:
+                self.remove(sequence)
+        return batch, min(budgets, default=None)
+
+    def _learn(self, batch: Batch, answer: StepAnswer, seconds: float) -> None:
+        """What the step took, with all that the gateway did for it but for the tokens that are chosen in threads."""
+        self._lookahead.speculation.note_step(batch, answer)
+        self._costs.note_step([row for _, row in batch], answer, seconds)
+
+    def _note_answer(self) -> None:
+        since, self.failing_since = self.failing_since, None
+        self._step_began, self._last_answer = None, time.monotonic()
+        if since is not None:
+            logger.info("Triton at %s answers again after %.1f s", self.address, time.monotonic() - since)
+            self._changed()
+
+    async def _recover(self, exc: BaseException, began: float, sequences: list[Sequence]) -> None:
+        """A failed step is tried again, since no token of it was taken; the engine may move the texts to another Triton."""
+        self._step_began = None
+        if self.failing_since is None:  # Triton answered before this step
+            self._note_suspects(exc, [sequence for sequence in sequences if sequence in self.sequences])
+        if not isinstance(exc, BackendUnavailable):
+            logger.error("The step met an unexpected error", exc_info=exc)
+        if isinstance(exc, BackendUnavailable) or not sequences:
+            self._note_failure(exc, began)
+        self._changed()
+        await asyncio.sleep(RETRY_PAUSE)
+
+    def _note_suspects(self, exc: BaseException, sequences: list[Sequence]) -> None:
+        """Of a step that failed. A sequence that was alone in it is to blame, where Triton refuses it, or dies of it again and
+        again."""
+        for sequence in sequences:
+            sequence.take_again()
+        if len(sequences) == 1:
+            (sequence,) = sequences
+            sequence.failed_alone += 1
+            if sequence.failed_alone == MOST_FAILED_ALONE or not isinstance(exc, BackendUnavailable):
+                with isolated(sequence):
+                    raise InternalError from exc
+                self.remove(sequence)
+
+    def _note_failure(self, exc: BaseException, began: float) -> None:
+        if self.failing_since is None:
+            self.failing_since = began
+            reason = exc.detail if isinstance(exc, BackendUnavailable) else type(exc).__name__
+            logger.warning("Triton at %s does not answer: %s", self.address, reason)
+
+
+def _log_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        logger.critical("%s has ended: it never should", task.get_name(), exc_info=error)
+
+
+def _look_at(asked: asyncio.Future[None]) -> None:
+    """So that nobody misses the error of a probe that nobody waits for any more."""
+    if not asked.cancelled():
+        asked.exception()

@@ -1,0 +1,131 @@
+"""The one table from an error to what the client receives: status, headers, and the body of its family of routes.
+
+| family     | body                                                                                                |
+| ---------- | --------------------------------------------------------------------------------------------------- |
+| `/v1…`     | ``{"error": {"message", "type", "param", "code"}}`` as OpenAI writes it                             |
+| the others | ``{"status": "error", "error": {"type", "message"}}``                                               |
+
+In a stream whose headers are sent, the same body is an event. Statuses and codes are attributes of the errors themselves.
+"""
+
+import logging
+import re
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import STOPS, InternalError, InvalidRequest, TidegateError
+from gateway.http.request_log import CLIENT_CLOSED_REQUEST
+
+log = logging.getLogger(__name__)
+
+PATHS = {"/generate", "/tokenize", "/detokenize", "/health", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json"}
+PATHS |= {f"/v1{path}" for path in ("", "/models", "/chat/completions", "/completions", "/responses")}
+
+ONE_MODEL = re.compile(r"/v1/models/[\w.:-]{1,64}", re.ASCII)
+
+
+class RouteNotFound(InvalidRequest):
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(InvalidRequest):
+    status = 405
+    code = "method_not_allowed"
+
+
+def install(app: FastAPI) -> None:
+    """Handlers are coroutines: Starlette runs all others in a thread, which costs more than the answer."""
+    app.add_exception_handler(TidegateError, _answer)
+    app.add_exception_handler(HTTPException, _answer_routing)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    app.add_middleware(UnexpectedErrors)
+
+
+class UnexpectedErrors:
+    """Answers what no other handler knows. A middleware, not a handler: Starlette runs that one outside of all middleware,
+    where its answer would get no CORS headers and no request id.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def watch_send(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch_send)
+        except STOPS:
+            raise
+        except BaseException as error:  # a panic of a library in Rust is no Exception
+            if scope["type"] != "http" or begun:
+                raise  # the server logs it and cuts the connection, the only way left to tell
+            log.error("Unexpected error", exc_info=error)
+            response = await _answer(Request(scope), InternalError())
+            await response(scope, receive, send)
+
+
+def error_body(error: TidegateError, path: str) -> dict[str, Any]:
+    path = "/" + path.lstrip("/")
+    if path == "/v1" or path.startswith("/v1/"):
+        return {"error": {"message": error.message, "type": error.openai_type, "param": error.param, "code": error.code}}
+    names_a_field = isinstance(error, InvalidRequest) and error.param is not None
+    return {"status": "error", "error": {"type": "validation_error" if names_a_field else error.kind, "message": error.message}}
+
+
+def error_in_stream(error: Exception, path: str) -> dict[str, Any]:
+    """The event for an error that came after the headers; an unexpected one is logged in full and told in one sentence."""
+    if not isinstance(error, TidegateError):
+        log.error("Unexpected error in the stream of %s", path, exc_info=error)
+        error = InternalError()
+    return error_body(error, path)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TidegateError)
+    request.state.record.error = error
+    headers = dict(error.headers)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(error_body(error, request.url.path), error.status, headers)
+
+
+async def _answer_routing(request: Request, error: Exception) -> Response:
+    """What the router itself refuses: an unknown path, a method that a path does not have."""
+    assert isinstance(error, HTTPException)
+    allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))  # the router names them in any order
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and request.method == "OPTIONS":
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": f"{allowed}, OPTIONS"})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        response = await _answer(request, MethodNotAllowed(f"{request.method} is not possible here; allowed: {allowed}."))
+        response.headers["Allow"] = allowed
+        return response
+    meant = _meant(request)
+    hint = f" Did you mean {meant}?" if meant else ""
+    return await _answer(request, RouteNotFound(f"There is nothing at this path.{hint}"))
+
+
+def _meant(request: Request) -> str | None:
+    """The path that there is, where the one that came has slashes too many, or /v1 not once."""
+    plain = "/" + "/".join(filter(None, request.url.path.split("/")))
+    for path in (plain, f"/v1{plain}", plain.replace("/v1/v1", "/v1", 1)):
+        if path != request.url.path and (path in PATHS or ONE_MODEL.fullmatch(path)):
+            return path
+    return None
+
+
+async def _answer_nobody(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)

@@ -1,0 +1,335 @@
+"""HTTP as uvicorn speaks it, but read by `RequestReader`, and with bounds on what a connection may cost before its request is
+known, and after.
+
+uvicorn alone waits for a head for ever, keeps a connection whose client reads nothing, and writes chunks to HTTP/1.0 clients.
+"""
+
+import asyncio
+import json
+import re
+import time
+from http import HTTPStatus
+from itertools import islice
+from typing import Any, cast
+from urllib.parse import unquote
+
+import h11
+from fastapi import FastAPI
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from gateway.errors import BackendUnavailable, TidegateError
+from gateway.http.body import BODY_TIMEOUT, RequestTimeout
+from gateway.http.body_reader import BadHttp
+from gateway.http.cycle import Cycle
+from gateway.http.error_responses import error_body
+from gateway.http.request_reader import Part, RequestReader, ends_its_connection
+
+MAXIMUM_CONNECTIONS = 2048  # a stranger's may hold a head and 64 KiB of a body
+RESERVED_CONNECTIONS = 64  # more, that only PROBES are answered on
+PROBES = (b"/livez", b"/readyz", b"/health", b"/metrics")
+MAXIMUM_AHEAD = 16  # requests that a client may send before it has read the answers to those before them
+PARTS_AT_ONCE = 16  # of requests that are read before the event loop looks at anything else
+HEAD_TIMEOUT = 10.0  # seconds for a whole head
+IDLE_TIMEOUT = 75  # seconds between requests: load balancers give up theirs after 60, and must be the first
+UNREAD_TIMEOUT = 60.0  # seconds within which a client that is behind must read something
+REST_TIMEOUT = BODY_TIMEOUT + 5  # seconds for a body that is not read any more, since its request is answered
+LAST_CALL = 0.5  # seconds that a connection without a request lives on in a stop: one may be on its way
+THROWN_AWAY_AT_ONCE = 1 << 18  # bytes of a refused client
+PAUSE_OF_REFUSED = 0.005  # seconds between such portions: of one client, or of all refused ones together
+LINGER = 5.0  # seconds that a refused client's bytes are thrown away: with bytes unread, a close would destroy the answer
+
+
+ORIGIN = re.compile(rb"(?i)^https?://[^/?]*")  # proxies may name the server in front of the path
+
+
+class TooManyConnections(BackendUnavailable):
+    code = "too_many_connections"
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. Where there are too many, those without a request make room, the longest at rest first.
+
+    Of uvicorn's class it has the tasks, the flow control and the requests that wait for the answers before them.
+    """
+
+    cycle: Cycle  # the newest
+    _current: Cycle | None = None  # the one that is being answered, or was last
+    _waits_since = 0.0  # time.monotonic: for its first request, or for the next
+    _reading: Cycle | None = None  # the one whose body comes
+    _refusal: TidegateError | None = None  # what is told instead of an answer, behind those to the requests before it
+    _rest: asyncio.Handle | None = None  # what has come and is read soon
+    _lingers = False  # what comes now is thrown away
+    _thrown_away = 0  # bytes, since the last pause
+    _patience: asyncio.TimerHandle | None = None  # with a head or a body that comes
+    _unread: asyncio.TimerHandle | None = None  # until the next look whether the client reads
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._reader = RequestReader()
+        self.url = b""
+        self._expect(HEAD_TIMEOUT)
+        self._waits_since = time.monotonic()
+        if len(self.connections) > MAXIMUM_CONNECTIONS:
+            self._make_room()
+        if len(self.connections) > MAXIMUM_CONNECTIONS + RESERVED_CONNECTIONS:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect(None)
+        for handle in (self._unread, self._rest):
+            if handle is not None:
+                handle.cancel()
+        if self._current is not None and not self._current.response_complete:  # uvicorn tells the newest only
+            self._current.disconnected = True
+            self._current.message_event.set()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+        self._read(data)
+
+    def _read(self, data: bytes = b"") -> None:
+        self._unset_keepalive_if_required()
+        self._rest = None
+        if self._refusal is not None or self._lingers or self.transport.is_closing():
+            self._throw_away(len(data))
+            return
+        read = 0
+        try:
+            for part in islice(self._reader.receive(data), PARTS_AT_ONCE):
+                self._take(part)
+                read += 1
+        except TidegateError as error:
+            self._refuse(error)
+            return
+        if read == PARTS_AT_ONCE:
+            self._rest = self.loop.call_soon(self._read)
+        if self._rest is not None or self._far_ahead:
+            self.flow.pause_reading()
+        else:
+            self.flow.resume_reading()
+        if self._rest is None:
+            self._wait()
+
+    @property
+    def _far_ahead(self) -> bool:
+        """Not before it must be: while nothing is read, a client that leaves is not noticed."""
+        waiting = sum(len(cycle.body) for cycle, _ in self.pipeline)
+        newest = len(self.cycle.body) if self._answering else 0
+        return len(self.pipeline) >= MAXIMUM_AHEAD // 2 or max(waiting, newest) > HIGH_WATER_LIMIT
+
+    def _wait(self) -> None:
+        """For more, where nothing else waits for it."""
+        if self._patience is not None or self._answering:
+            return
+        if self._reader.in_head:
+            self._expect(HEAD_TIMEOUT)
+        elif self.timeout_keep_alive_task is None:
+            # The rest of a body that was not wanted, or empty lines: the connection rests again.
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _take(self, part: Part) -> None:
+        if isinstance(part, h11.Request):
+            self._expect(REST_TIMEOUT)
+            self._begin(part)
+            return
+        if isinstance(part, h11.EndOfMessage):
+            self._expect(None)
+            self._reading = None
+        if self.cycle.response_complete:
+            return
+        if isinstance(part, h11.Data):
+            self.cycle.body += part.data
+        else:
+            self.cycle.more_body = False
+        self.cycle.message_event.set()
+
+    def _begin(self, request: h11.Request) -> None:
+        """Starts the application on a request, or lets it wait for the answers to those before it."""
+        self.url = request.target
+        if len(self.pipeline) >= MAXIMUM_AHEAD:
+            raise BadHttp(f"more than {MAXIMUM_AHEAD} requests were sent ahead of their answers")
+        if len(self.connections) > MAXIMUM_CONNECTIONS and not self.url.startswith(PROBES):
+            message = f"{MAXIMUM_CONNECTIONS} connections are open already. Please try again later."
+            raise TooManyConnections(message, retry_after=2)
+        waits = self._answering
+        self.cycle = self._reading = self._cycle(request)
+        if waits:
+            self.pipeline.appendleft((self.cycle, self.app))
+        else:
+            self._start_asgi_task(self.cycle, self.app)
+
+    def _cycle(self, request: h11.Request) -> Cycle:
+        headers = list(request.headers)
+        stopping = getattr(cast(FastAPI, self.config.app).state, "stopping", False)
+        expects = any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
+        return Cycle(
+            scope=self._scope(request, headers),
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=expects and request.http_version == b"1.1",
+            keep_alive=not ends_its_connection(request) and not stopping,
+            on_response=self.on_response_complete,
+        )
+
+    def _scope(self, request: h11.Request, headers: list[tuple[bytes, bytes]]) -> Any:
+        target = ORIGIN.sub(b"", request.target, count=1)
+        raw_path, _, query = target.partition(b"?")
+        if raw_path and not raw_path.startswith(b"/"):
+            raise BadHttp("the target of a request is a path")
+        return {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": request.http_version.decode(),
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": request.method.decode(),
+            "root_path": "",
+            "path": unquote(raw_path.decode()) or "/",
+            "raw_path": raw_path or b"/",
+            "query_string": query,
+            "headers": headers,
+            "state": self.app_state.copy(),
+        }
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._current = cast(Cycle, cycle)
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        self._waits_since = time.monotonic()
+        if self._current is not None:
+            self._current.body.clear()  # what nobody has wanted to read
+        if self.cycle.lingers:
+            self._linger()
+            return
+        self._watch_reader()
+        if self._refusal is not None and not self.pipeline:
+            self._tell_refusal()
+            return
+        super().on_response_complete()
+        if self._reader.in_head and self._patience is None:
+            self._unset_keepalive_if_required()
+            self._expect(HEAD_TIMEOUT)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        self._watch_reader()  # what is left may stay unread as well
+        super().resume_writing()
+
+    def shutdown(self) -> None:
+        """No more requests, but those that have begun to come, or are on their way, are answered."""
+        if self._answering:
+            self.cycle.keep_alive = False
+        else:
+            self.loop.call_later(LAST_CALL, self._close_at_rest)
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _make_room(self) -> None:
+        """Closes another connection that no request is under way on."""
+        connections = cast("set[Protocol]", self.connections)
+        others = [one for one in connections if one is not self and not one._answering and one._refusal is None]
+        if others:
+            min(others, key=lambda one: one._waits_since).transport.close()
+
+    def _refuse(self, error: TidegateError) -> None:
+        """Tells it behind the answers to the requests that came before, and closes the connection."""
+        self._refusal = error
+        self._expect(None)
+        self.flow.resume_reading()  # nothing is kept of it, but a client that leaves is noticed
+        wrong, self._reading = self._reading, None
+        if wrong is not None and wrong.response_complete:
+            self._linger()  # its answer is told: a second one would be taken for the next request's
+            return
+        if wrong is not None:
+            wrong.disconnected, wrong.waiting_for_100_continue = True, False  # what the application still says goes nowhere
+            wrong.message_event.set()
+            if wrong.response_started:
+                self.transport.close()
+                self._watch_reader()
+                return
+        if wrong is not None and wrong is not self._current:
+            self.pipeline.popleft()
+        if self._current in (None, wrong) or self._current.response_complete:
+            self._tell_refusal()
+
+    def _tell_refusal(self) -> None:
+        error = self._refusal
+        if error is None or self.transport.is_closing():
+            return
+        path = self._reader.path or self.url.partition(b"?")[0].decode("latin-1")
+        body = json.dumps(error_body(error, path)).encode()
+        fields = {"Content-Type": "application/json", "Content-Length": len(body), "Connection": "close"}
+        if error.retry_after is not None:
+            fields["Retry-After"] = error.retry_after
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        self.transport.write(f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n{head}\r\n".encode() + body)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Closes, but not before the client has had the time to read what it was told."""
+        self._lingers = True
+        self._expect(None)
+        self.flow.resume_reading()
+        self.transport.write_eof()
+        self._watch_reader()
+        self.loop.call_later(LINGER, self.transport.close)
+
+    def _throw_away(self, length: int) -> None:
+        """Reads what a refused client still sends, in portions: hundreds of them would keep the loop busy with nothing else."""
+        self._thrown_away += length
+        if self._thrown_away > THROWN_AWAY_AT_ONCE:
+            self._thrown_away = 0
+            self.flow.pause_reading()
+            refused = sum(one._lingers or one._refusal is not None for one in cast("set[Protocol]", self.connections))
+            self.loop.call_later(PAUSE_OF_REFUSED * refused, self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
+    def _expect(self, seconds: float | None) -> None:
+        """From now on a head or a body, within so many seconds; None: nothing."""
+        if self._patience is not None:
+            self._patience.cancel()
+        self._patience = None if seconds is None else self.loop.call_later(seconds, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        if self._reader.in_head and not self._answering:
+            self._refuse(RequestTimeout(f"The head of the request did not arrive within {HEAD_TIMEOUT:.0f} seconds."))
+        else:
+            self.transport.close()
+
+    def _watch_reader(self) -> None:
+        """Until everything is read, or the connection is lost; what else the client sends makes no difference."""
+        left = self.transport.get_write_buffer_size()
+        if left and self._unread is None:
+            self._unread = self.loop.call_later(UNREAD_TIMEOUT, self._look_at_reader, left)
+
+    def _look_at_reader(self, before: int) -> None:
+        self._unread = None
+        if self.transport.get_write_buffer_size() == before:
+            self.transport.abort()
+        else:
+            self._watch_reader()
+
+    def _close_at_rest(self) -> None:
+        if not self._answering and not self._reader.in_head:
+            self.transport.close()

@@ -1,0 +1,103 @@
+"""Sending what a generation gives, for a client that may go away: then the generation is closed at once, streamed or not."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastapi import Request
+from fastapi.responses import Response
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from gateway.api.serializers.common import Serializer
+from gateway.engine.generation import Delta, Generation
+from gateway.http.error_responses import error_in_stream
+
+HEARTBEAT = 10.0  # seconds without an event after which a stream tells that it lives: proxies cut silent ones after 30 or 60
+COMMENT = b": keep-alive\n\n"  # what starts with a colon is no event: clients skip it
+
+
+async def first_of(generation: Generation, request: Request) -> list[Delta]:
+    """Of a stream the first pieces, else all answers. Raises the generation's error, or ClientDisconnect."""
+    with _closed_without(request.receive, generation):
+        if deltas := await generation.take():
+            return deltas
+    raise ClientDisconnect
+
+
+class EventStream(Response):
+    """Sends a generation as server-sent events, an error too: by then the status is sent.
+
+    While Triton is being started again there is nothing to send: then a comment every HEARTBEAT seconds keeps the stream open.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, generation: Generation, serializer: Serializer, begin: bytes, first: list[Delta]) -> None:
+        """``begin``: the events before those of the ``first`` pieces."""
+        self.status_code, self.background = 200, None
+        self.init_headers(
+            {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        )  # the second: nginx must not hold events back
+        self._generation, self._serializer, self._begin, self._first = generation, serializer, begin, first
+        self._last_sent = time.monotonic()
+
+    @classmethod
+    async def open(cls, request: Request, generation: Generation, serializer: Serializer) -> "EventStream":
+        """Waits for the first pieces, so that an error before any text is still answered with its own status."""
+        return cls(generation, serializer, serializer.begin(), await first_of(generation, request))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with _closed_without(receive, self._generation):
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            send_event: Send = scope["state"]["send"]  # the server's own: middlewares have nothing to do with events
+            beating = asyncio.create_task(self._beat(send_event))  # one for the whole stream: an event costs nothing more
+            try:
+                await self._send_events(send_event)
+                end = self._serializer.end() if self._generation.finished else b""
+            except Exception as error:
+                scope["state"]["record"].error = error
+                self._generation.close(error)
+                end = self._serializer.failure(error_in_stream(error, scope["path"]))
+            finally:
+                beating.cancel()
+            await send({"type": "http.response.body", "body": end, "more_body": False})
+
+    async def _send_events(self, send: Send) -> None:
+        """What is ready together goes together."""
+        events, deltas = self._begin, self._first
+        while deltas:
+            events += b"".join(map(self._serializer.events, deltas))
+            if events:
+                await send({"type": "http.response.body", "body": events, "more_body": True})
+                self._last_sent = time.monotonic()
+            events, deltas = b"", await self._generation.take()
+
+    async def _beat(self, send: Send) -> None:
+        """Where the client reads nothing, one comment waits with the next event: they do not pile up."""
+        while True:
+            silent = time.monotonic() - self._last_sent
+            if silent >= HEARTBEAT:
+                await send({"type": "http.response.body", "body": COMMENT, "more_body": True})
+                self._last_sent, silent = time.monotonic(), 0.0
+            await asyncio.sleep(HEARTBEAT - silent)
+
+
+@contextmanager
+def _closed_without(receive: Receive, generation: Generation) -> Iterator[None]:
+    """Closes ``generation`` when its client goes away, or where the block raises anything."""
+    leaving = asyncio.ensure_future(_close_at_disconnect(receive, generation))
+    try:
+        yield
+    except BaseException:
+        generation.close()
+        raise
+    finally:
+        leaving.cancel()
+
+
+async def _close_at_disconnect(receive: Receive, generation: Generation) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    generation.close()

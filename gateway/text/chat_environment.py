@@ -1,0 +1,95 @@
+"""Chat templates as transformers renders them: the same Jinja environment, and the same names besides the messages.
+
+`gateway/text/chat_environment.py` and `export/chat_environment.py` are one file, twice: the export tries out what the gateway
+will render, and neither imports the other. Jinja and the standard library only.
+Source: transformers, utils/chat_template_utils.py.
+"""
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+
+ABSENT = {"tools": None, "documents": None}  # what a conversation may have at transformers and never has here
+
+
+def compile_template(source: str) -> jinja2.Template:
+    """In Jinja's sandbox. What a template makes of it can take any time and memory: render it where both are bounded."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[GenerationTag, "jinja2.ext.loopcontrols"],
+        optimized=False,  # or what it finds constant would be computed for every conversation, also where no branch leads there
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals |= {
+        "raise_exception": _raise,
+        "strftime_now": lambda format: datetime.now().strftime(format),
+        "dict": TemplateDict(),
+        "namespace": TemplateNamespace,
+    }
+    return environment.from_string(source)
+
+
+def render(template: jinja2.Template, conversation: dict[str, Any]) -> str:
+    """``conversation``: ``messages`` and ``add_generation_prompt``. The model's special tokens stand in the template itself."""
+    return template.render(**ABSENT | conversation)
+
+
+class GenerationTag(Extension):
+    """`{% generation %}` … `{% endgeneration %}`: marks what training learns from; rendered, it is what stands between."""
+
+    tags = {"generation"}  # noqa: RUF012  Jinja's own way to declare them
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
+
+    def _body(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+class TemplateDict:
+    """`dict`, without the attributes of the class."""
+
+    def __call__(self, *pairs: Any, **items: Any) -> dict[Any, Any]:
+        return dict(*pairs, **items)
+
+    def fromkeys(self, *arguments: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*arguments)
+
+
+class TemplateNamespace(Namespace):
+    def __init__(*arguments: Any, **attributes: Any) -> None:
+        self, *pairs = arguments
+        attributes = dict(*pairs, **attributes)
+        for name in attributes:
+            _check_attribute(name)
+        Namespace.__init__(self, attributes)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_attribute(name)
+        Namespace.__setitem__(self, name, value)
+
+
+def _check_attribute(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError(f"a namespace of a chat template may have no attribute {name!r}")
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
+    """Jinja's own escapes what HTML would read, and sorts the keys."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise(message: str) -> Any:
+    raise jinja2.TemplateError(message)

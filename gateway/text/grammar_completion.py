@@ -1,0 +1,241 @@
+"""Ways to the end of a text that follows a grammar: what may complete it, so that it is whole when its tokens run out.
+
+llguidance shows no automaton, only what may come next. A way is therefore searched once, thoroughly, and then kept up from
+token to token, which takes microseconds: what completed the text before mostly does so still. All work is counted, not timed,
+so that the same seed gives the same text.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import llguidance
+
+from gateway.text.grammar_library import Vocabulary
+
+LONGEST_WAY = 1024  # tokens; a text that needs more to end may be cut off
+# So that a text is whole when its tokens run out, a way to its end stays within reach of its last STEERED tokens.
+STEERED = 1024
+LONGEST_STRAIGHTENED = 256  # tokens of a way
+BYTES_A_TOKEN = 4  # where a search may still hope to need few tokens
+CIRCLE = 3  # times that a search meets the same allowed tokens before it tries others than those that usually end things
+FREE_TEXT = 1000  # where more tokens than these may follow, it is text within quotes, which only a quote ends
+LONGEST_PAUSE = 31  # tokens
+SHIFTS = 4  # tokens by which a way may have become shorter from one token to the next, besides the token's own length
+# Work is counted in bytes that llguidance reads, about a tenth of a microsecond each; a mask takes as long as hundreds of them.
+MASK, FORCED, COPY = 300, 20, 30
+FIRST_SEARCH = 2_000_000
+PROBES = 500  # masks that a search may ask for to find a way out of circles
+# Of one text: some to begin with, and some more with every token, so that no text holds up others for long.
+SAVINGS, INCOME, SEARCH = 200_000, 1_000, 30_000
+
+
+@dataclass(frozen=True)
+class Ways:
+    """What a grammar's trial found: a way from the beginning of a text, if any, and ``hints``, shortest first: what may end a
+    lexeme that only certain texts end, such as the `.com` of `\\.com$`."""
+
+    way: bytes | None
+    hints: list[list[int]]
+
+
+class Work:
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def take(self, amount: int) -> bool:
+        """Whether that much work may still be done."""
+        self.left -= amount
+        return self.left >= 0
+
+
+class Completion:
+    """Of one text: the way to its end that is known, from token to token."""
+
+    def __init__(self, vocabulary: Vocabulary, ways: Ways, closes_with: int) -> None:
+        self._vocabulary, self._closes_with = vocabulary, closes_with
+        self._hints, self._way = ways.hints, ways.way
+        self._strayed = b""  # what was written since the way was left
+        self._savings = SAVINGS
+        self._shrinks = False  # whether the way lately became shorter with each token
+        self._patience = self._pause = 0  # tokens until the next search, after one that found nothing: more each time
+
+    def steer(self, state: llguidance.LLMatcher, token: int, left: int) -> int | None:
+        """``token``, or the one to take instead so that the text can end within ``left`` tokens, this one among them; None: the
+        text should end here. ``state`` is as before the token, and stays so."""
+        written = self._strayed + self._vocabulary.trie.decode_bytes([token])
+        way = self._way_after(state, token, written, left - 1)
+        if way is not None:
+            self._way, self._strayed = way, b""
+        elif self._way is not None and not self._strayed and left <= STEERED and len(known := self._cut(self._way)) <= left:
+            if not known:
+                return None
+            token = known[0]
+            self._way = self._way[len(self._vocabulary.trie.decode_bytes([token])) :]
+        else:
+            self._strayed = written[-LONGEST_WAY:]
+        return token
+
+    def _way_after(self, state: llguidance.LLMatcher, token: int, written: bytes, limit: int) -> bytes | None:
+        """Of at most ``limit`` tokens."""
+        if self._way is not None and written and self._way.startswith(written):
+            rest = self._way[len(written) :]
+            return rest if len(rest) <= limit or len(self._cut(rest)) <= limit else None
+        work = Work(min(SEARCH, self._savings))
+        self._savings -= work.left
+        found = self._kept_up(state, token, written, limit, work)
+        if found is None and self._pause <= 0:
+            after = state.deep_copy()
+            after.consume_token(token)
+            search = Search(self._vocabulary, self._hints, self._closes_with, work)
+            found = None if after.is_error() else search.from_here(after, limit)
+            self._patience = min(2 * self._patience + 1, LONGEST_PAUSE) if found is None and self._strayed else 0
+            self._pause = self._patience + 1
+        self._pause -= 1
+        self._savings = min(SAVINGS, self._savings + max(0, work.left) + INCOME)
+        return found
+
+    def _kept_up(self, state: llguidance.LLMatcher, token: int, written: bytes, limit: int, work: Work) -> bytes | None:
+        """The same way, or without its beginning: characters that are counted are fewer now."""
+        if self._way is None:
+            return None
+        half, characters = _half_character(written), len(written.decode(errors="replace"))
+        shifts = [characters, 0] if self._shrinks else [0, characters]
+        for shift in dict.fromkeys([*shifts, *range(1, SHIFTS + 1)]):
+            way = half + self._way[shift:]
+            tokens = self._cut(way)
+            if len(tokens) > limit + SHIFTS + characters or not work.take(COPY + 2 * len(way)):
+                return None
+            asked = [token, *tokens, self._vocabulary.end]
+            if shift <= len(self._way) and len(tokens) <= limit and state.validate_tokens(asked) == len(asked):
+                self._shrinks = shift == characters
+                return way
+        return None
+
+    def _cut(self, way: bytes) -> list[int]:
+        return self._vocabulary.cut(way) or self._vocabulary.spelled(way)
+
+
+class Search:
+    """For a way from where nothing is known. The same state always gives the same answer."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, hints: list[list[int]], closes_with: int, work: Work, *, plain: bool = False
+    ) -> None:
+        """``closes_with``: the token behind a lexeme that one of ``hints`` ends. ``plain``: all of it is text within quotes."""
+        self._vocabulary, self._hints, self._closes_with, self._work = vocabulary, hints, closes_with, work
+        self._plain = plain
+        self._probes = PROBES
+
+    def from_here(self, matcher: llguidance.LLMatcher, limit: int) -> bytes | None:
+        """Few bytes after which the text may end; None where none are found within ``limit`` tokens and the work."""
+        half = self._work.left // 2
+        way = self._walk(matcher, limit, Work(half), circles_allowed=LONGEST_WAY)
+        self._work.left -= half
+        if way is None:
+            way = self._walk(matcher, limit, self._work, circles_allowed=CIRCLE)
+        if way is None:
+            return None
+        text = self._vocabulary.trie.decode_bytes(way)
+        return text if min(len(way), len(self._vocabulary.cut(text)) or len(way)) <= limit else None
+
+    def _walk(self, matcher: llguidance.LLMatcher, limit: int, work: Work, circles_allowed: int) -> list[int] | None:
+        """Takes what is forced, else a hint that ends what has begun, else what usually ends things; where that leads round in
+        circles, as in `[a-f]+x`, the character that it has not taken for longest.
+
+        A circle: the same token some times in a row, or the same tokens allowed more often than ``circles_allowed``.
+        """
+        state, way, circles = matcher.deep_copy(), list[int](), False
+        seen, last_taken = Counter[bytes](), dict[int, int]()
+        while not state.is_accepting():
+            if not (taken := self._forced(state, work)):
+                if not work.take(MASK):
+                    return None
+                mask = state.compute_bitmask()
+                seen[mask] += 1
+                circling = seen[mask] > circles_allowed or (len(way) >= CIRCLE and len(set(way[-CIRCLE:])) == 1)
+                circles = circles or circling
+                another = self._another(state, mask, seen, last_taken, work) if circling else []
+                taken = self._hint(state, mask, work) or another or self._closer(mask)
+                last_taken[taken[0] if taken else 0] = len(way)
+            way += taken
+            spent = not taken or len(way) > BYTES_A_TOKEN * limit or not work.take(COPY + len(taken))
+            if spent or not state.consume_tokens(taken):
+                return None
+        return self._straightened(matcher, way, work) if circles and len(way) <= LONGEST_STRAIGHTENED else way
+
+    def _forced(self, state: llguidance.LLMatcher, work: Work) -> list[int]:
+        work.take(FORCED)
+        forced = self._vocabulary.cut(state.compute_ff_bytes())
+        return forced[: state.validate_tokens(forced)] if forced else []
+
+    def _hint(self, state: llguidance.LLMatcher, mask: bytes, work: Work) -> list[int]:
+        """What ends the lexeme under way, with what stands behind it; empty where it has ended, or none is known."""
+        end = [] if self._closes_with == self._vocabulary.end else [self._closes_with]
+        if not _has(mask, self._closes_with):
+            for hint in self._hints:
+                if _has(mask, hint[0]) and self._reads(state, [*hint, self._closes_with], work):
+                    return hint + end
+        return []
+
+    def _another(
+        self, state: llguidance.LLMatcher, mask: bytes, seen: Counter[bytes], last_taken: dict[int, int], work: Work
+    ) -> list[int]:
+        """The character behind which tokens are allowed that were met least often; of these what was not taken for longest."""
+        plain = [token for byte, token in self._vocabulary.single_bytes.items() if byte < 0x80 and _has(mask, token)]
+        plain.sort(key=lambda token: last_taken.get(token, -1))
+        best, fewest = plain[:1], seen[mask]
+        for token in plain:
+            if not fewest or not self._probes or not work.take(MASK + COPY):
+                break
+            self._probes -= 1
+            after = state.deep_copy()
+            if after.consume_token(token) and after.is_accepting():
+                return [token]
+            met = fewest if after.is_error() else seen[after.compute_bitmask()]
+            if met < fewest:
+                best, fewest = [token], met
+        return best
+
+    def _closer(self, mask: bytes) -> list[int]:
+        allowed = int.from_bytes(mask, "little") & ~(1 << self._vocabulary.end)
+        closers = self._vocabulary.closers
+        if self._plain or allowed.bit_count() > FREE_TEXT:
+            closers = self._vocabulary.text_closers
+        for token in (*closers, *self._vocabulary.single_bytes.values()):
+            if _has(mask, token):
+                return [token]
+        return [(allowed & -allowed).bit_length() - 1] if allowed else []
+
+    def _straightened(self, matcher: llguidance.LLMatcher, way: list[int], work: Work) -> list[int]:
+        """Without what can be left out."""
+        length = len(way) // 2
+        while length:
+            begin = 0
+            while begin + length <= len(way):
+                shorter = way[:begin] + way[begin + length :]
+                if self._reads(matcher, [*shorter, self._vocabulary.end], work):
+                    way = shorter
+                else:
+                    begin += length
+            length //= 2
+        return way
+
+    def _reads(self, state: llguidance.LLMatcher, tokens: list[int], work: Work) -> bool:
+        """Whether all of these may come next; llguidance's own end token: whether the text may end there."""
+        return work.take(COPY + len(tokens)) and state.validate_tokens(tokens) == len(tokens)
+
+
+def _half_character(text: bytes) -> bytes:
+    """What may complete the character that a text breaks off in, in UTF-8."""
+    for length in range(1, min(3, len(text)) + 1):
+        first = text[-length]
+        if first >= 0xC0:
+            rest = (2 if first < 0xE0 else 3 if first < 0xF0 else 4) - length
+            return (bytes([{0xE0: 0xA0, 0xF0: 0x90}.get(first, 0x80) if length == 1 else 0x80]) + b"\x80\x80")[: max(0, rest)]
+        if first < 0x80:
+            break
+    return b""
+
+
+def _has(mask: bytes, token: int) -> bool:
+    return bool(mask[token >> 3] >> (token & 7) & 1)

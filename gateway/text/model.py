@@ -1,0 +1,63 @@
+"""What Triton tells about a model it serves: everything the gateway needs to know of a checkpoint."""
+
+import json
+from dataclasses import dataclass
+
+from gateway.text.grammar import Grammar, GrammarCompiler, Matcher
+from gateway.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str  # in Triton's repository
+    version: str  # of its directory there
+    checkpoint: str  # the checkpoint's file name
+    created: int  # Unix time of the checkpoint file
+    context_length: int  # positions of a sequence, prompt and text together
+    candidates: int  # k: how many candidates of a position cross the wire
+    vocabulary_size: int
+    slots: int  # sequences that Triton caches at once
+    joined_tokens: int  # of a row, that Triton computes together with other rows
+    most_run_ahead: int  # tokens that Triton may draw itself in a step
+    end_tokens: frozenset[int]
+    tokenizer: Tokenizer
+    grammars: GrammarCompiler
+    fingerprint: str  # SHA-256 in hexadecimal digits, of what it was made from
+    parameters: dict[str, str]  # all of the model card, and the settled slots and provider
+
+    @classmethod
+    def from_description(cls, name: str, version: str, description: bytes) -> "Model":
+        """Reads the backend's ``description`` (docs/wire-contract.md)."""
+        document = json.loads(description)
+        parameters: dict[str, str] = document["parameters"]
+        tokenizer = Tokenizer(document["tokenizer"], document["chat_template"])
+        tokenizer.prompts.start()
+        vocabulary_size = int(parameters["vocabulary_size"])
+        end_tokens = frozenset(int(token) for token in parameters["end_tokens"].split(",") if token)
+        grammars = GrammarCompiler(tokenizer, vocabulary_size, end_tokens)
+        grammars.prepare()
+        return cls(
+            name=name,
+            version=version,
+            checkpoint=parameters["checkpoint"],
+            created=int(parameters["created"]),
+            context_length=int(parameters["context_length"]),
+            candidates=int(parameters["candidates"]),
+            vocabulary_size=vocabulary_size,
+            slots=int(parameters["slots"]),
+            joined_tokens=int(parameters["joined_tokens"]),
+            most_run_ahead=int(parameters["run_ahead"]),
+            end_tokens=end_tokens,
+            tokenizer=tokenizer,
+            grammars=grammars,
+            fingerprint=parameters["fingerprint"],
+            parameters=parameters,
+        )
+
+    def compile_grammar(self, grammar: Grammar) -> Matcher:
+        """See `GrammarCompiler.compile`."""
+        return self.grammars.compile(grammar)
+
+    def known_grammar(self, grammar: Grammar) -> Matcher | None:
+        """See `GrammarCompiler.known`."""
+        return self.grammars.known(grammar)

@@ -1,0 +1,116 @@
+"""Text ↔ tokens: encoding, chat templates, and decoding that never shows half a character or a piece of a stop string."""
+
+import json
+
+import tokenizers
+
+from gateway.errors import InvalidRequest
+from gateway.text.detokenizer import LibraryPanic, TokenStream, detokenizer_of, guarded
+from gateway.text.prompt_encoder import PromptEncoder
+from gateway.text.stop_strings import StopStrings
+
+
+class Tokenizer:
+    """A model's tokenizer.json and chat template, as Triton describes them."""
+
+    def __init__(self, tokenizer_json: str, chat_template: str | None) -> None:
+        self._tokenizer = guarded(tokenizers.Tokenizer.from_str, tokenizer_json)
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special_names = {number: token.content for number, token in added.items() if token.special}
+        self.special_tokens = list(self._special_names)
+        self._detokenizer = detokenizer_of(self._tokenizer, json.loads(tokenizer_json).get("decoder"))
+        self._texts: dict[int, str] = {}
+        self.has_chat_template = bool(chat_template)
+        self.prompts = PromptEncoder(tokenizer_json, chat_template)
+
+    def encode(self, text: str, *, param: str = "prompt", add_special_tokens: bool = True) -> list[int]:
+        """Tokens of a text to be trusted; strangers' go to ``prompts``, which has bounds. Special tokens are recognised by
+        their text. Raises InvalidRequest."""
+        try:
+            text.encode()  # for its exception
+            # Of all ways to encode, this one lets other threads run meanwhile, and tracks no offsets.
+            encode = self._tokenizer.encode_batch_fast
+            return list(guarded(encode, [text], add_special_tokens=add_special_tokens)[0].ids)
+        except MemoryError:
+            raise
+        except UnicodeEncodeError as exc:
+            raise InvalidRequest(
+                f"{param}: holds half of a surrogate pair, it must be valid Unicode text", param=param
+            ) from exc
+        except LibraryPanic as exc:
+            raise InvalidRequest(f"{param}: this model's tokenizer cannot take this text", param=param) from exc
+        except Exception as exc:  # the library raises bare Exceptions
+            raise InvalidRequest(f"{param}: holds a character that is not in this model's vocabulary", param=param) from exc
+
+    def decode(self, tokens: list[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of tokens, each within the vocabulary; what is no whole character is U+FFFD."""
+        return self._detokenizer.decode(tokens, skip_special_tokens=skip_special_tokens)
+
+    def token_bytes(self, token: int) -> bytes:
+        """What a token adds to a text, in UTF-8: often half a character or a word with its space. A special token's is its
+        name; an id without a token has none."""
+        return self._detokenizer.token_bytes(token)
+
+    def token_text(self, token: int) -> str:
+        if token not in self._texts:  # each once: whole answers with log-probabilities hold many of them
+            self._texts[token] = self.token_bytes(token).decode(errors="replace")
+        return self._texts[token]
+
+    def apply_chat_template(
+        self, messages: list[dict[str, str]], *, param: str = "messages", add_generation_prompt: bool = True
+    ) -> list[int]:
+        """Tokens of a conversation, up to where the assistant's answer begins. Raises InvalidRequest."""
+        if not self.has_chat_template:
+            raise InvalidRequest(f"{param}: this model has no chat template", param=param)
+        return self.prompts.encode_conversation(messages, param=param, add_generation_prompt=add_generation_prompt)
+
+    def decode_stream(self, prompt_tokens: list[int], stop: tuple[str, ...] = ()) -> "TextStream":
+        """For the tokens that follow a prompt. A stop string may hold special tokens, by their names."""
+        return TextStream(self._detokenizer.stream(prompt_tokens), StopStrings(stop, self._special_names) if stop else None)
+
+
+class TextStream:
+    """Turns generated tokens into text, piece by piece; the pieces joined are the whole text.
+
+    A piece is held back while it is half a character, or while it may become one of the ``stop`` strings. ``stopped`` turns
+    true when one is found; the text then ends before it.
+    """
+
+    def __init__(self, stream: TokenStream, stop: StopStrings | None) -> None:
+        self._stream, self._stop = stream, stop
+        self.shown = 0  # characters
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop is not None and self._stop.found
+
+    @property
+    def decoded(self) -> int:
+        """Characters of the text so far, those held back too."""
+        return self.shown + (self._stop.held if self._stop is not None else 0)
+
+    def push(self, token: int, *, may_stop: bool = True) -> str:
+        """Takes the next token and returns the text that is now safe to show, often empty.
+
+        Where it may not stop, what is decoded is shown: a stop string that ends there counts for nothing.
+        """
+        text = self._stream.push(token)
+        return self._show(text if self._stop is None or not may_stop else self._stop.feed(text, token))
+
+    def extend(self, tokens: list[int]) -> str:
+        """`push` for several tokens at once, where there are no stop strings."""
+        return self._show(self._stream.extend(tokens))
+
+    def finish(self, end_token: int | None = None) -> str:
+        """The rest, when no token follows, or one that only ends the text: a beginning of a stop string is shown after all,
+        half a character never."""
+        if self.stopped:
+            return ""
+        text = self._stream.finish()
+        if self._stop is not None:
+            text = self._stop.feed(text, end_token) + self._stop.finish()
+        return self._show(text)
+
+    def _show(self, text: str) -> str:
+        self.shown += len(text)
+        return text

@@ -1,0 +1,1 @@
+"""Triton over gRPC: its models and its steps."""

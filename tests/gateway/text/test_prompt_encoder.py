@@ -1,0 +1,120 @@
+"""A checkpoint's tokenizer and template are programs of strangers: what they cost is bounded, and only who asks pays."""
+
+import json
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from gateway.errors import InvalidRequest
+from gateway.text.model import Model
+from gateway.text.prompt_encoder import PromptEncoder, pack, unpack
+from gateway.text.tokenizer import Tokenizer
+from serve.processes import children
+from tests.gateway.text.test_tokenizer import ENDLESS, TOKENIZER, TOKENIZER_JSON
+
+TEXTS = ["", "Hello, 世界 🙂", "<|endoftext|>", "a" * 10_000]
+
+
+def changed(**parts: Any) -> str:
+    return json.dumps(json.loads(TOKENIZER_JSON) | parts)
+
+
+def growing() -> str:
+    """Of each x a megabyte."""
+    return changed(normalizer={"type": "Replace", "pattern": {"String": "x"}, "content": "y" * (1 << 20)})
+
+
+def exploding() -> str:
+    """A regular expression whose time doubles with each a."""
+    split = {"type": "Split", "pattern": {"Regex": "(a|aa)+c"}, "behavior": "Isolated", "invert": False}
+    return changed(pre_tokenizer={"type": "Sequence", "pretokenizers": [split, json.loads(TOKENIZER_JSON)["pre_tokenizer"]]})
+
+
+def encoded(prompts: PromptEncoder, text: str) -> list[int]:
+    return prompts.encode(text, param="prompt", add_special_tokens=True)
+
+
+@pytest.fixture(scope="module")
+def prompts() -> PromptEncoder:
+    return PromptEncoder(TOKENIZER_JSON, "{{ messages[0].content }}")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_tokens_and_texts_are_those_of_the_tokenizer_itself(prompts: PromptEncoder, text: str) -> None:
+    tokens = TOKENIZER.encode(text)
+    assert encoded(prompts, text) == tokens
+    conversation = [{"role": "user", "content": text}]
+    assert prompts.encode_conversation(conversation, param="messages", add_generation_prompt=True) == tokens
+    assert prompts.decode(tokens, param="tokens") == text
+    assert unpack(pack(tokens)) == tokens
+
+
+def test_half_of_a_surrogate_pair_and_unknown_characters_are_named_with_their_field(prompts: PromptEncoder) -> None:
+    with pytest.raises(InvalidRequest, match="^input: holds half of a surrogate pair") as refused:
+        prompts.encode("a\ud800", param="input", add_special_tokens=True)
+    assert refused.value.param == "input"
+    words = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "?"}
+    with pytest.raises(InvalidRequest, match="^prompt: holds a character that is not in this model's vocabulary"):
+        encoded(PromptEncoder(json.dumps({"model": words, "added_tokens": []}), None), "b")
+
+
+@pytest.mark.parametrize(
+    ("tokenizer_json", "text"), [(growing(), "x" * 60), (exploding(), "a" * 60 + "bc")], ids=["memory", "time"]
+)
+def test_a_tokenizer_without_bounds_refuses_its_text_and_goes_on_with_others(tokenizer_json: str, text: str) -> None:
+    prompts = PromptEncoder(tokenizer_json, None)
+    with ThreadPoolExecutor(1) as threads:
+        began = time.monotonic()
+        asked = threads.submit(encoded, prompts, text)
+        time.sleep(0.1)  # it has the first process
+        assert encoded(prompts, "Hello") == TOKENIZER.encode("Hello")  # in the second
+        refused = asked.exception()
+    assert isinstance(refused, InvalidRequest) and refused.param == "prompt"
+    # Ours or the regular expressions' own bound, whichever is reached first.
+    assert refused.message.startswith("prompt: this model's tokenizer cannot ")
+    assert encoded(prompts, "Hello") == TOKENIZER.encode("Hello")
+    assert time.monotonic() - began < 15  # two seconds of processor time, on a busy machine
+
+
+def test_a_template_without_end_is_named_with_its_field() -> None:
+    prompts = PromptEncoder(TOKENIZER_JSON, ENDLESS)
+    with pytest.raises(InvalidRequest, match="^input: this model's chat template cannot render them within its bounds"):
+        prompts.encode_conversation([], param="input", add_generation_prompt=True)
+
+
+def test_a_text_in_memory_lets_other_threads_run() -> None:
+    """`Tokenizer.encode` of the library would hold all of them up for seconds."""
+    over, worst = threading.Event(), 0.0
+
+    def watch() -> None:
+        nonlocal worst
+        last = time.monotonic()
+        while not over.wait(0.001):
+            worst, last = max(worst, time.monotonic() - last), time.monotonic()
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    began = time.monotonic()
+    TOKENIZER.encode("1 " * 500_000)
+    took = time.monotonic() - began
+    over.set()
+    watching.join()
+    assert worst < took / 2
+
+
+def test_a_model_that_was_described_has_its_process_before_the_first_prompt() -> None:
+    before = set(children(os.getpid()))
+    parameters = {"checkpoint": "a", "created": "0", "context_length": "8", "candidates": "1", "vocabulary_size": "300"}
+    parameters |= {"slots": "1", "end_tokens": "0", "fingerprint": ""}
+    description = {"parameters": parameters, "tokenizer": TOKENIZER_JSON, "chat_template": None}
+    model = Model.from_description("a", "1", json.dumps(description).encode())
+    for _ in range(500):
+        if set(children(os.getpid())) - before:
+            break
+        time.sleep(0.01)
+    assert len(set(children(os.getpid())) - before) == 1
+    assert isinstance(model.tokenizer, Tokenizer)
