@@ -10,20 +10,20 @@ in it where a full run has installed them. The tiny model's load comes from `wrk
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import compare_engines, compare_servers, machine, own_figures, path, plots, results, tiny
-from bench.environments import ALL, OPENVINO_GENAI, ROOT, RUN, THREADS, TRANSFORMERS, PeerError
+from bench.environments import ALL, LLAMA_CPP, OPENVINO_GENAI, ROOT, RUN, THREADS, TRANSFORMERS, Environment, PeerError
 from bench.lineup import OURS, QUICK_OURS, SETTINGS, our_model
 from bench.report import Report
 
 TARGET = ROOT / "bench" / "RESULTS.md"
 
 
-def install(report: Report) -> None:
+def install(report: Report, environments: Sequence[Environment]) -> None:
     """What cannot be installed is named in the report."""
-    for environment in ALL:
+    for environment in environments:
         if report.quick and environment not in (OPENVINO_GENAI, TRANSFORMERS) and not environment.is_installed:
             report.failures[environment.name] = "left out of a quick run, since no full run has installed it"
             continue
@@ -62,7 +62,7 @@ def main() -> None:
     report = Report(options.quick)
     about = machine.described() | {"memory reads": f"{machine.read_bandwidth(THREADS) / 1e9:.1f} GB/s with {THREADS} threads"}
     with report.step("Installing the peers"):
-        install(report)
+        install(report, ALL if {*options.only} - {"tiny", "path"} else (LLAMA_CPP,))
     with report.step("Exporting our models"):
         for precision in QUICK_OURS if options.quick else OURS:
             our_model(precision)

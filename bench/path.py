@@ -3,8 +3,8 @@
     python -m bench.path                                         drafts off and on, 1, 8 and 32 streams
     python -m bench.path --quick --gateway SPECULATION=off       one round of one setting
 
-All sides write the same number of tokens behind the same prompts, in turn, round after round. The environment's settings reach
-the gateways.
+All sides write the same number of tokens behind prompts of the same length, in turn, round after round. The environment's
+settings reach the gateways.
 """
 
 import argparse
@@ -68,9 +68,9 @@ def measure(report: Report, gateways: Sequence[Mapping[str, Any]] = (OFF, {}), r
         for number in range(rounds):
             report.say(f"  round {number + 1} of {rounds}")
             for streams in STREAMS:
-                prompts = [prompt() for _ in range(streams)]
                 with report.round("path of a token"):
                     for name, side in sides.items():
+                        prompts = [prompt() for _ in range(streams)]  # new ones: two gateways share a cache
                         side(prompts, figures[streams].setdefault(name, Measured()))
     return figures
 
