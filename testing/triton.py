@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -65,6 +66,12 @@ class Triton(TritonServer):
             yield
         finally:
             os.kill(pid, signal.SIGCONT)
+
+    def _accepts_connections(self) -> bool:
+        """The port of its metrics is the last one to open."""
+        with socket.socket() as connection:
+            metrics = self._metrics_port is None or connection.connect_ex(("127.0.0.1", self._metrics_port)) == 0
+        return metrics and super()._accepts_connections()
 
     def _command(self) -> list[str]:
         command = super()._command()

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-import httpx
 import pytest
 
 from serve.triton_server import free_port
@@ -23,9 +22,7 @@ def health_check(model_repository: Path, tmp_path: Path) -> Iterator[ModuleType]
     spec.loader.exec_module(script)
     script.HTTP_PORT = free_port()  # type: ignore[attr-defined]  # in the container 8000
     options = "--allow-http=true", "--http-address=127.0.0.1", f"--http-port={script.HTTP_PORT}"
-    with Triton(model_repository, tmp_path / "run", [TINY], *options, slots=1):
-        with httpx.Client(transport=httpx.HTTPTransport(retries=5)) as client:  # that port opens after the one of gRPC
-            client.get(f"http://127.0.0.1:{script.HTTP_PORT}/v2/health/ready")
+    with Triton(model_repository, tmp_path / "run", [TINY], *options, slots=1, metrics=True):
         yield script
 
 
