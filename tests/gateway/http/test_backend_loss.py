@@ -1,5 +1,6 @@
 """What a client is told when Triton is gone, and what an operator is told when the gateway cannot start."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,6 +32,9 @@ def test_without_triton_a_stream_ends_with_an_error_and_requests_get_503(
         assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
         assert last["error"].keys() == {"message", "type", "param", "code"}
         assert (last["error"]["type"], last["error"]["code"]) == ("server_error", "backend_unavailable")
+
+        log = (tmp_path / "log").read_text()
+        assert re.search(r"path=/v1/chat/completions status=200 .* error=backend_unavailable", log)
 
         health = http.get("/health")
         assert (health.status_code, health.json()["status"]) == (503, "error")

@@ -1,18 +1,21 @@
 """Metrics: readable by Prometheus, and they count what happened."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from gateway import keys
 from gateway.engine.generation import AnswerRecord, GenerationRecord
-from gateway.telemetry.metrics import GenerationMetrics, Metrics
+from gateway.telemetry.metrics import BUCKETS, GenerationMetrics, Metrics
 from gateway.telemetry.request_record import RequestRecord
+from gateway.telemetry.token_pace import TokenPace
 from serve.triton_server import TritonServer
 from tests.conftest import TINY, gateway_process
 from tests.gateway.http.test_disconnect import raw_request
@@ -124,6 +127,26 @@ def test_two_applications_in_a_process_do_not_mix() -> None:
     assert value(one.exposition("")[0].decode(), "generation_tokens_total", model=TINY) == 2
     assert value(one.exposition("")[0].decode(), "cached_prompt_tokens_total", model=TINY) == 1
     assert value(other.exposition("")[0].decode(), "generation_tokens_total") == 0
+
+
+def test_time_per_output_token_is_what_the_librarys_histogram_tells_of_every_token() -> None:
+    pace, registry = TokenPace(BUCKETS), CollectorRegistry()
+    name = "tidegate_time_per_output_token_seconds"
+    expected = Histogram(name, "As ours.", ["model"], buckets=BUCKETS, registry=registry).labels(TINY)
+    for tokens, seconds in ((1, 0.003), (8, 0.001), (3, 0.0025), (2, 70.0), (1, 0.0)):
+        pace.of(TINY).note(tokens, seconds)
+        for _ in range(tokens):
+            expected.observe(seconds)
+    pace.of(TINY).note_first(4)  # those behind the first came with it
+    for _ in range(3):
+        expected.observe(0.0)
+
+    def samples(families: Iterable[Metric]) -> dict[str, float]:
+        told = [sample for family in families for sample in family.samples if sample.name.startswith(name)]
+        return {f"{one.name} {one.labels}": one.value for one in told if not one.name.endswith("_created")}
+
+    assert samples(pace.collect()) == pytest.approx(samples(registry.collect()))
+    assert pace.of(TINY).tokens == 15 + 4
 
 
 def test_answers_to_one_prompt_count_what_was_cached_of_it_once(metered: Metered) -> None:
