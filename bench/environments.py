@@ -97,9 +97,9 @@ class Environment:
         return hashlib.sha256(b"\0".join(files)).hexdigest()
 
 
-def run(command: Sequence[str], what: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
+def run(command: Sequence[str], what: str, env: dict[str, str] | None = None) -> None:
     """PeerError with the end of what it said where it fails. All of it goes to `.run/bench/log`."""
-    done = subprocess.run(command, cwd=cwd, env=os.environ | (env or {}), capture_output=True, text=True)
+    done = subprocess.run(command, env=os.environ | (env or {}), capture_output=True, text=True)
     with (RUN / "log").open("a") as log:
         log.write(f"$ {' '.join(map(str, command))}\n{done.stdout}{done.stderr}\n")
     if done.returncode:

@@ -13,15 +13,14 @@ from bench.environments import (
     LLAMA_CPP,
     ONNXRUNTIME_GENAI,
     OPENVINO_GENAI,
-    ROOT,
     RUN,
     THREADS,
     TRANSFORMERS,
     Environment,
     convert,
-    run,
 )
 from export.demonstration import demonstration_checkpoint
+from testing.models import export
 
 WEIGHTS = RUN / "weights"
 MODELS = RUN / "models"
@@ -31,10 +30,9 @@ QUICK_OURS = ("int8", "fp32")
 
 
 def our_model(precision: str) -> Path:
-    """The model directory of an export that the bench keeps; PeerError where it fails. The exporter knows what is done."""
+    """The model directory of an export that the bench keeps. The exporter knows what is done."""
     name = f"smollm2-{precision}"
-    command = [sys.executable, "-m", "export", "--repository", str(MODELS), "--name", name, "--precision", precision]
-    run([*command, "--context-length", "2048"], "the export", cwd=ROOT)
+    export("--name", name, "--precision", precision, "--context-length", "2048", repository=MODELS)
     return MODELS / name
 
 

@@ -12,7 +12,6 @@ import asyncio
 import math
 import random
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -20,13 +19,14 @@ from pathlib import Path
 
 from bench import driver, servers, wrk
 from bench.compare_servers import start
-from bench.environments import LLAMA_CPP, ROOT, RUN, PeerError, run
+from bench.environments import LLAMA_CPP, RUN, PeerError
 from bench.lineup import MODELS, WEIGHTS
 from bench.machine import wait_idle
 from bench.report import Aim, Report, Table, ratio
 from bench.servers import Server
 from bench.tiny_model import CONTEXT, tiny_gguf
 from testing.figures import percentile
+from testing.models import export
 from testing.proc import cpu_seconds
 
 CLIENTS = (1, 8, 32, 128)
@@ -64,9 +64,8 @@ Figures = dict[int, dict[str, Measured]]  # by clients and server
 
 
 def tiny_model() -> Path:
-    """The model directory of the export that the bench keeps. PeerError where it fails."""
-    command = [sys.executable, "-m", "export", str(gguf()), "--repository", str(MODELS), "--name", "tiny"]
-    run([*command, "--precision", "fp32"], "the export", cwd=ROOT)
+    """The model directory of the export that the bench keeps."""
+    export(gguf(), "--name", "tiny", "--precision", "fp32", repository=MODELS)
     return MODELS / "tiny"
 
 

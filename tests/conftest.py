@@ -36,14 +36,6 @@ def api_key() -> str:
     return "a_default_key_for_testing"
 
 
-def keep_newest_versions(repository: Repository) -> None:
-    """So that a Triton does not load what an export of earlier source has left."""
-    with repository.lock():
-        for name in repository.models():
-            for version in repository.versions(name)[:-1]:
-                repository.retire(name, version)
-
-
 def version_directory(repository: Path, name: str) -> Path:
     """Of a model's newest version."""
     return repository / name / str(Repository(repository).versions(name)[-1])
@@ -61,7 +53,6 @@ def model_repository() -> Path:
     export(repository=repository)
     export(CACHE / "tiny-gpt2.pt", "--precision", "fp32", repository=repository)
     export(characters / "tiny-characters.pt", "--precision", "fp32", repository=repository)
-    keep_newest_versions(Repository(repository))
     return repository
 
 

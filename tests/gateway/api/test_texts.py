@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from export.repository import Repository
 from testing.models import export
 from testing.triton import Triton
-from tests.conftest import CACHE, gateway_process, keep_newest_versions
+from tests.conftest import CACHE, gateway_process
 from tests.export.sentencepiece import sentencepiece_llama, sentencepiece_tokenizer
 from tests.gateway.http_client import client, events
 from tests.gateway.utf8 import complete, shown
@@ -65,7 +64,6 @@ def sentencepiece_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         checkpoint.mkdir(parents=True)
         sentencepiece_llama(checkpoint)
     export(checkpoint, "--precision", "fp32", repository=repository)
-    keep_newest_versions(Repository(repository))
     directory: Path = tmp_path_factory.mktemp("sentencepiece")
     with (
         Triton(repository, directory / "triton", ["*"], slots=8) as server,
