@@ -84,27 +84,36 @@ def start_triton(model_repository: Path, tmp_path: Path) -> Callable[..., Triton
 
 @contextmanager
 def gateway_process(triton_address: str, log: Path, **environment: str) -> Iterator[str]:
-    """A real gateway on a free port; yields its address once /health answers 200."""
-    with Gateway(triton_address, log, **environment) as gateway:
+    """A real gateway on a free port; yields its address once /health answers 200.
+
+    Nothing runs ahead there unless ``environment`` says so: who breaks something in mid-text needs a text that takes its time.
+    """
+    with Gateway(triton_address, log, **{"RUN_AHEAD": "off"} | environment) as gateway:
         yield gateway.url
 
 
 @pytest.fixture(scope="session")
 def gateway_url(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A gateway whose default model is the demonstration model."""
-    with gateway_process(triton.grpc_address, tmp_path_factory.mktemp("gateway") / "log", MODEL_NAME=DEMO) as address:
+    with gateway_process(
+        triton.grpc_address, tmp_path_factory.mktemp("gateway") / "log", MODEL_NAME=DEMO, RUN_AHEAD=""
+    ) as address:
         yield address
 
 
 @pytest.fixture(scope="session")
 def tiny_gateway_url(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A gateway whose default model is a tiny GPT-2, which has no chat template."""
-    with gateway_process(triton.grpc_address, tmp_path_factory.mktemp("gateway") / "log", MODEL_NAME=TINY) as address:
+    with gateway_process(
+        triton.grpc_address, tmp_path_factory.mktemp("gateway") / "log", MODEL_NAME=TINY, RUN_AHEAD=""
+    ) as address:
         yield address
 
 
 @pytest.fixture(scope="session")
 def character_gateway_url(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A gateway whose default model is a nanoGPT over characters."""
-    with gateway_process(triton.grpc_address, tmp_path_factory.mktemp("gateway") / "log", MODEL_NAME=CHARACTERS) as address:
+    with gateway_process(
+        triton.grpc_address, tmp_path_factory.mktemp("gateway") / "log", MODEL_NAME=CHARACTERS, RUN_AHEAD=""
+    ) as address:
         yield address

@@ -37,6 +37,7 @@ def lengths_answer(cached: list[int], reused: list[int], drawn: list[int] | None
 
 @asynccontextmanager
 async def engine_on(triton: TritonServer, name: str = TINY, **settings: int) -> AsyncIterator[Engine]:
+    """Nothing runs ahead unless ``settings`` say so: who breaks something in mid-text needs a text that takes its time."""
     async with engine_on_all([triton], name, **settings) as engine:
         yield engine
 
@@ -47,7 +48,7 @@ async def engine_on_all(
 ) -> AsyncIterator[Engine]:
     clients = [TritonClient(triton.grpc_address, step_timeout) for triton in tritons]
     models = [await client.describe(name) for client in clients]
-    engine = Engine(models[0], replace(Settings(), **settings))
+    engine = Engine(models[0], replace(Settings(), **({"run_ahead": 0} | settings)))
     for triton, client, model in zip(tritons, clients, models, strict=True):
         engine.add_replica(triton.grpc_address, client, model)
     try:

@@ -54,7 +54,9 @@ def test_a_model_that_the_key_may_not_use(
 ) -> None:
     file = tmp_path / "keys.json"
     key = new_key(monkeypatch, capsys, "alice", "--file", str(file), "--model", "another")
-    with gateway_process(own_triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY, API_KEYS_FILE=str(file)) as url:
+    with gateway_process(
+        own_triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY, API_KEYS_FILE=str(file), RUN_AHEAD="off"
+    ) as url:
         visitor = visit(url, connected=False)
         visitor.notice().get_by_text("The server refused the API key.").wait_for()
         visitor.page.fill("#key", key)
@@ -72,7 +74,9 @@ def test_a_busy_server_is_asked_again_after_the_time_it_names(
     file = tmp_path / "keys.json"
     key = new_key(monkeypatch, capsys, "alice", "--file", str(file), "--concurrent-requests", "1")
     asked = {"model": TINY, "prompt": "The king", "max_tokens": 1000, "ignore_eos": True, "stream": True}
-    with gateway_process(own_triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY, API_KEYS_FILE=str(file)) as url:
+    with gateway_process(
+        own_triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY, API_KEYS_FILE=str(file), RUN_AHEAD="off"
+    ) as url:
         visitor = visit(url, connected=False)
         visitor.page.fill("#key", key)
         visitor.page.locator("#key").blur()
@@ -112,7 +116,9 @@ def test_a_restart_of_triton_in_mid_answer_is_told_and_the_text_goes_on_whole(
 def test_triton_that_stays_away_ends_the_stream_and_the_page_waits_and_goes_on(
     visit: Visit, own_triton: Triton, tmp_path: Path
 ) -> None:
-    with gateway_process(own_triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY, RECOVERY_TIMEOUT="1") as url:
+    with gateway_process(
+        own_triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY, RECOVERY_TIMEOUT="1", RUN_AHEAD="off"
+    ) as url:
         visitor = visit(url)
         visitor.set(**LONG)
         visitor.begin("The king")
@@ -131,7 +137,7 @@ def test_triton_that_stays_away_ends_the_stream_and_the_page_waits_and_goes_on(
 def test_a_gateway_that_is_gone_is_waited_for_and_the_answer_goes_on_where_it_ended(
     visit: Visit, own_triton: Triton, tmp_path: Path
 ) -> None:
-    gateway = Gateway(own_triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY)
+    gateway = Gateway(own_triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY, RUN_AHEAD="off")
     with gateway:
         visitor = visit(gateway.url)
         visitor.set(**LONG)

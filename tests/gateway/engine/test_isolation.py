@@ -107,7 +107,7 @@ async def test_fault_at_any_call_of_the_delivery_ends_its_sequence_alone(
     triton: TritonServer, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     places = [(Sequence, name) for name in OF_SEQUENCE] + [(NgramProposer, name) for name in OF_PLANNING]
-    async with engine_on(triton) as running_ahead, engine_on(triton, run_ahead=0) as drafting:
+    async with engine_on(triton, run_ahead=25) as running_ahead, engine_on(triton) as drafting:
         for owner, name in [*places, *((delivery, name) for name in OF_DELIVERY)]:
             engine = drafting if owner is NgramProposer or name == "draft_chances" else running_ahead
             call = inspect.getattr_static(owner, name)

@@ -104,7 +104,7 @@ async def test_texts_wait_where_the_name_of_their_triton_moves_to_one_that_is_no
     await asyncio.to_thread(two[1].stop)
     async with (
         TritonDiscovery(two[0].grpc_address, 30) as tritons,
-        Registry(tritons, Settings(triton_url=two[0].grpc_address)) as registry,
+        Registry(tritons, Settings(triton_url=two[0].grpc_address, run_ahead=0)) as registry,
     ):
         engine = registry.engine(TINY)
         expected = await text_of(engine, request(engine, "The king", HOT, 600))

@@ -192,10 +192,13 @@ async def test_killed_triton_does_not_lose_a_token(
 ) -> None:
     with start_triton(TINY, slots=8) as triton:
         async with engine_on(triton, **NONE) as plain, engine_on(triton, **guesses.settings) as engine:
-            requests = [request(engine, prompt, sampling, tokens=400, logprobs=0) for prompt in PROMPTS]
+            requests = [request(engine, prompt, sampling, tokens=700, logprobs=0) for prompt in PROMPTS]
             expected = await told(plain, *requests)
+            guesses.made = guesses.accepted = 0
             texts = asyncio.gather(*(pieces_of(engine, one) for one in requests))
-            await asyncio.sleep(0.15)
+            async with asyncio.timeout(20):
+                while guesses.accepted < 20:
+                    await asyncio.sleep(0)
             assert engine.running == len(PROMPTS)
             os.kill(triton.pid if victim == "server" else triton.stub_pids[0], signal.SIGKILL)
             await asyncio.to_thread(triton.stop)

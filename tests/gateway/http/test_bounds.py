@@ -31,7 +31,7 @@ INSIDE = re.compile(rb"(?i)uvicorn|httptools|starlette|fastapi|pydantic|tracebac
 @pytest.fixture(scope="module")
 def gateway(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     log = tmp_path_factory.mktemp("gateway") / "log"
-    with Gateway(triton.grpc_address, log, SHORT_TIMES, MODEL_NAME=TINY) as started:
+    with Gateway(triton.grpc_address, log, SHORT_TIMES, MODEL_NAME=TINY, RUN_AHEAD="off") as started:
         yield started
         assert "Traceback" not in log.read_text()
 

@@ -220,7 +220,7 @@ def test_uploads_that_say_a_length_and_send_nothing_hold_up_no_other_key(triton:
     file = tmp_path / "keys.json"
     first, second, other = (keys.create(file, name) for name in ("first", "second", "other"))
     with (
-        Gateway(triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY, API_KEYS_FILE=str(file)) as gateway,
+        Gateway(triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY, API_KEYS_FILE=str(file), RUN_AHEAD="off") as gateway,
         ExitStack() as many,
     ):
         for key in (first, second) * 40:
@@ -245,7 +245,7 @@ def test_uploads_that_pause_hold_little_and_hold_up_nobody(
     settings = {"MODEL_NAME": TINY, "API_KEYS_FILE": str(file)}
     with (
         start_triton(TINY, slots=2) as triton,
-        Gateway(triton.grpc_address, tmp_path / "log", **settings) as gateway,
+        Gateway(triton.grpc_address, tmp_path / "log", **settings, RUN_AHEAD="off") as gateway,
         ExitStack() as many,
     ):
 

@@ -37,7 +37,9 @@ def own_triton(model_repository: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def gateway(own_triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     log = tmp_path_factory.mktemp("gateway") / "log"
-    with Gateway(own_triton.grpc_address, log, f"gateway.http.streaming.HEARTBEAT = {HEARTBEAT}", MODEL_NAME=TINY) as started:
+    with Gateway(
+        own_triton.grpc_address, log, f"gateway.http.streaming.HEARTBEAT = {HEARTBEAT}", MODEL_NAME=TINY, RUN_AHEAD="off"
+    ) as started:
         yield started
 
 
@@ -129,7 +131,11 @@ def test_restart_of_triton_in_mid_stream_is_bridged_by_comments(
     with (
         start_triton(TINY, slots=2) as triton,
         Gateway(
-            triton.grpc_address, tmp_path / "log", f"gateway.http.streaming.HEARTBEAT = {HEARTBEAT}", MODEL_NAME=TINY
+            triton.grpc_address,
+            tmp_path / "log",
+            f"gateway.http.streaming.HEARTBEAT = {HEARTBEAT}",
+            MODEL_NAME=TINY,
+            RUN_AHEAD="off",
         ) as gateway,
     ):
         undisturbed = stream(gateway.url, api_key, "/generate", lambda: None)

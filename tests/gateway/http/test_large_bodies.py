@@ -84,7 +84,7 @@ def memory(gateway: Gateway) -> int:
 @pytest.fixture(scope="module")
 def gateway(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     log = tmp_path_factory.mktemp("gateway") / "log"
-    with Gateway(triton.grpc_address, log, MODEL_NAME=TINY) as started:
+    with Gateway(triton.grpc_address, log, MODEL_NAME=TINY, RUN_AHEAD="off") as started:
         yield started
         assert "Traceback" not in log.read_text()
 

@@ -128,7 +128,9 @@ def limited(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> I
         "free": keys.create(file, "free"),
         "reload": keys.create(file, "reload", requests_per_minute=2),
     }
-    with gateway_process(triton.grpc_address, directory / "log", MODEL_NAME=TINY, API_KEYS_FILE=str(file)) as url:
+    with gateway_process(
+        triton.grpc_address, directory / "log", MODEL_NAME=TINY, API_KEYS_FILE=str(file), RUN_AHEAD="off"
+    ) as url:
         yield url, given | {"file": str(file)}
 
 

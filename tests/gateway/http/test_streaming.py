@@ -26,7 +26,7 @@ completions.CompletionSerializer.events = faulty
 @pytest.fixture(scope="module")
 def gateway(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     log = tmp_path_factory.mktemp("gateway") / "log"
-    with Gateway(triton.grpc_address, log, FAULT, MODEL_NAME=TINY, LOG_FORMAT="json") as started:
+    with Gateway(triton.grpc_address, log, FAULT, MODEL_NAME=TINY, LOG_FORMAT="json", RUN_AHEAD="off") as started:
         yield started
 
 

@@ -46,7 +46,9 @@ def metered(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> I
     directory = tmp_path_factory.mktemp("metered")
     file = directory / "keys.json"
     key, limited = keys.create(file, "alice"), keys.create(file, "bob", requests_per_minute=1)
-    with gateway_process(triton.grpc_address, directory / "log", MODEL_NAME=TINY, API_KEYS_FILE=str(file)) as url:
+    with gateway_process(
+        triton.grpc_address, directory / "log", MODEL_NAME=TINY, API_KEYS_FILE=str(file), RUN_AHEAD="off"
+    ) as url:
         yield Metered(url, key, limited)
 
 
