@@ -195,7 +195,7 @@ async def test_killed_triton_does_not_lose_a_token(
             requests = [request(engine, prompt, sampling, tokens=700, logprobs=0) for prompt in PROMPTS]
             expected = await told(plain, *requests)
             guesses.made = guesses.accepted = 0
-            texts = asyncio.gather(*(pieces_of(engine, one) for one in requests))
+            texts = asyncio.gather(*(generated(engine, one) for one in requests))
             async with asyncio.timeout(20):
                 while guesses.accepted < 20:
                     await asyncio.sleep(0)
@@ -204,9 +204,8 @@ async def test_killed_triton_does_not_lose_a_token(
             await asyncio.to_thread(triton.stop)
             triton.start()
             answers = await texts
-        assert_same([Told.of(pieces) for pieces in answers], expected)
-        assert guesses.accepted > 0
-        assert sum(piece.recoveries for pieces in answers for piece in pieces) >= len(PROMPTS)
+        assert_same([Told.of(pieces) for pieces, _ in answers], expected)
+        assert sum(len(answer.recoveries) for _, record in answers for answer in record.answers) >= len(PROMPTS)
 
 
 async def test_more_texts_than_slots_and_another_gateways_texts_change_nothing(

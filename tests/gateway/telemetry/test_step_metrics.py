@@ -68,10 +68,11 @@ def test_drafted_and_accepted_tokens_are_counted_unless_speculation_is_off(
 
 
 def test_waiting_running_and_a_full_queue_are_told(model_repository: Path, tmp_path: Path, api_key: str) -> None:
-    with watched(model_repository, tmp_path, MAX_WAITING="1", QUEUE_TIMEOUT="1") as (_, url), client(url, api_key) as http:
+    settings = {"MAX_WAITING": "1", "SPECULATION": "off"}
+    with watched(model_repository, tmp_path, **settings) as (_, url), client(url, api_key) as http:
         assert value(httpx.get(f"{url}/metrics").text, "max_requests_waiting") == 1
         assert value(httpx.get(f"{url}/metrics").text, "num_slots", model=TINY) == 2
-        long = BODY | {"max_tokens": 900}
+        long = BODY | {"max_tokens": 900, "logprobs": True, "top_logprobs": 20}  # takes its time
         with raw_request(url, api_key, long), raw_request(url, api_key, long):
             for _ in until(10):
                 if load(url)[0] == 2:

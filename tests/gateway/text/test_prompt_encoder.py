@@ -109,7 +109,7 @@ def test_a_text_in_memory_lets_other_threads_run() -> None:
 def test_a_model_that_was_described_has_its_process_before_the_first_prompt() -> None:
     before = set(children(os.getpid()))
     parameters = {"checkpoint": "a", "created": "0", "context_length": "8", "candidates": "1", "vocabulary_size": "300"}
-    parameters |= {"slots": "1", "end_tokens": "0", "fingerprint": ""}
+    parameters |= {"slots": "1", "joined_tokens": "8", "run_ahead": "64", "end_tokens": "0", "fingerprint": ""}
     description = {"parameters": parameters, "tokenizer": TOKENIZER_JSON, "chat_template": None}
     model = Model.from_description("a", "1", json.dumps(description).encode())
     for _ in range(500):
