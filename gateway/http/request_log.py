@@ -7,7 +7,6 @@ import logging
 import re
 import secrets
 import time
-from typing import Any
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -70,6 +69,7 @@ class RequestLog:
         try:
             await self._app(scope, watch_receive, watch_send)
         finally:
+            del state["send"]  # it holds the connection that holds the state
             if "limits" in state:
                 state["limits"].end_request()
             record.route = _route(scope)
@@ -95,30 +95,23 @@ def _route(scope: Scope) -> str:
 def _log(record: RequestRecord, path: str) -> None:
     # Of a path that there is not, the beginning helps to find a wrong base URL; all others are shown by their template.
     shown = quote(path[:LONGEST_PATH]) if record.route == NO_ROUTE or record.route in FILES else record.route
+    generation = record.generation
     fields = {
         "method": record.method[:LONGEST_METHOD],
         "path": shown,
         "status": record.status,
         "key": record.key,
         "model": record.model,
-        **_generation_fields(record),
+        "prompt_tokens": generation and generation.prompt_tokens,
+        "cached_tokens": generation and generation.cached_tokens,
+        "completion_tokens": generation and generation.completion_tokens,
+        "time_to_first_token": None if record.first_token is None else round(record.first_token, 6),  # s
         "duration": round(time.monotonic() - record.began, 6),  # s
-        "finish_reasons": None if record.generation is None else record.generation.finish_reasons or None,
+        "finish_reasons": (generation and generation.finish_reasons) or None,
         "error": None if record.error is None else _error_name(record.error),
         "trace_id": None if record.trace is None else record.trace.trace_id,
     }
     logger.info("request", extra={"fields": {name: value for name, value in fields.items() if value is not None}})
-
-
-def _generation_fields(record: RequestRecord) -> dict[str, Any]:
-    if (generation := record.generation) is None:
-        return {}
-    return {
-        "prompt_tokens": generation.prompt_tokens,
-        "cached_tokens": generation.cached_tokens,
-        "completion_tokens": generation.completion_tokens,
-        "time_to_first_token": None if record.first_token is None else round(record.first_token, 6),  # s
-    }
 
 
 def _error_name(error: Exception) -> str:

@@ -34,19 +34,13 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, generation: Generation, serializer: Serializer, begin: bytes, first: list[Delta]) -> None:
-        """``begin``: the events before those of the ``first`` pieces."""
+    def __init__(self, generation: Generation, serializer: Serializer, first: list[Delta]) -> None:
+        """``first``: its first pieces, so that an error before any text was answered with its own status."""
         self.status_code, self.background = 200, None
-        self.init_headers(
-            {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        )  # the second: nginx must not hold events back
-        self._generation, self._serializer, self._begin, self._first = generation, serializer, begin, first
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second: nginx must not hold events back
+        self.init_headers(headers)
+        self._generation, self._serializer, self._first = generation, serializer, first
         self._last_sent = time.monotonic()
-
-    @classmethod
-    async def open(cls, request: Request, generation: Generation, serializer: Serializer) -> "EventStream":
-        """Waits for the first pieces, so that an error before any text is still answered with its own status."""
-        return cls(generation, serializer, serializer.begin(), await first_of(generation, request))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with _closed_without(receive, self._generation):
@@ -66,7 +60,7 @@ class EventStream(Response):
 
     async def _send_events(self, send: Send) -> None:
         """What is ready together goes together."""
-        events, deltas = self._begin, self._first
+        events, deltas = self._serializer.begin(), self._first
         while deltas:
             events += b"".join(map(self._serializer.events, deltas))
             if events:

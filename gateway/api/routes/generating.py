@@ -36,15 +36,6 @@ class Prepared:
     record: GenerationRecord
     logprobs: bool  # whether any are asked for
 
-    @property
-    def model(self) -> Model:
-        return self.engine.model
-
-    @property
-    def most_tokens(self) -> int:
-        """Of all answers together."""
-        return sum(_most_tokens(self.model, one) for one in self.requests)
-
 
 async def prepare(request: Request, body: SamplingBody, tokenize: Tokenize) -> Prepared:
     """Raises what is wrong with the model's name, the prompts or the grammar."""
@@ -71,20 +62,21 @@ async def prepare(request: Request, body: SamplingBody, tokenize: Tokenize) -> P
 async def respond(request: Request, prepared: Prepared, serializer: Serializer, stream: bool) -> Response:
     """Raises RateLimited, and what the generation ends with before there is anything to send."""
     generation = _begin(request, prepared, whole=not stream)
+    deltas = await first_of(generation, request)
     if stream:
-        return await EventStream.open(request, generation, serializer)
-    answers = await first_of(generation, request)
+        return EventStream(generation, serializer, deltas)
     if prepared.logprobs:  # some megabytes, perhaps
-        return Response(await asyncio.to_thread(_written, serializer, answers), media_type="application/json")
-    return JSONResponse(serializer.whole(answers))
+        return Response(await asyncio.to_thread(_written, serializer, deltas), media_type="application/json")
+    return JSONResponse(serializer.whole(deltas))
 
 
 def _begin(request: Request, prepared: Prepared, whole: bool) -> Generation:
     """With its tokens reserved. At the end what was not generated is given back; all of it where an error came before any text.
     A client that leaves has used its prompt, and what was generated."""
     record: GenerationRecord = prepared.record
-    reservation: Reservation = request.state.limits.reserve(record.prompt_tokens, prepared.most_tokens)
-    metrics = GenerationMetrics(request.app.state.metrics, prepared.model.name, request.state.record)
+    most = sum(_most_tokens(prepared.engine.model, one) for one in prepared.requests)
+    reservation: Reservation = request.state.limits.reserve(record.prompt_tokens, most)
+    metrics = GenerationMetrics(request.app.state.metrics, prepared.engine.model.name, request.state.record)
     request.state.record.generation = record
 
     def note_end(error: Exception | None) -> None:

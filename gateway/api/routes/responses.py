@@ -18,5 +18,5 @@ router = APIRouter(dependencies=[Depends(require_api_key)])
 @router.post("/v1/responses")
 async def responses(request: Request, body: Annotated[ResponsesBody, Depends(json_body(ResponsesBody))]) -> Response:
     prepared = await prepare(request, body, lambda model: [conversation_tokens(model, body.conversation(), param="input")])
-    serializer = ResponseSerializer(body, prepared.model, prepared.record)
+    serializer = ResponseSerializer(body, prepared.engine.model, prepared.record)
     return await respond(request, prepared, serializer, body.stream)

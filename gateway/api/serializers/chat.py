@@ -2,33 +2,21 @@
 
 from gateway.api.response_models import ChatChoice, ChatCompletion, ChatDelta, ChatLogprobs
 from gateway.api.schemas import ChatBody
-from gateway.api.serializers.common import (
-    Event,
-    Identity,
-    Serializer,
-    TextEvents,
-    logprob_objects,
-    server_sent,
-    usage_in_pieces,
-    usage_of,
-)
+from gateway.api.serializers.common import ChoiceSerializer, Event, TextEvents, envelope, logprob_objects, server_sent, usage_of
 from gateway.engine.generation import Delta, FinishReason, GenerationRecord
 from gateway.text.model import Model
 
 
-class ChatSerializer(Serializer):
+class ChatSerializer(ChoiceSerializer):
     """In a stream every choice begins with its role and ends with an empty delta."""
 
     def __init__(self, body: ChatBody, model: Model, record: GenerationRecord) -> None:
-        self._body, self._record = body, record
-        self._identity = Identity.new("chatcmpl-", model)
-        self._head = self._identity.envelope("chat.completion.chunk")
+        super().__init__(body, record, envelope("chatcmpl-", "chat.completion.chunk", model))
         self._text_events = TextEvents(lambda index, text: self._chunk(index, {"content": text}))
-        self._plain = not (body.logprobs or body.stream_options.continuous_usage_stats)
 
     def whole(self, answers: list[Delta]) -> ChatCompletion:
         choices = [self._choice(answer) for answer in answers]
-        return self._identity.envelope("chat.completion") | {"choices": choices, "usage": usage_of(self._record)}  # type: ignore[return-value]
+        return self._head | {"object": "chat.completion", "choices": choices, "usage": usage_of(self._record)}  # type: ignore[return-value]
 
     def begin(self) -> bytes:
         roles = (self._chunk(index, {"role": "assistant", "content": ""}) for index in range(self._body.copies))
@@ -44,11 +32,6 @@ class ChatSerializer(Serializer):
             events += server_sent(self._chunk(delta.index, {}, None, delta.finish_reason))
         return events
 
-    def end(self) -> bytes:
-        if not self._body.stream_options.include_usage:
-            return super().end()
-        return server_sent(self._head | {"choices": [], "usage": usage_of(self._record)}) + super().end()
-
     def _choice(self, answer: Delta) -> ChatChoice:
         assert answer.finish_reason is not None
         return {
@@ -59,10 +42,10 @@ class ChatSerializer(Serializer):
         }
 
     def _logprobs(self, piece: Delta) -> ChatLogprobs | None:
-        return {"content": logprob_objects(piece.logprobs), "refusal": None} if self._body.logprobs else None
+        logprobs = self._body.alternatives is not None
+        return {"content": logprob_objects(piece.logprobs), "refusal": None} if logprobs else None
 
     def _chunk(
         self, index: int, delta: ChatDelta, logprobs: ChatLogprobs | None = None, finish_reason: FinishReason | None = None
     ) -> Event:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-        return self._head | {"choices": [choice]} | usage_in_pieces(self._body.stream_options, self._record)
+        return self._event({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason})

@@ -3,13 +3,12 @@
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import to_json
 
 from gateway.api.response_models import Logprob, TopLogprob, Usage
-from gateway.api.schemas.sampling import StreamOptions
+from gateway.api.schemas.sampling import CompletionBase
 from gateway.engine.generation import Delta, GenerationRecord, TokenLogprob
 from gateway.text.model import Model
 
@@ -71,6 +70,30 @@ class TextEvents:
         return before + json_line(text) + after
 
 
+class ChoiceSerializer(Serializer):
+    """Of OpenAI's two older routes: choices in an envelope, with the usage where it is asked for."""
+
+    def __init__(self, body: CompletionBase, record: GenerationRecord, head: Event) -> None:
+        self._body, self._record, self._head = body, record, head
+        self._options = body.stream_options
+        # Whether the events between an answer's first and its last differ in their text alone.
+        self._plain = body.alternatives is None and not self._options.continuous_usage_stats
+
+    def end(self) -> bytes:
+        if not self._options.include_usage:
+            return super().end()
+        return server_sent(self._head | {"choices": [], "usage": usage_of(self._record)}) + super().end()
+
+    def _event(self, choice: Any) -> Event:
+        """OpenAI: where the usage is asked for, null in all events but the last."""
+        event = self._head | {"choices": [choice]}
+        if self._options.continuous_usage_stats:
+            event["usage"] = usage_of(self._record)
+        elif self._options.include_usage:
+            event["usage"] = None
+        return event
+
+
 def usage_of(record: GenerationRecord) -> Usage:
     return {
         "prompt_tokens": record.prompt_tokens,
@@ -81,41 +104,22 @@ def usage_of(record: GenerationRecord) -> Usage:
     }
 
 
-def usage_in_pieces(options: StreamOptions, record: GenerationRecord) -> dict[str, Usage | None]:
-    """What an event of a stream has beside its text. OpenAI: where the usage is asked for, null in all events but the last."""
-    if options.continuous_usage_stats:
-        return {"usage": usage_of(record)}
-    return {"usage": None} if options.include_usage else {}
+def envelope(prefix: str, kind: str, model: Model) -> Event:
+    """What all pieces of one answer have in common. ``prefix``: of its id."""
+    return {
+        "id": new_id(prefix),
+        "object": kind,
+        "created": int(time.time()),
+        "model": model.name,
+        "system_fingerprint": _fingerprint(model),
+    }
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What all pieces of one answer have in common."""
-
-    id: str
-    created: int  # Unix time
-    model: str
-    fingerprint: str | None
-
-    @classmethod
-    def new(cls, kind: str, model: Model) -> "Identity":
-        return cls(new_id(kind), int(time.time()), model.name, fingerprint(model))
-
-    def envelope(self, kind: str) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": self.fingerprint,
-        }
+def new_id(prefix: str) -> str:
+    return f"{prefix}{secrets.token_hex(12)}"
 
 
-def new_id(kind: str) -> str:
-    return f"{kind}{secrets.token_hex(12)}"
-
-
-def fingerprint(model: Model) -> str | None:
+def _fingerprint(model: Model) -> str | None:
     """Changes with whatever may change what a seed gives: weights, precision, provider."""
     value = model.parameters.get("fingerprint")
     return f"fp_{value[:12]}" if value else None

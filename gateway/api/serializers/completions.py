@@ -5,35 +5,26 @@ from dataclasses import replace
 
 from gateway.api.response_models import Completion, CompletionChoice, CompletionLogprobs
 from gateway.api.schemas import CompletionBody
-from gateway.api.serializers.common import (
-    Event,
-    Identity,
-    Serializer,
-    TextEvents,
-    finite,
-    server_sent,
-    usage_in_pieces,
-    usage_of,
-)
+from gateway.api.serializers.common import ChoiceSerializer, TextEvents, envelope, finite, server_sent, usage_of
 from gateway.engine.generation import Delta, FinishReason, GenerationRecord, TokenLogprob
 from gateway.text.model import Model
 
 
-class CompletionSerializer(Serializer):
+class CompletionSerializer(ChoiceSerializer):
     """``texts``: the prompts as `echo` shows them."""
 
+    _body: CompletionBody
+
     def __init__(self, body: CompletionBody, model: Model, record: GenerationRecord, texts: list[str]) -> None:
-        self._body, self._record, self._texts = body, record, texts
-        self._identity = Identity.new("cmpl-", model)
-        self._head = self._identity.envelope("text_completion")
+        super().__init__(body, record, envelope("cmpl-", "text_completion", model))
+        self._texts = texts
         self._text_events = TextEvents(lambda index, text: self._event(_choice(index, text)))
-        self._plain = body.logprobs is None and not body.stream_options.continuous_usage_stats
         self._special = set(model.tokenizer.special_tokens)  # an answer's text leaves them out
         self._begun: set[int] = set()
         # Where the next token of a text begins, in characters from the beginning of its prompt.
         self._offset: dict[int, int] = defaultdict(int)
         if not body.echo:
-            self._offset |= {index: len(texts[index // body.copies]) for index in range(len(texts) * body.copies)}
+            self._offset |= {index: len(texts[index // body.n]) for index in range(len(texts) * body.n)}
 
     def whole(self, answers: list[Delta]) -> Completion:
         choices = [self._piece(answer) for answer in _best(answers, self._body.copies, self._body.n)]
@@ -44,19 +35,11 @@ class CompletionSerializer(Serializer):
             return self._text_events(delta.index, delta.text)
         return server_sent(self._event(self._piece(delta)))
 
-    def end(self) -> bytes:
-        if not self._body.stream_options.include_usage:
-            return super().end()
-        return server_sent(self._head | {"choices": [], "usage": usage_of(self._record)}) + super().end()
-
-    def _event(self, choice: CompletionChoice) -> Event:
-        return self._head | {"choices": [choice]} | usage_in_pieces(self._body.stream_options, self._record)
-
     def _piece(self, piece: Delta) -> CompletionChoice:
         """With the first of an answer comes an echo of the prompt."""
         text, logprobs = piece.text, None
         if self._body.echo and piece.index not in self._begun:
-            text = self._texts[piece.index // self._body.copies] + text
+            text = self._texts[piece.index // self._body.n] + text
         self._begun.add(piece.index)
         if self._body.logprobs is not None:
             logprobs = self._logprobs(piece.index, piece.prompt_logprobs if self._body.echo else (), piece.logprobs)
@@ -68,7 +51,7 @@ class CompletionSerializer(Serializer):
         tokens, offsets = echoed + generated, []
         shown = [*self._echoed(echoed, index), *map(self._generated, generated)]
         if echoed:  # what the tokenizer has put before the prompt, a space, stands before its beginning
-            self._offset[index] = len(self._texts[index // self._body.copies]) - sum(map(_characters, shown[: len(echoed)]))
+            self._offset[index] = len(self._texts[index // self._body.n]) - sum(map(_characters, shown[: len(echoed)]))
         for text in shown:
             begins_inside = len(text) > 0 and _is_continuation(text[0])
             offsets.append(max(0, self._offset[index] - begins_inside))
@@ -86,7 +69,7 @@ class CompletionSerializer(Serializer):
 
     def _echoed(self, tokens: tuple[TokenLogprob, ...], index: int) -> list[bytes]:
         """The same of the prompt's tokens: special ones only where the prompt holds their names."""
-        prompt = self._texts[index // self._body.copies]
+        prompt = self._texts[index // self._body.n]
         return [token.bytes if token.text in prompt else self._generated(token) for token in tokens]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.api.response_models import InputDetails, Logprob, OutputMessage, OutputText, Response
 from gateway.api.schemas import ResponsesBody
-from gateway.api.serializers.common import Event, Identity, Serializer, json_line, logprob_objects, new_id
+from gateway.api.serializers.common import Event, Serializer, envelope, json_line, logprob_objects, new_id
 from gateway.engine.generation import Delta, GenerationRecord
 from gateway.text.model import Model
 
@@ -21,7 +21,7 @@ class ResponseSerializer(Serializer):
 
     def __init__(self, body: ResponsesBody, model: Model, record: GenerationRecord) -> None:
         self._body, self._record = body, record
-        self._identity = Identity.new("resp_", model)
+        self._identity = envelope("resp_", "response", model)
         self._message_id = new_id("msg_")
         self._sent = 0
         self._text, self._all_logprobs = "", list[Logprob]()
@@ -94,16 +94,16 @@ class ResponseSerializer(Serializer):
         """As it is at its beginning."""
         body = self._body
         return {
-            "id": self._identity.id,
+            "id": self._identity["id"],
             "object": "response",
-            "created_at": self._identity.created,
+            "created_at": self._identity["created"],
             "completed_at": None,
             "status": "in_progress",
             "error": None,
             "incomplete_details": None,
             "instructions": body.instructions,
-            "model": self._identity.model,
-            "system_fingerprint": self._identity.fingerprint,
+            "model": self._identity["model"],
+            "system_fingerprint": self._identity["system_fingerprint"],
             "output": [],
             "usage": None,
             "text": {"format": body.text.format.told_back()},

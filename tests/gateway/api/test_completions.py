@@ -95,6 +95,14 @@ def test_best_of_gives_those_with_the_highest_mean_log_probability(tiny_gateway_
     assert best["usage"]["completion_tokens"] == sum(len(one["logprobs"]["tokens"]) for one in every)
 
 
+def test_the_best_answers_to_several_prompts_each_echo_their_own(tiny_gateway_url: str, api_key: str) -> None:
+    body = {"prompt": ["One, two,", "A long time ago"], "n": 2, "best_of": 3, "echo": True, "logprobs": 0}
+    choices = post(tiny_gateway_url, api_key, **body, max_tokens=2, temperature=1.0, seed=1)["choices"]
+    for prompt, choice in zip(["One, two,"] * 2 + ["A long time ago"] * 2, choices, strict=True):
+        assert choice["text"].startswith(prompt)
+        assert choice["logprobs"]["text_offset"][-1] >= len(prompt)
+
+
 @pytest.mark.parametrize("echo", [False, True])
 def test_the_pieces_of_a_stream_join_to_the_whole_answer(tiny_gateway_url: str, api_key: str, echo: bool) -> None:
     body = BODY | {"prompt": ["One, 世", "Two,"], "n": 2, "seed": 1, "temperature": 1.2, "echo": echo, "logprobs": 1}
