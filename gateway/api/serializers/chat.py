@@ -12,7 +12,7 @@ class ChatSerializer(ChoiceSerializer):
 
     def __init__(self, body: ChatBody, model: Model, record: GenerationRecord) -> None:
         super().__init__(body, record, envelope("chatcmpl-", "chat.completion.chunk", model))
-        self._text_events = TextEvents(lambda index, text: self._chunk(index, {"content": text}))
+        self._text_events = TextEvents()
 
     def whole(self, answers: list[Delta]) -> ChatCompletion:
         choices = [self._choice(answer) for answer in answers]
@@ -25,7 +25,7 @@ class ChatSerializer(ChoiceSerializer):
     def events(self, delta: Delta) -> bytes:
         events = b""
         if delta.text and self._plain:
-            events = self._text_events(delta.index, delta.text)
+            events = self._text_events.write(delta, lambda text: self._chunk(delta.index, {"content": text}))
         elif delta.text or delta.logprobs:
             events = server_sent(self._chunk(delta.index, {"content": delta.text}, self._logprobs(delta)))
         if delta.finish_reason is not None:

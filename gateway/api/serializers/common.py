@@ -58,16 +58,16 @@ def json_line(value: Any) -> bytes:
 class TextEvents:
     """Events of which only the text changes, and the index of its answer: all else is written once."""
 
-    def __init__(self, event: Callable[[int, str], Event]) -> None:
-        self._event = event
+    def __init__(self) -> None:
         self._around: dict[int, tuple[bytes, bytes]] = {}  # index → what stands before the text and behind it
 
-    def __call__(self, index: int, text: str) -> bytes:
-        if index not in self._around:
-            before, after = server_sent(self._event(index, HOLE)).split(to_json(HOLE))
-            self._around[index] = before, after
-        before, after = self._around[index]
-        return before + json_line(text) + after
+    def write(self, delta: Delta, event: Callable[[str], Event]) -> bytes:
+        """``event`` makes one of a text. It is called once for each index, and not kept: it knows who keeps this."""
+        if delta.index not in self._around:
+            before, after = server_sent(event(HOLE)).split(to_json(HOLE))
+            self._around[delta.index] = before, after
+        before, after = self._around[delta.index]
+        return before + json_line(delta.text) + after
 
 
 class ChoiceSerializer(Serializer):

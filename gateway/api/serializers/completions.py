@@ -18,7 +18,7 @@ class CompletionSerializer(ChoiceSerializer):
     def __init__(self, body: CompletionBody, model: Model, record: GenerationRecord, texts: list[str]) -> None:
         super().__init__(body, record, envelope("cmpl-", "text_completion", model))
         self._texts = texts
-        self._text_events = TextEvents(lambda index, text: self._event(_choice(index, text)))
+        self._text_events = TextEvents()
         self._special = set(model.tokenizer.special_tokens)  # an answer's text leaves them out
         self._begun: set[int] = set()
         # Where the next token of a text begins, in characters from the beginning of its prompt.
@@ -32,7 +32,7 @@ class CompletionSerializer(ChoiceSerializer):
 
     def events(self, delta: Delta) -> bytes:
         if self._plain and delta.finish_reason is None and delta.index in self._begun:
-            return self._text_events(delta.index, delta.text)
+            return self._text_events.write(delta, lambda text: self._event(_choice(delta.index, text)))
         return server_sent(self._event(self._piece(delta)))
 
     def _piece(self, piece: Delta) -> CompletionChoice:

@@ -11,14 +11,14 @@ class GenerateSerializer(Serializer):
 
     def __init__(self, body: GenerateBody, record: GenerationRecord) -> None:
         self._prompt, self._record = body.prompt, record
-        self._text_events = TextEvents(lambda _, text: _success({"text": text}))
+        self._text_events = TextEvents()
 
     def whole(self, answers: list[Delta]) -> Generated:
         data: GeneratedText = {"prompt": self._prompt, "generated_text": self._prompt + answers[0].text}
         return {"status": "success", "data": data}
 
     def events(self, delta: Delta) -> bytes:
-        return self._text_events(delta.index, delta.text) if delta.text else b""
+        return self._text_events.write(delta, lambda text: _success({"text": text})) if delta.text else b""
 
     def end(self) -> bytes:
         (finish_reason,) = self._record.finish_reasons
