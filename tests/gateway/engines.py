@@ -1,6 +1,7 @@
 """What tests of the engine share: an engine on a real Triton, and requests."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from typing import Any
@@ -82,3 +83,19 @@ async def pieces_of(engine: Engine, *requests: GenerationRequest) -> list[Delta]
 
 async def text_of(engine: Engine, request: GenerationRequest) -> str:
     return "".join(piece.text for piece in await pieces_of(engine, request))
+
+
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def in_mid_text(engine: Engine, texts: int, tokens: int = 5) -> None:
+    """Returns once ``texts`` texts run, each with ``tokens`` tokens at least: what breaks now breaks all of them."""
+
+    def generated_tokens() -> list[int]:
+        running = [sequence for replica in engine.replicas for sequence in replica.sequences]
+        return [sequence.length - len(sequence.request.prompt_tokens) for sequence in running]
+
+    await until(lambda: len(count := generated_tokens()) == texts and min(count) >= tokens)

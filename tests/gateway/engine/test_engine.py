@@ -16,7 +16,7 @@ from gateway.settings import Settings
 from gateway.triton.client import TritonClient
 from serve.triton_server import TritonServer
 from tests.conftest import CHARACTERS, DEMO, TINY
-from tests.gateway.engines import GREEDY, engine_on, engine_on_all, pieces_of, request, text_of
+from tests.gateway.engines import GREEDY, engine_on, engine_on_all, in_mid_text, pieces_of, request, text_of, until
 from tests.logits import WIDER_VECTORS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop")]
@@ -61,8 +61,7 @@ async def test_killed_triton_does_not_lose_a_token(
             requests = [request(engine, prompt, sampling, tokens=200) for prompt in PROMPTS]
             expected = [await text_of(engine, one) for one in requests]
             texts = asyncio.gather(*(text_of(engine, one) for one in requests))
-            await asyncio.sleep(0.2)
-            assert engine.running == len(PROMPTS)
+            await in_mid_text(engine, len(PROMPTS))
             os.kill(triton.pid if victim == "server" else triton.stub_pids[0], signal.SIGKILL)
             await asyncio.to_thread(triton.stop)
             triton.start()
@@ -73,7 +72,7 @@ async def test_text_fails_when_triton_stays_away(start_triton: Callable[..., Abs
     with start_triton(TINY, slots=8) as triton:
         async with engine_on(triton, recovery_timeout=1) as engine:
             text = asyncio.ensure_future(text_of(engine, request(engine, "The king", GREEDY, tokens=500)))
-            await asyncio.sleep(0.1)
+            await in_mid_text(engine, 1)
             await asyncio.to_thread(triton.stop)
             with pytest.raises(BackendUnavailable):
                 await text
@@ -105,7 +104,7 @@ async def test_stalled_triton_fails_texts_and_those_that_wait_within_the_timeout
         stub = triton.stub_pids[0]
         async with engine_on_all([triton], step_timeout=1, recovery_timeout=1) as engine:
             texts = [asyncio.ensure_future(text_of(engine, request(engine, "The king", GREEDY, 500))) for _ in range(4)]
-            await asyncio.sleep(0.2)
+            await in_mid_text(engine, 2)
             os.kill(stub, signal.SIGSTOP)
             async with asyncio.timeout(10):
                 ended = await asyncio.gather(*texts, return_exceptions=True)
@@ -135,8 +134,8 @@ async def test_leaving_reader_frees_its_slot_at_once(start_triton: Callable[...,
 
 async def test_full_queue_is_refused_and_says_when_to_come_again(triton: TritonServer) -> None:
     async with engine_on(triton, max_waiting=1) as engine:
-        texts = [asyncio.ensure_future(text_of(engine, request(engine, "The king", GREEDY))) for _ in range(17)]
-        await asyncio.sleep(0.05)
+        texts = [asyncio.ensure_future(text_of(engine, request(engine, "The king", GREEDY, tokens=500))) for _ in range(17)]
+        await until(lambda: engine.running == 16)
         more = [asyncio.ensure_future(text_of(engine, request(engine, "The king", GREEDY))) for _ in range(3)]
         refused = [one for one in await asyncio.gather(*texts, *more, return_exceptions=True) if isinstance(one, Exception)]
     assert refused and all(isinstance(one, Overloaded) and one.retry_after == 1 for one in refused)

@@ -24,7 +24,7 @@ from gateway.triton.client import TritonClient
 from serve.triton_server import TritonServer
 from testing.gateway import Gateway
 from tests.conftest import TINY
-from tests.gateway.engines import GREEDY, engine_on, request, text_of
+from tests.gateway.engines import GREEDY, engine_on, request, text_of, until
 
 VICTIM = 666  # the seed of sequences that a fault hits
 PENALISED = SamplingParameters(temperature=0.9, top_k=0, presence_penalty=0.5)
@@ -87,7 +87,7 @@ async def run_with_fault(engine: Engine, caplog: pytest.LogCaptureFixture, injec
     neighbours = [request(engine, "The king", GREEDY, 60), request(engine, "The sea is", PENALISED, 40)]
     expected = [await text_of(engine, one) for one in neighbours]
     beside = asyncio.gather(*(text_of(engine, one) for one in neighbours))
-    await asyncio.sleep(0.02)  # they run
+    await until(lambda: engine.running == len(neighbours))
     fault = inject()
     ends = await asyncio.gather(*(text_of(engine, one) for one in victims(engine)), return_exceptions=True)
     assert fault.hits, "the fault was never met"
@@ -184,7 +184,7 @@ async def test_sequence_that_no_triton_takes_ends_alone(triton: TritonServer, er
         neighbours = [request(engine, prompt, GREEDY, 60) for prompt in ("The king", "The sea is", "To be")]
         expected = [await text_of(engine, one) for one in neighbours]
         beside = asyncio.gather(*(text_of(engine, one) for one in neighbours))
-        await asyncio.sleep(0.02)
+        await until(lambda: engine.running == len(neighbours))
         with pytest.raises(InternalError):
             await text_of(engine, victims(engine)[0])
         assert await beside == expected

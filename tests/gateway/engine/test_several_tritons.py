@@ -18,7 +18,7 @@ from gateway.settings import Settings, SettingsError
 from gateway.triton.discovery import TritonDiscovery, parse_urls
 from testing.triton import Triton
 from tests.conftest import TINY, gateway_process
-from tests.gateway.engines import GREEDY, engine_on, engine_on_all, request, text_of
+from tests.gateway.engines import GREEDY, engine_on, engine_on_all, in_mid_text, request, text_of, until
 
 HOT = SamplingParameters(temperature=1.0, top_k=40)
 PROMPTS = ["The king", "To be", "Once upon a time", "It was", "In the beginning", "All happy families"]
@@ -40,7 +40,7 @@ def texts_by_triton(engine: object) -> list[int]:
 async def test_texts_are_spread_over_the_tritons(two: list[Triton]) -> None:
     async with engine_on_all(two) as engine:
         texts = [asyncio.ensure_future(text_of(engine, request(engine, prompt, tokens=200))) for prompt in PROMPTS]
-        await asyncio.sleep(0.1)
+        await until(lambda: engine.running == len(PROMPTS))
         assert texts_by_triton(engine) == [3, 3]
         await asyncio.gather(*texts)
         assert engine.idle
@@ -52,7 +52,7 @@ async def test_texts_of_a_dead_triton_go_on_at_the_other_byte_for_byte(two: list
         requests = [request(engine, prompt, sampling, 150) for prompt in PROMPTS]
         expected = [await text_of(engine, one) for one in requests]
         texts = asyncio.gather(*(text_of(engine, one) for one in requests))
-        await asyncio.sleep(0.2)
+        await in_mid_text(engine, len(PROMPTS))
         os.kill(two[0].pid, signal.SIGKILL)
         async with asyncio.timeout(20):  # well within the recovery timeout: nobody starts it again
             assert await texts == expected
@@ -68,7 +68,7 @@ async def test_texts_of_a_stopped_triton_go_on_at_the_other_within_seconds(
         requests = [request(engine, prompt, sampling, 150) for prompt in PROMPTS]
         expected = [await text_of(engine, one) for one in requests]
         texts = asyncio.gather(*(text_of(engine, one) for one in requests))
-        await asyncio.sleep(0.2)
+        await in_mid_text(engine, len(PROMPTS))
         os.kill(two[0].pid, signal.SIGSTOP)  # its connections stay open, and nothing answers there
         try:
             async with asyncio.timeout(15):  # half of the time that a step may take
@@ -85,7 +85,7 @@ async def test_triton_that_comes_back_gets_texts_again(two: list[Triton]) -> Non
         await asyncio.to_thread(two[0].wait_ready, 60)
         await asyncio.sleep(1)
         texts = [asyncio.ensure_future(text_of(engine, request(engine, prompt, tokens=200))) for prompt in PROMPTS]
-        await asyncio.sleep(0.1)
+        await until(lambda: engine.running == len(PROMPTS))
         assert min(texts_by_triton(engine)) == 3
         await asyncio.gather(*texts)
 
@@ -94,7 +94,7 @@ async def test_texts_move_when_their_triton_is_taken_away(two: list[Triton]) -> 
     async with engine_on_all(two) as engine:
         expected = await text_of(engine, request(engine, "The king", tokens=150))
         texts = [asyncio.ensure_future(text_of(engine, request(engine, "The king", tokens=150))) for _ in range(6)]
-        await asyncio.sleep(0.1)
+        await in_mid_text(engine, 6)
         await engine.remove_replica(two[0].grpc_address)
         assert await asyncio.gather(*texts) == [expected] * 6
 
@@ -109,7 +109,7 @@ async def test_texts_wait_where_the_name_of_their_triton_moves_to_one_that_is_no
         engine = registry.engine(TINY)
         expected = await text_of(engine, request(engine, "The king", HOT, 600))
         text = asyncio.ensure_future(text_of(engine, request(engine, "The king", HOT, 600)))
-        await asyncio.sleep(0.2)
+        await in_mid_text(engine, 1)
         del tritons._addresses[old]
         tritons._addresses[new] = set()
         await registry.look()
@@ -142,7 +142,7 @@ async def test_no_key_starves_another(start_triton: Callable[..., AbstractContex
             flood = [
                 asyncio.ensure_future(text_of(engine, request(engine, "The king", tokens=40, owner="flood"))) for _ in range(40)
             ]
-            await asyncio.sleep(0.05)
+            await until(lambda: engine.running == 2)
             await text_of(engine, request(engine, "To be", tokens=40, owner="other"))
             assert sum(text.done() for text in flood) < 10  # first come, first served would have let all of them pass
             await asyncio.gather(*flood)
@@ -154,7 +154,7 @@ async def test_text_that_waits_too_long_for_a_slot_is_told_when_to_come_again(
     with start_triton(TINY, slots=1) as triton:
         async with engine_on(triton, queue_timeout=1, speculation=False) as engine:
             long = asyncio.ensure_future(text_of(engine, request(engine, "The king", tokens=1000)))
-            await asyncio.sleep(0.05)
+            await in_mid_text(engine, 1)
             with pytest.raises(Overloaded) as refused:
                 await text_of(engine, request(engine, "To be"))
             assert refused.value.retry_after is not None and refused.value.retry_after >= 1
@@ -169,7 +169,7 @@ async def test_text_that_waits_too_long_for_a_slot_that_other_gateways_hold_is_t
     with start_triton(TINY, slots=1) as triton:
         async with engine_on(triton, speculation=False) as holds, engine_on(triton, queue_timeout=1) as waits:
             long = asyncio.ensure_future(text_of(holds, request(holds, "The king", tokens=1000)))
-            await asyncio.sleep(0.2)
+            await in_mid_text(holds, 1)
             with pytest.raises(Overloaded):
                 await text_of(waits, request(waits, "To be"))
             assert not long.done() and waits.idle
