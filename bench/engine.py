@@ -61,8 +61,8 @@ class Engine:
         if not line:
             status = self._process.wait()
             self._log.seek(0)
-            told = [line.strip() for line in self._log.read().splitlines() if line.strip()]
-            raise PeerError(f"its process ended with status {status}: {' / '.join(told[-2:])[-400:]}")
+            output = [line.strip() for line in self._log.read().splitlines() if line.strip()]
+            raise PeerError(f"its process ended with status {status}: {' / '.join(output[-2:])[-400:]}")
         return dict(json.loads(line))
 
     def close(self) -> None:

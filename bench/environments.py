@@ -103,8 +103,8 @@ def run(command: Sequence[str], what: str, env: dict[str, str] | None = None) ->
     with (RUN / "log").open("a") as log:
         log.write(f"$ {' '.join(map(str, command))}\n{done.stdout}{done.stderr}\n")
     if done.returncode:
-        told = [line for line in (done.stdout + done.stderr).splitlines() if line.strip() and "WARNING" not in line]
-        raise PeerError(f"{what} ended with status {done.returncode}: {' / '.join(told[-3:])[-500:]}")
+        output = [line for line in (done.stdout + done.stderr).splitlines() if line.strip() and "WARNING" not in line]
+        raise PeerError(f"{what} ended with status {done.returncode}: {' / '.join(output[-3:])[-500:]}")
 
 
 def compile_llama(environment: Environment) -> None:

@@ -20,11 +20,11 @@ IDLE_LOOK, IDLE_SHARE = 0.3, 0.2  # seconds; of a core
 def described() -> dict[str, str]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     facts = dict(part.split(":", 1) for part in lines if ":" in part)
-    told = {name.strip(): value.strip() for name, value in facts.items()}
-    features = [feature for feature in FEATURES if feature in told.get("flags", "").split()]
+    named = {name.strip(): value.strip() for name, value in facts.items()}
+    features = [feature for feature in FEATURES if feature in named.get("flags", "").split()]
     return {
         "cores": str(len(os.sched_getaffinity(0))),
-        "processor": f"{told.get('model name', platform.processor())} ({', '.join(features)})",
+        "processor": f"{named.get('model name', platform.processor())} ({', '.join(features)})",
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "system": f"Linux {platform.release()}, Python {platform.python_version()}",
     }
@@ -49,10 +49,10 @@ class Foreign:
 
 @contextmanager
 def watched() -> Iterator[Foreign]:
-    told, busy, own, start = Foreign(), _busy(), _own(), time.monotonic()
-    yield told
+    foreign, busy, own, start = Foreign(), _busy(), _own(), time.monotonic()
+    yield foreign
     cores = (time.monotonic() - start) * (os.cpu_count() or 1)
-    told.share = max(0.0, (_busy() - busy) - (_own() - own)) / max(cores, 1e-9)
+    foreign.share = max(0.0, (_busy() - busy) - (_own() - own)) / max(cores, 1e-9)
 
 
 def wait_idle(limit: float) -> bool:

@@ -80,8 +80,8 @@ def floor(report: Report, engine: Engine) -> None:
     for _ in range(3):
         with report.round("memory floor"):
             bandwidth = read_bandwidth(THREADS)
-            told = engine.ask("decode", prompts=[sample_tokens()[:32]], tokens=33)
-        shares.append(32 / told["seconds"] / (bandwidth / read))
+            answer = engine.ask("decode", prompts=[sample_tokens()[:32]], tokens=33)
+        shares.append(32 / answer["seconds"] / (bandwidth / read))
     report.floor = bandwidth / read
     remark = f"{read / 1e6:.0f} MB of weights a token, read at {bandwidth / 1e9:.1f} GB/s: {report.floor:.0f} tokens/s at most"
     report.aims.append(
@@ -171,13 +171,13 @@ def drafts(report: Report) -> None:
         report.round("drafts"),
     ):
         row = asyncio.run(speculation.compare(on.address, off.address, "copies", 0.0, 1, rounds, most))
-    told = [cell.strip() for cell in row.strip("| ").split("|")]
-    remark = f"{told[4]} against {told[3]} tokens/s; same texts: {told[8]}"
+    cells = [cell.strip() for cell in row.strip("| ").split("|")]
+    remark = f"{cells[4]} against {cells[3]} tokens/s; same texts: {cells[8]}"
     report.aims.append(
         Aim(
             "copy-heavy prompts with speculation against without, 1 stream",
             (1.8,),
-            (float(told[5]),),
+            (float(cells[5]),),
             remark=remark,
         )
     )

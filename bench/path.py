@@ -77,8 +77,8 @@ def measure(report: Report, gateways: Sequence[Mapping[str, Any]] = (OFF, {}), r
 
 def _alone(engine: Engine, words: Tokenizer, prompts: list[str], measured: Measured) -> None:
     """The backend's decoder in a process of its own, greedy."""
-    told = engine.ask("decode", prompts=_same_length([words.encode(one) for one in prompts]), tokens=TOKENS)
-    measured.rates.append(len(prompts) * TOKENS / (told["prefill_seconds"] + told["seconds"]))
+    answer = engine.ask("decode", prompts=_same_length([words.encode(one) for one in prompts]), tokens=TOKENS)
+    measured.rates.append(len(prompts) * TOKENS / (answer["prefill_seconds"] + answer["seconds"]))
 
 
 def _same_length(prompts: list[list[int]]) -> list[list[int]]:

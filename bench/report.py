@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from bench.driver import Load
 from bench.machine import watched
 
-SHARE_TO_TELL = 0.1  # of the machine: what others took above that is told as it happens
+SHARE_TO_TELL = 0.1  # of the machine: what others took above that is reported as it happens
 
 
 @dataclass(frozen=True)

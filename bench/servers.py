@@ -65,8 +65,8 @@ def add_gateway_option(parser: ArgumentParser) -> None:
     def parsed(text: str) -> dict[str, str]:
         return dict(one.split("=", 1) for one in text.split(",") if one)
 
-    told = "a gateway with these settings; several times: asked in turn (empty: defaults)"
-    parser.add_argument("--gateway", type=parsed, action="append", metavar="NAME=VALUE,…", help=told)
+    meaning = "a gateway with these settings; several times: asked in turn (empty: defaults)"
+    parser.add_argument("--gateway", type=parsed, action="append", metavar="NAME=VALUE,…", help=meaning)
 
 
 @contextmanager

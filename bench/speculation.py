@@ -59,8 +59,8 @@ class Side:
             "seed": seed,
         }
         answer = await client.post(f"{self.address}/v1/chat/completions", json=body, headers={"X-API-Key": KEY})
-        told = answer.raise_for_status().json()
-        return int(told["usage"]["completion_tokens"]), str(told["choices"][0]["message"]["content"])
+        body = answer.raise_for_status().json()
+        return int(body["usage"]["completion_tokens"]), str(body["choices"][0]["message"]["content"])
 
     def drafted(self) -> tuple[float, float]:
         """Tokens drafted and accepted since the gateway's start."""

@@ -21,7 +21,7 @@ HUGGINGFACE |= {"mlp_down": "mlp.down_proj", "attention_norm": "input_layernorm"
 
 
 def huggingface(directory: Path) -> Path:
-    """The demonstration model as transformers reads it. Nothing is done where it lies there already."""
+    """The demonstration model as transformers reads it. Nothing is done where it exists already."""
     if (directory / "config.json").exists():
         return directory
     directory.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def _config(shape: Architecture, end: int, *, tied: bool) -> dict[str, object]:
 
 
 def q8_0(path: Path) -> Path:
-    """The demonstration model with every matrix as Q8_0, its metadata kept. Nothing is done where it lies there already."""
+    """The demonstration model with every matrix as Q8_0, its metadata kept. Nothing is done where it exists already."""
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)

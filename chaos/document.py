@@ -31,5 +31,6 @@ def _section(name: str, file: Path) -> str:
     title, command, table = RUNS[name]
     if not file.exists():
         return f"### {title}\n`{command}` has not been run here."
-    told: dict[str, Any] = json.loads(file.read_text())
-    return f"### {title}\n`{told.get('command') or command}` {'passed' if told['good'] else 'FAILED'}.\n\n{table(told)}"
+    results: dict[str, Any] = json.loads(file.read_text())
+    outcome = "passed" if results["good"] else "FAILED"
+    return f"### {title}\n`{results.get('command') or command}` {outcome}.\n\n{table(results)}"

@@ -52,7 +52,7 @@ class Load:
         await self._answered(question, stream, chance, pieces, seconds)
 
     async def be_hurt(self, luck: float) -> None:
-        """One more client, whose sequence meets a fault wherever it is taken: returns once it was told so."""
+        """One more client, whose sequence meets a fault wherever it is taken: returns once it got that error."""
         chance = random.Random(luck)
         rules = chance.choice(SAMPLINGS) | {"seed": VICTIM}
         question = Question("a victim", chance.choice(ROUTES), chance.choice(PROMPTS), 60, rules)

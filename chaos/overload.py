@@ -96,29 +96,29 @@ async def capacity(url: str, tokens: int, seconds: float) -> list[float]:
 
 async def flood(url: str, rate: float, tokens: int, seconds: float) -> Flood:
     """``rate``: arrivals a second, evenly spaced. Ends ``PATIENCE`` seconds after the last of them at the latest."""
-    told, began = Flood(), time.monotonic()
+    result, began = Flood(), time.monotonic()
 
     async def ask(number: int) -> None:
         start = time.monotonic()
         status, retry_after = await post(url, FLOOD, body_of(number, tokens))
-        told.statuses[status] += 1
+        result.statuses[status] += 1
         if status == "200":
-            told.answered.append(time.monotonic() - began)
+            result.answered.append(time.monotonic() - began)
         elif status in ("429", "503"):
-            told.refused.append(time.monotonic() - start)
-            told.without_retry_after += not retry_after
+            result.refused.append(time.monotonic() - start)
+            result.without_retry_after += not retry_after
 
     tasks = []
     while (at := time.monotonic() - began) < seconds:
-        while told.arrivals < at * rate:
-            tasks.append(asyncio.create_task(ask(told.arrivals)))
-            told.arrivals += 1
+        while result.arrivals < at * rate:
+            tasks.append(asyncio.create_task(ask(result.arrivals)))
+            result.arrivals += 1
         await asyncio.sleep(0.005)
     _, late = await asyncio.wait(tasks, timeout=PATIENCE)
     for task in late:
         task.cancel()
-    told.statuses["no answer yet"] = len(late)
-    return told
+    result.statuses["no answer yet"] = len(late)
+    return result
 
 
 @dataclass
@@ -132,15 +132,15 @@ class Beside:
 
 async def served_beside(url: str, tokens: int, seconds: float) -> Beside:
     """One request at a time."""
-    told, began = Beside(), time.monotonic()
+    result, began = Beside(), time.monotonic()
     while (start := time.monotonic()) < began + seconds:
         status, _ = await post(url, OTHER, body_of(-1, tokens))
-        told.statuses[status] += 1
-        told.times.append(time.monotonic() - start)
+        result.statuses[status] += 1
+        result.times.append(time.monotonic() - start)
         if status == "200":
-            told.ends.append(time.monotonic() - began)
+            result.ends.append(time.monotonic() - began)
         await asyncio.sleep(0.2)
-    return told
+    return result
 
 
 async def watched_memory(pid: int, seconds: float) -> list[float]:
@@ -170,7 +170,7 @@ async def measure(arguments: argparse.Namespace, repository: Path, run_dir: Path
         best = max(rounds)
         print(f"capacity: {best:.1f} answers a second (rounds: {', '.join(f'{one:.1f}' for one in rounds)})", flush=True)
         before, seconds = sample(gateway.pid, 0).pss, arguments.seconds
-        told, beside, sizes = await asyncio.gather(
+        result, beside, sizes = await asyncio.gather(
             flood(gateway.url, best * arguments.times, arguments.tokens, seconds),
             served_beside(gateway.url, arguments.tokens, seconds),
             watched_memory(gateway.pid, seconds),
@@ -178,13 +178,13 @@ async def measure(arguments: argparse.Namespace, repository: Path, run_dir: Path
         slots_left = await stack.wait_idle(PATIENCE)
         async with httpx.AsyncClient(trust_env=False) as http:
             ready_after = (await http.get(f"{gateway.url}/readyz")).status_code == 200
-    return report(best, arguments, told, beside, before, sizes, slots_left, ready_after)
+    return report(best, arguments, result, beside, before, sizes, slots_left, ready_after)
 
 
 def report(
     best: float,
     arguments: argparse.Namespace,
-    told: Flood,
+    result: Flood,
     beside: Beside,
     before: float,
     sizes: list[float],
@@ -192,7 +192,7 @@ def report(
     ready_after: bool,
 ) -> dict[str, Any]:
     in_time = [
-        at for at in [*told.answered, *beside.ends] if WARM_UP <= at <= arguments.seconds
+        at for at in [*result.answered, *beside.ends] if WARM_UP <= at <= arguments.seconds
     ]  # as the capacity was measured
     goodput = len(in_time) / (arguments.seconds - WARM_UP)
     half = sizes[len(sizes) // 2 :]
@@ -202,14 +202,14 @@ def report(
         "tokens": arguments.tokens,
         "cores": os.cpu_count(),
         "capacity": best,
-        "arrivals_per_second": told.arrivals / arguments.seconds,
+        "arrivals_per_second": result.arrivals / arguments.seconds,
         "goodput": goodput,
         "goodput_share": goodput / best,
-        "statuses": dict(told.statuses),
-        "refusals": len(told.refused),
-        "refusals_without_retry_after": told.without_retry_after,
-        "refusal_p50": percentile(told.refused, 0.5) if told.refused else None,
-        "refusal_p95": percentile(told.refused, 0.95) if told.refused else None,
+        "statuses": dict(result.statuses),
+        "refusals": len(result.refused),
+        "refusals_without_retry_after": result.without_retry_after,
+        "refusal_p50": percentile(result.refused, 0.5) if result.refused else None,
+        "refusal_p95": percentile(result.refused, 0.95) if result.refused else None,
         "gateway_before": before,
         "gateway_most": max(sizes),
         "gateway_second_half": [min(half), max(half)],
@@ -220,8 +220,8 @@ def report(
     }
     good = (
         goodput >= GOAL * best
-        and told.without_retry_after == 0
-        and set(told.statuses) <= {"200", "429", "503", "no answer yet"}
+        and result.without_retry_after == 0
+        and set(result.statuses) <= {"200", "429", "503", "no answer yet"}
         and set(beside.statuses) == {"200"}
         and max(sizes) - before <= MOST_MEMORY
         and slots_left == 0
@@ -230,20 +230,22 @@ def report(
     return {"good": good} | figures
 
 
-def table(told: dict[str, Any]) -> str:
-    low, high = told["gateway_second_half"]
-    p50, p95 = (f"{told[name] * 1000:.0f} ms" if told[name] is not None else "none" for name in ("refusal_p50", "refusal_p95"))
-    answers = ", ".join(f"{count} × {status}" for status, count in told["other_key_statuses"].items())
+def table(result: dict[str, Any]) -> str:
+    low, high = result["gateway_second_half"]
+    p50, p95 = (
+        f"{result[name] * 1000:.0f} ms" if result[name] is not None else "none" for name in ("refusal_p50", "refusal_p95")
+    )
+    answers = ", ".join(f"{count} × {status}" for status, count in result["other_key_statuses"].items())
     facts = {
-        "model": told["model"],
-        "capacity: 32 clients, one request after the other": f"{told['capacity']:.1f} answers/s of {told['tokens']} tokens",
-        "arrivals": f"{told['arrivals_per_second']:.0f} a second for {told['seconds']:.0f} s",
-        "goodput": f"{told['goodput']:.1f} answers/s, **{told['goodput_share']:.0%} of the best**",
-        "refused": f"{told['refusals']:,}, without Retry-After {told['refusals_without_retry_after']}",
+        "model": result["model"],
+        "capacity: 32 clients, one request after the other": f"{result['capacity']:.1f} answers/s of {result['tokens']} tokens",
+        "arrivals": f"{result['arrivals_per_second']:.0f} a second for {result['seconds']:.0f} s",
+        "goodput": f"{result['goodput']:.1f} answers/s, **{result['goodput_share']:.0%} of the best**",
+        "refused": f"{result['refusals']:,}, without Retry-After {result['refusals_without_retry_after']}",
         "a refusal took, p50 and p95": f"{p50}, {p95}",
-        "another key, one request at a time": f"{answers}, p95 {told['other_key_p95']:.1f} s",
-        "memory of the gateway": f"{told['gateway_before']:.0f} MiB before, {low:.0f} to {high:.0f} MiB in the second half",
-        "slots left at the end": str(told["slots_left"]),
+        "another key, one request at a time": f"{answers}, p95 {result['other_key_p95']:.1f} s",
+        "memory of the gateway": f"{result['gateway_before']:.0f} MiB before, {low:.0f} to {high:.0f} MiB in the second half",
+        "slots left at the end": str(result["slots_left"]),
     }
     return "\n".join(["| overload | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts.items())])
 
@@ -262,11 +264,11 @@ def main() -> None:
         parser.error("--model needs --repository")
     repository = arguments.repository or tiny_repository()
     with tempfile.TemporaryDirectory(prefix="tidegate-overload-") as run_dir:
-        told = asyncio.run(measure(arguments, repository, Path(run_dir)))
+        result = asyncio.run(measure(arguments, repository, Path(run_dir)))
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(told, indent=2) + "\n")
-    print(f"\n{table(told)}\n\n{'PASSED' if told['good'] else 'FAILED'}; the figures are in {arguments.json}")
-    sys.exit(0 if told["good"] else 1)
+    arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"\n{table(result)}\n\n{'PASSED' if result['good'] else 'FAILED'}; the figures are in {arguments.json}")
+    sys.exit(0 if result["good"] else 1)
 
 
 if __name__ == "__main__":

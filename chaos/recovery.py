@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class Recoveries:
-    """The times at which the pieces of every stream have come, and what can be told from them."""
+    """The times at which the pieces of every stream have come, and what follows from them."""
 
     def __init__(self) -> None:
         self._streams: list[array[float]] = []

@@ -48,8 +48,8 @@ class Report:
 def summary(seconds: list[float]) -> dict[str, float]:
     if not seconds:
         return {"count": 0}
-    told = {"p50": percentile(seconds, 0.5), "p95": percentile(seconds, 0.95), "max": max(seconds)}
-    return {"count": len(seconds)} | {name: round(value, 3) for name, value in told.items()}
+    summary = {"p50": percentile(seconds, 0.5), "p95": percentile(seconds, 0.95), "max": max(seconds)}
+    return {"count": len(seconds)} | {name: round(value, 3) for name, value in summary.items()}
 
 
 def table(report: dict[str, Any]) -> str:
@@ -57,8 +57,8 @@ def table(report: dict[str, Any]) -> str:
     lines = ["| fault | times | every stream goes on after, p50 | p95 | longest |", "| --- | --- | --- | --- | --- |"]
     for kind, count in report["faults"].items():
         times = report["recovery"].get(kind, {"count": 0})
-        told = [f"{times[name]:.2f} s" if times["count"] else "" for name in ("p50", "p95", "max")]
-        lines.append(f"| {kind} | {count} | {' | '.join(told)} |")
+        cells = [f"{times[name]:.2f} s" if times["count"] else "" for name in ("p50", "p95", "max")]
+        lines.append(f"| {kind} | {count} | {' | '.join(cells)} |")
     drains = report["drains"]
     facts = {
         "duration, streams at a time": f"{report['seconds'] / 60:.1f} minutes, {report['streams']} ({report['cores']} cores)",

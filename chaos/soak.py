@@ -105,8 +105,8 @@ def _state(watched: list[Watched], stack: Stack) -> dict[str, int]:
     """What must be the same at the end. The time is the last sample's."""
     counts: dict[str, int] = {}
     for process in watched:
-        told = sample(process.pid, 0)
-        counts |= {f"open files of {process.name}": told.open_files, f"threads of {process.name}": told.threads}
+        usage = sample(process.pid, 0)
+        counts |= {f"open files of {process.name}": usage.open_files, f"threads of {process.name}": usage.threads}
     shared = list(Path("/dev/shm").glob(f"{stack.tritons[0].server.shm_prefix}*"))
     return counts | {"files in /dev/shm": len(shared), "bytes in /dev/shm": sum(file.stat().st_size for file in shared)}
 

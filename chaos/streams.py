@@ -84,21 +84,21 @@ async def measure(streams: int, each: int, repository: Path, run_dir: Path) -> t
         await streams_at_once(gateway.url, 32, 8)
         before, done = sample(gateway.pid, 0).pss, asyncio.Event()
         watched = asyncio.create_task(most_memory(gateway.pid, done))
-        told = await streams_at_once(gateway.url, streams, each)
+        result = await streams_at_once(gateway.url, streams, each)
         done.set()
         most, slots_left = await watched, await stack.wait_idle(10)
-    tokens = told.complete * each
+    tokens = result.complete * each
     facts = {
-        "streams, connections at the same time": f"{streams:,}, {told.most_open:,}",
-        "ended in full": f"**{told.complete:,}**" + (f"; failures: {dict(+told.failures)}" if +told.failures else ""),
-        "tokens": f"{tokens:,} in {told.seconds:.0f} s: {tokens / told.seconds:,.0f} a second",
-        "first event, p50 and p95": f"{percentile(told.first, 0.5):.1f} s, {percentile(told.first, 0.95):.1f} s",
+        "streams, connections at the same time": f"{streams:,}, {result.most_open:,}",
+        "ended in full": f"**{result.complete:,}**" + (f"; failures: {dict(+result.failures)}" if +result.failures else ""),
+        "tokens": f"{tokens:,} in {result.seconds:.0f} s: {tokens / result.seconds:,.0f} a second",
+        "first event, p50 and p95": f"{percentile(result.first, 0.5):.1f} s, {percentile(result.first, 0.95):.1f} s",
         "memory of the gateway": f"{before:.0f} MiB before, at most {most:.0f}: "
         f"{(most - before) * 1024 / streams:.0f} KiB a stream",
         "slots left at the end": str(slots_left),
     }
     table = "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts.items())])
-    return told.complete == streams and slots_left == 0, table
+    return result.complete == streams and slots_left == 0, table
 
 
 def many_streams(streams: int, tokens: int, repository: Path | None = None) -> tuple[bool, str]:

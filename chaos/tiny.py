@@ -10,7 +10,7 @@ TINY = "tiny-gpt2"
 
 
 def tiny_repository(directory: Path = RUN) -> Path:
-    """A model repository with the model. Nothing is exported where it lies there already."""
+    """A model repository with the model. Nothing is exported where it exists already."""
     checkpoint, repository = directory / f"{TINY}.pt", directory / "model_repository"
     directory.mkdir(parents=True, exist_ok=True)
     if not checkpoint.exists():

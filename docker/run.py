@@ -26,7 +26,7 @@ from serve.repository_view import RepositoryView
 MODELS = Path("/models")
 SHOWN = Path("/tmp/models")  # without the versions that Triton could not load
 SHARED_MEMORY = Path("/dev/shm")
-NEEDED_SHARED_MEMORY = 64 * 2**20  # bytes: what Triton and its model processes exchange lies there
+NEEDED_SHARED_MEMORY = 64 * 2**20  # bytes: what Triton and its model processes exchange is stored there
 START_TIMEOUT = 600.0  # seconds until a model is loaded: weights may come from a slow disk
 WATCH_INTERVAL = 2.0  # seconds between steps
 MOST_FAILURES = 3  # in a row
@@ -110,8 +110,8 @@ def missing_for_gpu() -> Iterator[str]:
     runtime = importlib.util.find_spec("onnxruntime")
     assert runtime is not None and runtime.origin is not None
     provider = Path(runtime.origin).parent / "capi" / "libonnxruntime_providers_cuda.so"
-    told = subprocess.run(["ldd", provider], capture_output=True, text=True).stdout
-    lacks = {line.split()[0] for line in told.splitlines() if "not found" in line}
+    output = subprocess.run(["ldd", provider], capture_output=True, text=True).stdout
+    lacks = {line.split()[0] for line in output.splitlines() if "not found" in line}
     devices = [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]  # the latter under Windows (WSL 2)
     if not devices or "libcuda.so.1" in lacks:
         way_out = "install NVIDIA's driver and container toolkit, or use the image for the CPU (docker-compose.cpu.yml)"

@@ -1,7 +1,7 @@
 """How a server does under load: `python -m examples.load --clients 8 --requests 40`. Needs `pip install httpx`.
 
-Each client asks one thing after the other. Told: the time to the first piece of an answer and to its end (p50 and p95), and how
-many tokens a second all of them got together. Who is refused (429, 503) comes again after `Retry-After`.
+Each client asks one thing after the other. Reported: the time to the first piece of an answer and to its end (p50 and p95),
+and how many tokens a second all of them got together. Who is refused (429, 503) comes again after `Retry-After`.
 """
 
 import argparse

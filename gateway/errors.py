@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as the client is told it.
+"""Everything that can go wrong, as the client reads it.
 
 TidegateError
 ├── Unauthorized            401  no key, a wrong one, or one that has expired
@@ -9,7 +9,7 @@ TidegateError
 ├── RateLimited             429  the key has used up one of its limits; says which, and when to come again
 ├── Overloaded              429  too many requests wait already; says when to come again
 ├── BackendUnavailable      503  Triton does not answer; says when to come again
-└── InternalError           500  anything else: logged in full, told in one sentence
+└── InternalError           500  anything else: logged in full, reported in one sentence
 
 A message is for the client: it names what came and what is allowed, and nothing of the inside. Foreign errors are turned into
 one of these where they enter, with their cause.

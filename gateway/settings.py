@@ -70,7 +70,7 @@ class Settings:
 
     @property
     def longest_stop(self) -> int:
-        """Seconds, for whoever would kill a gateway that does not end when it is told to."""
+        """Seconds, for callers that kill a gateway which does not end when it is asked to."""
         return self.drain_delay + self.grace_period + 3
 
 

@@ -47,7 +47,7 @@ MEANINGS = {
     "content": "what was said",
     "continuous_usage_stats": "`usage` in every event, as it is by then",
     "description": NO_CHANGE,
-    "echo": "begin the answer with the prompt; with `logprobs` the prompt's tokens are told too",
+    "echo": "begin the answer with the prompt; with `logprobs` those of the prompt's tokens are returned too",
     "format": "the form of the answer",
     "frequency_penalty": "subtracted from a token's logit for each time it was generated so far",
     "grammar": "what the answer must follow, in llguidance's Lark",
@@ -107,7 +107,7 @@ def parameter_table(path: str) -> str:
 
 
 def format_table() -> str:
-    """``response_format``, which three routes have: told once."""
+    """``response_format``, which three routes have: described once."""
     rows = ["| parameter | type | default | allowed | meaning |", "| --- | --- | --- | --- | --- |"]
     return "\n".join(rows + _rows("/generate", ResponseFormat, f"{FORMAT}."))
 

@@ -50,7 +50,7 @@ HTTP_ERRORS: list[tuple[errors.TidegateError, str]] = [
 
 
 def endpoint_table() -> str:
-    """Raises KeyError for an endpoint that is not told of here, or that is told of and does not exist."""
+    """Raises KeyError for an endpoint that is not described here, or that is described and does not exist."""
     rows = ["| endpoint | methods | key | what it does |", "| --- | --- | --- | --- |"]
     # FastAPI keeps the routes of an included router in that router.
     routers = [getattr(route, "original_router", None) for route in create_app(Settings()).routes]
@@ -68,10 +68,10 @@ def endpoint_table() -> str:
 
 
 def error_table() -> str:
-    """An example of every error, told in the words of gateway/errors.py, with what its two bodies hold."""
+    """An example of every error, in the words of gateway/errors.py, with what its two bodies hold."""
     rows = ["| status | when | `type` of /generate | `type`, `code` of /v1 |", "| --- | --- | --- | --- |"]
-    told = [*_errors_of_the_tree(), *HTTP_ERRORS]
-    for error, when in sorted(told, key=lambda pair: pair[0].status):
+    examples = [*_errors_of_the_tree(), *HTTP_ERRORS]
+    for error, when in sorted(examples, key=lambda pair: pair[0].status):
         own, openai = error_body(error, "/generate")["error"], error_body(error, "/v1")["error"]
         code = f"`{openai['code']}`" if openai["code"] else "null"
         rows.append(f"| {error.status} | {when} | `{own['type']}` | `{openai['type']}`, {code} |")

@@ -1,7 +1,7 @@
 """Writes the tables of docs/*.md that come from the code: `python -m scripts.document_tables [--check]`.
 
 Each table stands between two comments that name it. Names, types, defaults, bounds, errors, metrics and settings come from the
-code itself; what a parameter or an endpoint is for is told in scripts/api_*.py, and one that is not told is an error.
+code itself; what a parameter or an endpoint is for stands in scripts/api_*.py, and one that does not stand there is an error.
 `--check` writes nothing and fails where a document differs.
 """
 

@@ -30,23 +30,23 @@ ALLOWED = {
 
 def settings_table() -> str:
     """Raises ValueError where a setting is missing in `make help`, stands there without being one, or has another default."""
-    told, readers = LINE.findall(MAKEFILE.read_text("utf-8")), _readers()
-    if names := {name for name, _, _ in told} ^ readers.keys():
+    documented, readers = LINE.findall(MAKEFILE.read_text("utf-8")), _readers()
+    if names := {name for name, _, _ in documented} ^ readers.keys():
         raise ValueError(f"only in the code or only in `make help`: {sorted(names)}")
     rows = ["| setting | meaning | default | allowed | read by |", "| --- | --- | --- | --- | --- |"]
-    for name, meaning, default in told:
+    for name, meaning, default in documented:
         _check_default(name, default)
         rows.append(f"| `{name}` | {meaning} | {default} | {_allowed(name)} | {readers[name]} |")
     return "\n".join(rows)
 
 
-def _check_default(variable: str, told: str) -> None:
+def _check_default(variable: str, documented: str) -> None:
     for field in (*fields(gateway_settings.Settings), *fields(serve_settings.Settings)):
         # TRITON_URL has one in the gateway alone: `make serve` starts a Triton of its own.
         plain = isinstance(field.default, str | int) and variable != "TRITON_URL"
         default = gateway_settings.SWITCH[not field.default] if isinstance(field.default, bool) else field.default
-        if _variable(field) == variable and plain and not re.match(rf"{re.escape(str(default))}\b", told):
-            raise ValueError(f"the default of {variable} is {default!r}, `make help` says {told!r}")
+        if _variable(field) == variable and plain and not re.match(rf"{re.escape(str(default))}\b", documented):
+            raise ValueError(f"the default of {variable} is {default!r}, `make help` says {documented!r}")
 
 
 def _readers() -> dict[str, str]:

@@ -146,8 +146,8 @@ class TritonServer:
 
     def log_end(self, lines: int = 20) -> str:
         """The end of this run's log: warnings, errors and what a backend printed."""
-        told = [line for line in self._read_log().splitlines() if not UNTELLING.match(line)]
-        return "\n".join(f"  {line}" for line in told[-lines:])
+        output = [line for line in self._read_log().splitlines() if not UNTELLING.match(line)]
+        return "\n".join(f"  {line}" for line in output[-lines:])
 
     def refusals(self) -> dict[str, str]:
         """The models that could not be loaded in this run, with the reasons: the backend's own words where it has any."""

@@ -3,7 +3,7 @@
 The pool is one array a tensor, ``[slots, kv_heads, context_length + 8, head_dim]``. A run binds the contiguous range of slots
 that holds its rows, as past and as present at the same address, so nothing is ever copied; slots in between that have no row in
 this run are idle. Dense layers see the packed tokens only (see docs/wire-contract.md), so idle slots cost no matrix work. The
-pool lies on the device that computes; the small inputs and outputs lie here.
+pool is on the device that computes; the small inputs and outputs are here.
 
 A row's logits are the same to the last bit however it is computed: alone or among others, whole or in chunks, decoded, verified
 or sent again. Quantised activations would turn a difference of one bit into another text. The dense kernels and attention over

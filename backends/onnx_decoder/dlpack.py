@@ -18,7 +18,7 @@ _Deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 class _Tensor(ctypes.Structure):
-    """DLManagedTensor: a DLTensor, and who is to be told that it is of no more use."""
+    """DLManagedTensor: a DLTensor, and whom to call when it is of no more use."""
 
     _fields_ = [
         ("data", ctypes.c_void_p),

@@ -83,8 +83,8 @@ def _missing_libraries() -> str | None:
     if importlib.util.find_spec("nvidia"):
         onnxruntime.preload_dlls()
     provider = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
-    told = subprocess.run(["ldd", provider], capture_output=True, text=True).stdout
-    lacks = sorted(line.split()[0] for line in told.splitlines() if "not found" in line and not _loads(line.split()[0]))
+    output = subprocess.run(["ldd", provider], capture_output=True, text=True).stdout
+    lacks = sorted(line.split()[0] for line in output.splitlines() if "not found" in line and not _loads(line.split()[0]))
     if lacks:
         cuda = f"CUDA {built_for()} and cuDNN 9"
         return f"onnxruntime's CUDA provider lacks {', '.join(lacks)}: use a Triton image with {cuda}, or install their wheels"

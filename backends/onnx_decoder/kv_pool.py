@@ -1,6 +1,6 @@
 """Which slot holds which sequence, and what its cache contains: lengths, rollback, release, eviction, prefix reuse.
 
-Bookkeeping only; the cache itself lies in the decoder. A slot is *owned* by a sequence, or *idle*: its sequence has ended, its
+Bookkeeping only; the cache itself is in the decoder. A slot is *owned* by a sequence, or *idle*: its sequence has ended, its
 tokens stay cached as a possible prefix of another one until the slot is needed.
 """
 
@@ -105,7 +105,7 @@ class KvPool:
         return np.minimum(first_difference, self.lengths)
 
     def _choose(self, source: int, common: int) -> int | None:
-        """The slot to give to a new sequence whose longest cached prefix, ``common`` tokens, lies in ``source``."""
+        """The slot to give to a new sequence whose longest cached prefix, ``common`` tokens, is in ``source``."""
         if self._owner[source] is None and common == self.lengths[source] > 0:
             return source  # the new sequence continues what is cached there: nothing is lost and nothing is copied
         free = [slot for slot, owner in enumerate(self._owner) if owner is None]

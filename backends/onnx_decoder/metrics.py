@@ -1,7 +1,7 @@
 """What Prometheus reads of this backend at Triton's own /metrics, beside Triton's `nv_…`: docs/monitoring.md explains each.
 
 A metric of Triton's Python backend is a message to the server, 15 to 30 µs: so everything is counted in plain numbers, and what
-has changed is told once a second.
+has changed is reported once a second.
 """
 
 import time
@@ -60,7 +60,7 @@ class Metrics:
         self._make("device_info", DEVICE_INFO, family.GAUGE).Metric(labels=labels | {"device": device}).set(1)
         self._told: defaultdict[Any, float] = defaultdict(float)
         self._told_used = 0
-        self._last = -INTERVAL  # when it was told
+        self._last = -INTERVAL  # when it was last reported
 
     def publish(self) -> None:
         """Called after every step. Tells once a second, and at once when a first text begins or the last one has ended: no step

@@ -33,8 +33,8 @@ class Engine:
         raise RuntimeError(f"llama-batched-bench ended with {done.returncode}: {done.stderr.strip()[-300:]}")
 
     def decode(self, prompts: list[list[int]], tokens: int) -> Mapping[str, Any]:
-        told = self._bench(len(prompts), len(prompts[0]), tokens - 1)
-        return {"prefill_seconds": told["t_pp"], "seconds": told["t_tg"], "texts": None}
+        timings = self._bench(len(prompts), len(prompts[0]), tokens - 1)
+        return {"prefill_seconds": timings["t_pp"], "seconds": timings["t_tg"], "texts": None}
 
     def prefill(self, prompt: list[int]) -> Mapping[str, Any]:
         return {"seconds": self._bench(1, len(prompt), 1)["t_pp"]}

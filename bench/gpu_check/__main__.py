@@ -5,7 +5,7 @@
 Exports two models in fp16, compares what the decoder says on the device with transformers in fp32 on the CPU, then measures, in
 rounds, so that what disturbs hits all alike: the whole stack through HTTP, the decoder alone, and what people use now. Prints
 tables and writes `gpu-check.json` and `gpu-check.md`. Ends with status 1 where a comparison failed; figures below the aims are
-told, and are no failure. `--device cpu --quick` tries out everything but the GPU.
+reported, and are no failure. `--device cpu --quick` tries out everything but the GPU.
 """
 
 import argparse
@@ -37,12 +37,12 @@ def main() -> None:
     streams, tokens, rounds = ([1, 4], 8, 1) if arguments.quick else ([1, 8, 64, 256], 128, 3)
     out = arguments.out / ("quick" if arguments.quick else "whole")
     out.mkdir(parents=True, exist_ok=True)
-    told: dict[str, Any] = {
+    results: dict[str, Any] = {
         "date": f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
         "command": " ".join(["python -m bench.gpu_check", *sys.argv[1:]]),
     }
-    told |= {"machine": card.facts(arguments.device), "bytes_per_second": card.bandwidth(arguments.device)}
-    say(json.dumps(told, indent=2))
+    results |= {"machine": card.facts(arguments.device), "bytes_per_second": card.bandwidth(arguments.device)}
+    say(json.dumps(results, indent=2))
 
     checks, measured = [], []
     for model in models.prepare(out, small=arguments.quick):
@@ -53,14 +53,14 @@ def main() -> None:
     past = peers.PROMPT + tokens / 2
     text = "\n\n".join(
         [
-            f"`{told['command']}`, {told['date']}, {told['bytes_per_second'] / 1e9:,.0f} GB/s copied and read",
+            f"`{results['command']}`, {results['date']}, {results['bytes_per_second'] / 1e9:,.0f} GB/s copied and read",
             report.checks(checks),
-            *(report.table(model, figures, past, told["bytes_per_second"]) for model, figures in measured),
-            "\n".join(report.aims(measured, past, told["bytes_per_second"])),
+            *(report.table(model, figures, past, results["bytes_per_second"]) for model, figures in measured),
+            "\n".join(report.aims(measured, past, results["bytes_per_second"])),
         ]
     )
-    told |= {"checks": [vars(one) for one in checks], "models": {model.title: one.as_json() for model, one in measured}}
-    (out / "gpu-check.json").write_text(json.dumps(told, indent=2) + "\n")
+    results |= {"checks": [vars(one) for one in checks], "models": {model.title: one.as_json() for model, one in measured}}
+    (out / "gpu-check.json").write_text(json.dumps(results, indent=2) + "\n")
     (out / "gpu-check.md").write_text(text + "\n")
     say(f"{text}\n\nWritten to {out}/gpu-check.json and gpu-check.md")
     sys.exit(0 if all(one.passed for one in checks) else 1)

@@ -30,18 +30,18 @@ def device_of(name: str) -> Device:
 
 
 def facts(name: str) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    known: dict[str, Any] = {
         "device": name,
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,
         "providers": onnxruntime.get_available_providers(),
     }
-    told |= {package: metadata.version(package) for package in PACKAGES}
+    known |= {package: metadata.version(package) for package in PACKAGES}
     if name == "cuda":
         card = torch.cuda.get_device_properties(0)
-        told |= {"card": card.name, "memory": card.total_memory, "capability": f"{card.major}.{card.minor}"}
-        told |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-    return told
+        known |= {"card": card.name, "memory": card.total_memory, "capability": f"{card.major}.{card.minor}"}
+        known |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return known
 
 
 def seconds(name: str, work: Callable[[], object], times: int = 1) -> float:

@@ -1,4 +1,4 @@
-"""From a path to a Checkpoint, whatever kind of checkpoint lies there."""
+"""From a path to a Checkpoint, whatever kind of checkpoint it is."""
 
 from dataclasses import replace
 from pathlib import Path

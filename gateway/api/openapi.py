@@ -144,8 +144,8 @@ def _post(body: type[Body], answer: Any, event: Any, tag: str, summary: str, *, 
 
 def _event(kind: Any) -> Json:
     """OpenAPI 3.1 has no word for a stream's events; its readers take the schema for that of one event."""
-    told = {"type": "string", "contentMediaType": "application/json", "contentSchema": _pointer(kind)}
-    data = {"anyOf": [{"const": "[DONE]"}, told]}
+    text = {"type": "string", "contentMediaType": "application/json", "contentSchema": _pointer(kind)}
+    data = {"anyOf": [{"const": "[DONE]"}, text]}
     return {
         "type": "object",
         "description": 'With `"stream": true`: server-sent events. Where they have no names, the last one\'s data is [DONE].',

@@ -132,7 +132,7 @@ class ResponseUsage(TypedDict):
 
 
 class Response(TypedDict):
-    """/v1/responses; what the request asked for is told back."""
+    """/v1/responses; with what the request asked for."""
 
     id: str
     object: Literal["response"]

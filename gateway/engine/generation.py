@@ -47,7 +47,7 @@ class GenerationRequest:
     others; None draws one. ``stop``: strings that end the text and are not part of it. Before ``min_tokens`` tokens neither
     they nor an end token end it; with ``ignore_eos`` end tokens never do.
 
-    ``logprobs``: how many alternatives every generated token is told with; None: no log-probabilities at all.
+    ``logprobs``: how many alternatives are returned with every generated token; None: no log-probabilities at all.
     ``prompt_logprobs``: those of the prompt's tokens too. ``grammar``: what the text has to match. ``owner``: whose text it is,
     the name of a key. ``request_id``: of the request that it belongs to, for the log; ``trace``: its trace, where it is traced.
     """

@@ -46,7 +46,7 @@ class Output:
         return delta
 
     def _shown_logprobs(self, everything: bool) -> tuple[TokenLogprob, ...]:
-        """Those of tokens that begin within what is shown, or all that wait: those of a stop string are never told."""
+        """Those of tokens that begin within what is shown, or all that wait: those of a stop string are never returned."""
         shown = []
         while self._logprobs and (everything or self._logprobs[0][0] < self._stream.shown):
             shown.append(self._logprobs.popleft()[1])

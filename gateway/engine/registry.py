@@ -82,14 +82,14 @@ class Registry:
         """MODEL_NAME, else the first model: it stays the same for as long as it is served."""
         return self._settings.model_name or self._first
 
-    def engine(self, name: str | None = None, *, told: Callable[[str], bool] = lambda name: True) -> Engine:
+    def engine(self, name: str | None = None, *, visible: Callable[[str], bool] = lambda name: True) -> Engine:
         """The newest version of a model; None and the alias mean the default model.
 
-        Raises ModelNotFound, which names those that there are and that ``told`` lets be named.
+        Raises ModelNotFound, which names those that there are and are ``visible``.
         """
         wanted = self.default_name if name is None or name == DEFAULT_MODEL_ALIAS else name
         if wanted not in self._newest:
-            there_are = ", ".join(sorted(filter(told, self._newest))) or "none"
+            there_are = ", ".join(sorted(filter(visible, self._newest))) or "none"
             raise ModelNotFound(f"There is no model {echo(wanted)}; the models here: {there_are}.", param="model")
         return self._served[wanted, self._newest[wanted]].engine
 
@@ -168,7 +168,7 @@ class Registry:
             served = self._served[key] = _Served(Engine(model, self._settings))
             logger.info("%s, version %d, is served", *key)
         served.engine.add_replica(address, self._measured(self._tritons.clients[address], model.name), model)
-        if replaced is not None:  # only now: whoever is told to try again does so at once
+        if replaced is not None:  # only now: callers that are asked to try again do so at once
             await _end(replaced.engine, "was replaced. Please try again.")
 
     async def _check_replaced(self, address: str, key: Key, engine: Engine) -> None:

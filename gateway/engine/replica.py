@@ -76,7 +76,7 @@ class Replica:
         self._changed()
 
     def take_back(self, sequence: Sequence) -> None:
-        """Takes a text out that goes on elsewhere or ends with all others; Triton is told when it next answers."""
+        """Takes out a sequence that goes on elsewhere or ends with all others; Triton learns of it with the next step."""
         del self.sequences[sequence]
         self._release.append(sequence.id)
         self._wake.set()

@@ -119,7 +119,7 @@ def parse(schema: type[SomeBody], body: bytes) -> SomeBody:
 
 def _require_json(content_type: str | None) -> None:
     media_type, *parameters = (part.strip().lower() for part in (content_type or "application/json").split(";"))
-    if media_type in FORMS:  # what curl and HTML send unless told
+    if media_type in FORMS:  # what curl and HTML send by default
         raise InvalidRequest(
             f"Content-Type is {echo(media_type)}; it must be application/json. With curl: -H 'Content-Type: application/json'."
         )

@@ -9,7 +9,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 class Cycle(RequestResponseCycle):
     """One request and its answer. HTTP/1.0 clients know no chunks: without a length, an answer ends with the connection."""
 
-    lingers = False  # the answer is told, but its client still sends: a close would destroy it
+    lingers = False  # the answer is sent, but its client still sends: a close would destroy it
     _until_close = False
 
     async def send(self, message: ASGISendEvent) -> None:

@@ -85,7 +85,7 @@ def error_body(error: TidegateError, path: str) -> dict[str, Any]:
 
 
 def error_in_stream(error: Exception, path: str) -> dict[str, Any]:
-    """The event for an error that came after the headers; an unexpected one is logged in full and told in one sentence."""
+    """The event for an error that came after the headers; an unexpected one is logged in full and reported in one sentence."""
     if not isinstance(error, TidegateError):
         log.error("Unexpected error in the stream of %s", path, exc_info=error)
         error = InternalError()

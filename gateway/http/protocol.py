@@ -57,7 +57,7 @@ class Protocol(HttpToolsProtocol):
     _current: Cycle | None = None  # the one that is being answered, or was last
     _waits_since = 0.0  # time.monotonic: for its first request, or for the next
     _reading: Cycle | None = None  # the one whose body comes
-    _refusal: TidegateError | None = None  # what is told instead of an answer, behind those to the requests before it
+    _refusal: TidegateError | None = None  # what is sent instead of an answer, behind those to the requests before it
     _rest: asyncio.Handle | None = None  # what has come and is read soon
     _lingers = False  # what comes now is thrown away
     _thrown_away = 0  # bytes, since the last pause
@@ -256,7 +256,7 @@ class Protocol(HttpToolsProtocol):
         self.flow.resume_reading()  # nothing is kept of it, but a client that leaves is noticed
         wrong, self._reading = self._reading, None
         if wrong is not None and wrong.response_complete:
-            self._linger()  # its answer is told: a second one would be taken for the next request's
+            self._linger()  # its answer is sent: a second one would be taken for the next request's
             return
         if wrong is not None:
             wrong.disconnected, wrong.waiting_for_100_continue = True, False  # what the application still says goes nowhere
@@ -284,7 +284,7 @@ class Protocol(HttpToolsProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Closes, but not before the client has had the time to read what it was told."""
+        """Closes, but not before the client has had the time to read its answer."""
         self._lingers = True
         self._expect(None)
         self.flow.resume_reading()

@@ -75,7 +75,7 @@ class Metrics:
     def count_request(self, record: RequestRecord) -> None:
         method = record.method if record.method in METHODS else "other"
         self._requests.labels(record.route, method, str(record.status or "none")).inc()
-        if record.error is None or record.route in QUIET:  # a probe that is told "not ready" is no failed request
+        if record.error is None or record.route in QUIET:  # a probe that is answered "not ready" is no failed request
             return
         error = record.error if isinstance(record.error, TidegateError) else InternalError()
         self._errors(error.status).labels(error.code or error.kind).inc()
@@ -140,7 +140,7 @@ class GenerationMetrics:
 
 
 class _Load(Collector):
-    """The engines' own figures, read when they are asked for. Versions of one model are told together."""
+    """The engines' own figures, read when they are asked for. Versions of one model are reported together."""
 
     def __init__(self, engines: Callable[[], Iterable[Engine]]) -> None:
         self._engines = engines

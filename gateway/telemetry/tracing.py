@@ -4,7 +4,7 @@ request ─┬─ queue, prefill, decode   of every answer; made at its end, fro
          └─ step                     that computes some of its prompt; Triton's own spans are children of it
 
 A token has no span. Spans wait in a bounded queue and a thread sends them: a collector that is slow or dead costs spans, never
-time. Prompts and answers are not told. Where no endpoint is set OpenTelemetry's SDK is not even imported.
+time. Prompts and answers are left out. Where no endpoint is set OpenTelemetry's SDK is not even imported.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ async def sent_at_the_end(tracing: Tracing | None) -> AsyncIterator[None]:
 
 
 def step_spans(rows: Sequence[StepRow]) -> AbstractContextManager[Metadata | None]:
-    """Around a step: a span for every traced request whose prompt it computes, and what Triton is to be told of it."""
+    """Around a step: a span for every traced request whose prompt it computes, and what Triton has to know of it."""
     traced = [row for row in rows if row.trace is not None and (row.past_length == 0 or not row.decodes)]
     return _step_spans([row.trace for row in traced if row.trace is not None], rows) if traced else NOT_TRACED
 
@@ -99,10 +99,10 @@ def _step_spans(traces: "Sequence[RequestTrace]", rows: Sequence[StepRow]) -> It
     first, *others = traces
     spans = [first.start_step(rows)]
     spans += [trace.start_step(rows, same_as=spans[0]) for trace in others]
-    told: dict[str, str] = {}
-    TraceContextTextMapPropagator().inject(told, set_span_in_context(spans[0]))
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier, set_span_in_context(spans[0]))
     try:
-        yield tuple(told.items())
+        yield tuple(carrier.items())
     except Exception as error:
         for span in spans:
             span.set_status(Status(StatusCode.ERROR))

@@ -24,7 +24,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (_heap() + memory,) * 2)
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_PROF, seconds)  # of processor time; without a handler its signal kills
-        answered = json.dumps(answer(json.loads(line)))  # in ASCII: half of a surrogate pair can be told too
+        answered = json.dumps(answer(json.loads(line)))  # in ASCII: half of a surrogate pair can be sent too
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(answered, flush=True)
 

@@ -63,16 +63,16 @@ class TritonDiscovery:
         """What each Triton has loaded, by its address; those that do not answer are left out."""
         clients = list(self.clients.items())
         answers = await asyncio.gather(*(client.models() for _, client in clients), return_exceptions=True)
-        told = {}
+        reached = {}
         for (address, _), answer in zip(clients, answers, strict=True):
             if isinstance(answer, list):
-                told[address] = answer
+                reached[address] = answer
             elif not isinstance(answer, TidegateError):
                 raise answer
             elif address not in self._odd and not isinstance(answer, BackendUnavailable):
                 logger.error("What answers at %s is no Triton that serves us", address, exc_info=answer)
                 self._odd.add(address)
-        return told
+        return reached
 
     async def wait_for_models(self, timeout: float) -> list[str]:
         """Names of models, as soon as a Triton has one. Raises BackendUnavailable after ``timeout`` seconds."""

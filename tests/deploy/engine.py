@@ -30,7 +30,6 @@ TRITON_IMAGE = "nvcr.io/nvidia/tritonserver:26.10-py3"
 PACKAGES = "python3,python3-pip,libpython3.13,ca-certificates"  # Triton's stub embeds libpython
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CERTIFICATES = Path("/usr/local/share/ca-certificates")  # of this machine's own authorities
-PIP_OPTIONS = ("index-url", "extra-index-url", "trusted-host", "timeout", "default-timeout", "retries")
 TRITON_DOCKERFILE = f"""\
 FROM {PYTHON_IMAGE}
 COPY tritonserver /opt/tritonserver
@@ -197,10 +196,11 @@ def debian() -> Path:
 
 def pip_options() -> list[str]:
     """From which index this machine installs, as lines of a pip.conf."""
-    told = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
-    options = {}
-    for line in told.stdout.splitlines():
+    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
+    options = {"cert": "/etc/ssl/certs/ca-certificates.crt"}
+    for line in listed.stdout.splitlines():
         name, _, value = line.partition("=")
-        options[name.rpartition(".")[2]] = value.strip("'")
-    local = [name for name in PIP_OPTIONS if name in options and "file:" not in options[name]]
-    return ["cert = /etc/ssl/certs/ca-certificates.crt", *(f"{name} = {options[name]}" for name in local)]
+        value = value.strip("'")
+        if not value.startswith("/") and "file:" not in value:  # a path of this machine leads nowhere there
+            options[name.rpartition(".")[2]] = value
+    return [f"{name} = {value}" for name, value in options.items()]

@@ -1,6 +1,5 @@
 """Who may speak to whom, what pods may do, and what scales by which metric."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ from tests.deploy.manifests import (
     selects,
     workloads,
 )
+from tests.missing import missing
 
 every_build = pytest.mark.parametrize("build", BUILDS)
 HOME = {"kubernetes.io/metadata.name": "tidegate"}
@@ -175,7 +175,7 @@ def test_autoscalers_use_metrics_that_the_adapters_rules_make(build: str) -> Non
 def test_the_adapters_queries_are_such_that_prometheus_understands(tmp_path: Path) -> None:
     if (promtool := shutil.which("promtool")) is None:
         message = "no promtool here (apt-get install prometheus): the adapter's queries were NOT checked"
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+        missing(message)
     queries = [rule["metricsQuery"] for rules in adapter_rules().values() for rule in rules]
     parts = {"<<.Series>>": "some_series", "<<.LabelMatchers>>": 'namespace="tidegate"', "<<.GroupBy>>": "namespace"}
     for template, value in parts.items():

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 from tests.conftest import CACHE
 from tests.deploy.manifests import BUILDS, manifests, named, text_of, workloads
+from tests.missing import missing
 
 VERSIONS = ("1.31", "1.34", "1.37")
 OPERATORS = {"ServiceMonitor"}  # kinds of the Prometheus operator: no API server knows them by itself
@@ -52,7 +52,7 @@ def checkov() -> Path:
         done = subprocess.run([*pip, "-r", CHECKOV_LOCK], capture_output=True, text=True, timeout=600)
         if done.returncode != 0:
             message = f"checkov could not be installed: {done.stderr[-500:]}; the manifests were NOT linted"
-            pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+            missing(message)
         (directory / "installed").touch()
     return directory / "bin" / "checkov"
 

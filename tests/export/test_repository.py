@@ -379,10 +379,10 @@ def test_the_configuration_is_what_triton_parses(tmp_path: Path, checkpoint: Pat
     text_format.Parse((tmp_path / NAME / "config.pbtxt").read_text(), config)
     assert config.backend == "onnx_decoder" and config.max_batch_size == 16 and config.HasField("dynamic_batching")
     assert all(tensor.allow_ragged_batch and tensor.optional for tensor in config.input)
-    for told, contract in ((config.input, INPUTS), (config.output, OUTPUTS)):
-        types = {tensor.name: (model_config_pb2.DataType.Name(tensor.data_type), len(tensor.dims)) for tensor in told}
+    for tensors, contract in ((config.input, INPUTS), (config.output, OUTPUTS)):
+        types = {tensor.name: (model_config_pb2.DataType.Name(tensor.data_type), len(tensor.dims)) for tensor in tensors}
         assert types == {name: (f"TYPE_{tensor.datatype}", len(tensor.shape)) for name, tensor in contract.items()}
-        assert all(size == -1 for tensor in told for size in tensor.dims)
+        assert all(size == -1 for tensor in tensors for size in tensor.dims)
     assert config.version_policy.latest.num_versions == 2 and not config.parameters
 
 

@@ -108,9 +108,7 @@ def _require_few_logprobs(body: SamplingBody, model: Model, requests: list[Gener
             count += (1 + one.logprobs) * (_most_tokens(model, one) + one.prompt_logprobs * len(one.prompt_tokens))
     if count > MOST_LOGPROBS:
         field = "top_logprobs" if "top_logprobs" in type(body).model_fields else "logprobs"
-        asked = (
-            f"{field}: this request may be answered with {count} log-probabilities; at most {MOST_LOGPROBS} are told at once"
-        )
+        asked = f"{field}: this request may be answered with {count} log-probabilities; at most {MOST_LOGPROBS} are returned"
         raise InvalidRequest(f"{asked}. Ask for fewer tokens, answers, prompts or alternatives.", param=field)
 
 

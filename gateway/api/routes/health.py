@@ -3,7 +3,7 @@
 | path      | 200 while                                                          | who asks                             |
 | --------- | ------------------------------------------------------------------ | ------------------------------------ |
 | `/livez`  | the gateway's own loops run, whatever Triton does                  | whoever would restart the gateway    |
-| `/readyz` | every model answers a real step, and nobody has told it to stop    | whoever sends it requests            |
+| `/readyz` | every model answers a real step, and it has not been asked to stop | whoever sends it requests            |
 | `/health` | every model answers a real step; tells versions and load           | `make serve`, the page, people       |
 """
 

@@ -41,7 +41,7 @@ def engine_for(request: Request, name: str | None) -> Engine:
     Raises ModelNotFound, which says what there is, or ModelNotAllowed where the caller's key is for other models.
     """
     caller = _caller(request)
-    engine = _registry(request).engine(name, told=caller.may_use)
+    engine = _registry(request).engine(name, visible=caller.may_use)
     if not caller.may_use(engine.model.name):
         raise ModelNotAllowed(f"This key may not use the model {echo(engine.model.name)}.", param="model")
     request.state.record.model = engine.model.name

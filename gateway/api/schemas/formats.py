@@ -2,6 +2,7 @@
 
 import json
 import re
+from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -49,9 +50,9 @@ class _Format(OpenAIBody):
             case "grammar":
                 return Grammar("lark", self.grammar or "")
 
+    @abstractmethod
     def _schema(self) -> tuple[str, dict[str, Any]]:
         """Where the schema is, under the format, and the schema."""
-        raise NotImplementedError
 
     def _given(self) -> set[str]:
         return {name for name in ("regex", "grammar") if getattr(self, name) is not None}

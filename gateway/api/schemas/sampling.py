@@ -2,6 +2,7 @@
 
 # ruff: noqa: RUF012  pydantic copies a mutable default for every body
 
+from abc import abstractmethod
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, GetJsonSchemaHandler, model_validator
@@ -77,7 +78,7 @@ class NoTools(Body):
 
 
 class SamplingBody(ChangesNothing):
-    """A subclass says where its prompt comes from, how many tokens an answer may have, and what is told with them."""
+    """A subclass says where its prompt comes from, how many tokens an answer may have, and what is returned with them."""
 
     prompt_field: ClassVar[str] = "prompt"
     max_tokens_field: ClassVar[str] = "max_tokens"
@@ -100,9 +101,9 @@ class SamplingBody(ChangesNothing):
     stream: Flag = False
 
     @property
+    @abstractmethod
     def answer_tokens(self) -> int:
         """The most tokens that one answer may have."""
-        raise NotImplementedError
 
     @property
     def copies(self) -> int:
@@ -111,11 +112,12 @@ class SamplingBody(ChangesNothing):
 
     @property
     def alternatives(self) -> int | None:
-        """How many alternatives every token is told with; None: no log-probabilities."""
+        """How many alternatives are returned with every token; None: no log-probabilities."""
         return None
 
+    @abstractmethod
     def grammar(self) -> Grammar | None:
-        raise NotImplementedError
+        """What the text must match; None: anything."""
 
     def generation(self, prompt_tokens: list[int], grammar: Matcher | None = None) -> GenerationRequest:
         return GenerationRequest(

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -21,19 +22,20 @@ HOLE = "\0"  # in no id and in no model's name
 Event = dict[str, Any]
 
 
-class Serializer:
+class Serializer(ABC):
     """The answers to one request, as its clients read them: whole, or as server-sent events with a last one that says so."""
 
+    @abstractmethod
     def whole(self, answers: list[Delta]) -> Any:
         """``answers``: each in one piece."""
-        raise NotImplementedError
 
     def begin(self) -> bytes:
         """The events before any text."""
         return b""
 
+    @abstractmethod
     def events(self, delta: Delta) -> bytes:
-        raise NotImplementedError
+        """Those of one piece; none where it has nothing to show."""
 
     def end(self) -> bytes:
         return DONE

@@ -58,8 +58,8 @@ class ResponseSerializer(Serializer):
         )
 
     def failure(self, error: Event) -> bytes:
-        told = {"code": RESPONSE_ERRORS[error["error"]["type"]], "message": error["error"]["message"]}
-        return self._event("failed", response=self._response() | {"status": "failed", "error": told})
+        reported = {"code": RESPONSE_ERRORS[error["error"]["type"]], "message": error["error"]["message"]}
+        return self._event("failed", response=self._response() | {"status": "failed", "error": reported})
 
     def _event(self, name: str, **fields: Any) -> bytes:
         name = f"response.{name}"

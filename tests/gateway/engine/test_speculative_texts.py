@@ -35,7 +35,7 @@ MODELS = [TINY] if WIDER_VECTORS else [TINY, DEMO]
 
 
 class Guesses:
-    """Of one kind: what an engine has to be told to make them, and how many were made and accepted."""
+    """Of one kind: the settings that make an engine have them, and how many were made and accepted."""
 
     def __init__(self, kind: str) -> None:
         self.settings = {"speculation": kind == "drafts", "run_ahead": 1000 * (kind == "run-ahead")}
@@ -67,37 +67,37 @@ def free_drafts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StepCosts, "of", lambda _, tokens: np.ones(len(tokens)))
 
 
-class Told(NamedTuple):
+class Outcome(NamedTuple):
     text: str
     tokens: int
     reason: str | None
-    chosen: list[int]  # the tokens that were told with log-probabilities
+    chosen: list[int]  # the tokens whose log-probabilities were returned
     logprobs: list[float | None]  # of each of them
 
     @classmethod
-    def of(cls, pieces: list[Delta]) -> "Told":
+    def of(cls, pieces: list[Delta]) -> "Outcome":
         text, tokens = "".join(piece.text for piece in pieces), sum(piece.tokens for piece in pieces)
-        told = [one for piece in pieces for one in piece.logprobs]
-        return cls(text, tokens, pieces[-1].finish_reason, [one.token for one in told], [one.logprob for one in told])
+        scored = [one for piece in pieces for one in piece.logprobs]
+        return cls(text, tokens, pieces[-1].finish_reason, [one.token for one in scored], [one.logprob for one in scored])
 
 
-def assert_same(texts: list[Told], expected: list[Told]) -> None:
+def assert_same(texts: list[Outcome], expected: list[Outcome]) -> None:
     """Log-probabilities but for float32's last bits: a sum over the vocabulary may be another for several positions."""
     for one, other in zip(texts, expected, strict=True):
         assert one[:-1] == other[:-1] and one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 
 
-async def told(engine: Engine, *requests: GenerationRequest) -> list[Told]:
+async def outcomes(engine: Engine, *requests: GenerationRequest) -> list[Outcome]:
     """All at once: what each becomes."""
-    return [Told.of(pieces) for pieces in await asyncio.gather(*(pieces_of(engine, one) for one in requests))]
+    return [Outcome.of(pieces) for pieces in await asyncio.gather(*(pieces_of(engine, one) for one in requests))]
 
 
-async def compared(triton: TritonServer, name: str, guesses: Guesses, *requests: GenerationRequest) -> list[Told]:
+async def compared(triton: TritonServer, name: str, guesses: Guesses, *requests: GenerationRequest) -> list[Outcome]:
     """The texts, which are the same with guesses and without; then ``guesses`` says how many these had."""
     async with engine_on(triton, name, **NONE) as plain, engine_on(triton, name, **guesses.settings) as engine:
-        expected = await told(plain, *requests)
+        expected = await outcomes(plain, *requests)
         guesses.made = guesses.accepted = 0
-        texts = await told(engine, *requests)
+        texts = await outcomes(engine, *requests)
         assert_same(texts, expected)
         return texts
 
@@ -128,7 +128,7 @@ async def test_texts_of_any_length_end_where_they_should(triton: TritonServer, g
 async def test_stop_strings_anywhere_end_the_text_before_them(triton: TritonServer, guesses: Guesses) -> None:
     varied = replace(COOL, temperature=0.1)  # repeats itself, but not at once
     async with engine_on(triton, **NONE) as plain:
-        ((whole, *_),) = await told(plain, request(plain, PROMPTS[-1], varied, 60))
+        ((whole, *_),) = await outcomes(plain, request(plain, PROMPTS[-1], varied, 60))
         stops = [whole[place : place + size] for place in range(0, len(whole) - 5, 11) for size in (1, 2, 5)]
         requests = [request(plain, PROMPTS[-1], varied, 60, stop=(stop,), logprobs=0) for stop in stops]
     texts = await compared(triton, TINY, guesses, *requests)
@@ -193,7 +193,7 @@ async def test_killed_triton_does_not_lose_a_token(
     with start_triton(TINY, slots=8) as triton:
         async with engine_on(triton, **NONE) as plain, engine_on(triton, **guesses.settings) as engine:
             requests = [request(engine, prompt, sampling, tokens=700, logprobs=0) for prompt in PROMPTS]
-            expected = await told(plain, *requests)
+            expected = await outcomes(plain, *requests)
             guesses.made = guesses.accepted = 0
             texts = asyncio.gather(*(generated(engine, one) for one in requests))
             async with asyncio.timeout(20):
@@ -204,7 +204,7 @@ async def test_killed_triton_does_not_lose_a_token(
             await asyncio.to_thread(triton.stop)
             triton.start()
             answers = await texts
-        assert_same([Told.of(pieces) for pieces, _ in answers], expected)
+        assert_same([Outcome.of(pieces) for pieces, _ in answers], expected)
         assert sum(len(answer.recoveries) for _, record in answers for answer in record.answers) >= len(PROMPTS)
 
 
@@ -219,8 +219,8 @@ async def test_more_texts_than_slots_and_another_gateways_texts_change_nothing(
             engine_on(triton, **guesses.settings) as other,
         ):
             requests = [request(one, prompt, COOL, tokens=60, logprobs=0) for prompt in PROMPTS]
-            expected = await told(plain, *requests)
-            answers = await asyncio.gather(told(one, *requests), told(other, *requests))
+            expected = await outcomes(plain, *requests)
+            answers = await asyncio.gather(outcomes(one, *requests), outcomes(other, *requests))
     for texts in answers:
         assert_same(texts, expected)
     assert guesses.accepted > 0
@@ -233,7 +233,7 @@ async def test_leaving_reader_of_a_drafting_text_frees_its_slot_at_once(triton: 
                 assert await generation.take()
             assert engine.running == 1
         assert engine.running == 0
-        texts = await told(engine, request(engine, REPEATED, GREEDY, tokens=20))
+        texts = await outcomes(engine, request(engine, REPEATED, GREEDY, tokens=20))
     assert texts[0].tokens == 20 and guesses.accepted > 0
 
 

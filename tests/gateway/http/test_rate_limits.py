@@ -59,9 +59,9 @@ def test_tokens_that_were_not_used_are_given_back() -> None:
     of = limits(tokens_per_minute=1000)
     reservation = of.reserve(100, 800)
     assert int(of.headers()["x-ratelimit-remaining-tokens"]) in (100, 101)
-    told = refused(of, 100, 100)
-    assert told.limit == "tokens_per_minute" and told.retry_after == 6  # 100 tokens are missing, 16.7 come a second
-    assert "200" in told.message and "1000 tokens a minute" in told.message
+    error = refused(of, 100, 100)
+    assert error.limit == "tokens_per_minute" and error.retry_after == 6  # 100 tokens are missing, 16.7 come a second
+    assert "200" in error.message and "1000 tokens a minute" in error.message
     reservation.settle(150)
     assert int(of.headers()["x-ratelimit-remaining-tokens"]) in (850, 851)
 
@@ -77,9 +77,9 @@ def test_what_has_filled_up_meanwhile_is_not_given_back_twice() -> None:
 
 
 def test_a_request_that_can_never_fit_is_told_so_and_not_to_come_again() -> None:
-    told = refused(limits(tokens_per_minute=100), 60, 41)
-    assert told.retry_after is None and told.headers == {"x-should-retry": "false"}
-    assert "can never fit" in told.message and "101" in told.message and "again" not in told.message
+    error = refused(limits(tokens_per_minute=100), 60, 41)
+    assert error.retry_after is None and error.headers == {"x-should-retry": "false"}
+    assert "can never fit" in error.message and "101" in error.message and "again" not in error.message
 
 
 def test_requests_at_once_are_limited_and_end_once() -> None:

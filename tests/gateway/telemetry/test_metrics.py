@@ -144,8 +144,8 @@ def test_time_per_output_token_is_what_the_librarys_histogram_tells_of_every_tok
         expected.observe(0.0)
 
     def samples(families: Iterable[Metric]) -> dict[str, float]:
-        told = [sample for family in families for sample in family.samples if sample.name.startswith(name)]
-        return {f"{one.name} {one.labels}": one.value for one in told if not one.name.endswith("_created")}
+        samples = [sample for family in families for sample in family.samples if sample.name.startswith(name)]
+        return {f"{one.name} {one.labels}": one.value for one in samples if not one.name.endswith("_created")}
 
     assert samples(pace.collect()) == pytest.approx(samples(registry.collect()))
     assert pace.of(TINY).tokens == 15 + 4
