@@ -11,7 +11,10 @@ from gateway.engine.speculation import LEAST_GAIN, Speculation
 from gateway.engine.step_costs import StepCosts
 from gateway.text.model import Model
 
-MOST_HINDRANCE = 0.25  # by how much of a step's time those that cannot run ahead wait longer for others that do
+# Those that cannot run ahead wait longer for others that do, by this much of a step's time:
+MOST_HINDRANCE = 0.25  # texts whose next token is not drawn in the backend
+MOST_HINDRANCE_OF_PROMPTS = 1.0  # where it gives WORTH_IT times the tokens a second: much of a step is not its pass
+WORTH_IT = 1.5
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,15 @@ class Lookahead:
         self.speculation = Speculation(costs, model.joined_tokens)
 
     def plan(self, decoding: list[Sequence], *, prompts_wait: bool) -> Ahead:
-        """For a step in which all of ``decoding`` take part. ``prompts_wait``: beside prompts nothing runs ahead."""
-        ahead = Ahead() if prompts_wait else self._run_ahead(decoding)
+        """For a step in which all of ``decoding`` take part."""
+        ahead = self._run_ahead(decoding, prompts_wait)
         gain = self._gain(decoding, ahead) if ahead.run_ahead else 1.0
+        if prompts_wait and gain < WORTH_IT:
+            ahead, gain = Ahead(), 1.0
         drafts = self.speculation.plan(decoding, max(LEAST_GAIN, gain))
         return Ahead(drafts) if drafts else ahead
 
-    def _run_ahead(self, decoding: list[Sequence]) -> Ahead:
+    def _run_ahead(self, decoding: list[Sequence], prompts_wait: bool) -> Ahead:
         depths = {
             sequence: min(sequence.most_run_ahead, self._most_run_ahead)
             for sequence in decoding
@@ -46,10 +51,10 @@ class Lookahead:
         }
         if not depths or not self._costs.known:
             return Ahead()
-        budget = self._latency_budget
-        if len(depths) < len(decoding):
-            seconds = self._costs.pass_seconds(len(decoding))
-            budget = min(budget, seconds + MOST_HINDRANCE * self._costs.seconds(len(decoding)))
+        budget, step = self._latency_budget, self._costs.seconds(len(decoding))
+        hindrance = [MOST_HINDRANCE] * (len(depths) < len(decoding)) + [MOST_HINDRANCE_OF_PROMPTS] * prompts_wait
+        if hindrance:
+            budget = min(budget, self._costs.pass_seconds(len(decoding)) + min(hindrance) * step)
         return Ahead(run_ahead=depths, time_budget=budget)
 
     def _gain(self, decoding: list[Sequence], ahead: Ahead) -> float:

@@ -40,10 +40,11 @@ class StepCosts:
                 decoded += len(row.tokens)
             elif cached > 0:
                 prefills.append(cached - reused)
+        passes = 1 + int(answer.drawn_count.max(initial=0))
         if prefills:
-            self._note_prefills(decoded, prefills, seconds)
+            run_ahead = (passes - 1) * self.pass_seconds(decoded) if self.known else 0.0
+            self._note_prefills(decoded, prefills, max(seconds - run_ahead, seconds / passes))
         elif decoded:
-            passes = 1 + int(answer.drawn_count.max(initial=0))
             in_pass = min(answer.compute_seconds, seconds) / passes
             seconds -= in_pass * (passes - 1)  # as it would have been without a run-ahead
             self._pass_share += DRIFT * (in_pass / seconds - self._pass_share)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.engine.lookahead import MOST_HINDRANCE, Ahead, Lookahead
+from gateway.engine.lookahead import MOST_HINDRANCE, MOST_HINDRANCE_OF_PROMPTS, Ahead, Lookahead
 from gateway.engine.step_costs import StepCosts
 from tests.gateway.engines import lengths_answer
 
@@ -48,8 +48,8 @@ def test_texts_run_ahead_as_far_as_they_and_the_backend_may() -> None:
     assert plan(GPU, last) == Ahead()
 
 
-def test_nothing_runs_ahead_beside_prompts_or_where_it_is_off_or_before_a_step_was_measured() -> None:
-    assert plan(GPU, Text(), prompts_wait=True) == Ahead() == plan(GPU, Text(), budget=0)
+def test_nothing_runs_ahead_where_it_is_off_or_before_a_step_was_measured() -> None:
+    assert plan(GPU, Text(), budget=0) == Ahead()
     unmeasured = Lookahead(StepCosts(1, 256), MODEL, BUDGET)
     assert unmeasured.plan([Text()], prompts_wait=False) == Ahead()  # type: ignore[list-item]
 
@@ -60,6 +60,18 @@ def test_a_text_that_cannot_run_ahead_waits_little_longer_for_others_that_do() -
     ahead = plan(GPU, Text(0), other)
     assert list(ahead.run_ahead) == [other]
     assert ahead.time_budget == pytest.approx(a_pass + MOST_HINDRANCE * (around + a_pass), rel=0.2)
+
+
+def test_prompts_wait_twice_as_long_for_a_run_ahead_that_gives_much_more_and_not_at_all_for_little_more() -> None:
+    around, a_pass = GPU
+    text, other = Text(), Text(0)
+    ahead = plan(GPU, text, prompts_wait=True)
+    assert list(ahead.run_ahead) == [text]
+    assert ahead.time_budget == pytest.approx(a_pass + MOST_HINDRANCE_OF_PROMPTS * (around + a_pass), rel=0.2)
+    hindered = plan(GPU, text, other, prompts_wait=True)
+    assert hindered.time_budget == pytest.approx(a_pass + MOST_HINDRANCE * (around + a_pass), rel=0.2)
+    assert plan(CPU, text, prompts_wait=True) == Ahead()
+    assert plan(CPU, Text(chance=0.9), prompts_wait=True).drafts
 
 
 def test_drafts_are_taken_where_they_give_more_than_a_run_ahead() -> None:

@@ -181,3 +181,16 @@ def test_what_a_step_takes_without_a_run_ahead_is_learned_from_steps_with_one() 
         costs.note_step([row], lengths_answer([10 + drawn], [9], [drawn], passes), passes + 0.001)
     assert costs.seconds(1) == pytest.approx(0.004)
     assert costs.pass_seconds(1) == pytest.approx(0.003, rel=0.01)
+
+
+def test_what_others_run_ahead_beside_a_prompt_does_not_make_prompts_dear() -> None:
+    """A step of 4 ms, 3 of them the pass; 0.1 ms a token of a prompt; 9 tokens drawn ahead beside it."""
+    costs = StepCosts(4, CHUNK)
+    decoding, prompt = StepRow(1, 9, np.zeros(1, np.int32), 1, run_ahead=9), StepRow(2, 0, np.zeros(100, np.int32), 100)
+    for _ in range(60):
+        costs.note_step([decoding], lengths_answer([10], [9], [0], 0.003), 0.004)
+        costs.note_step([prompt], lengths_answer([100], [0], [0], 0.013), 0.014)
+    alone = costs.prefill_budget(1, 1)
+    for _ in range(200):
+        costs.note_step([decoding, prompt], lengths_answer([19, 100], [9, 0], [9, 0], 0.043), 0.044)
+    assert costs.prefill_budget(1, 1) == pytest.approx(alone, rel=0.3)
