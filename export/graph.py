@@ -44,9 +44,7 @@ class _TransformerWriter:
     context_length: int
     candidates: int
     query_seqlens: bool
-    packed: dict[str, str] = field(
-        default_factory=dict
-    )  # the inputs that have an entry for each packed token, as layers see them
+    packed: dict[str, str] = field(default_factory=dict)  # inputs with an entry for each packed token, as the layers see them
 
     def write(self, progress: Callable[[int, int], None]) -> None:
         layers = self.architecture.layers
@@ -139,15 +137,22 @@ class _TransformerWriter:
         x, _ = self._norm("final_norm", *wanted)
         name = "head" if "head" in self.weights else "embedding"
         logits = self.precision.head.write(onnx, x, name, self.weights[name][: shape.vocabulary_size], None)
-        onnx.node("Cast", [logits], ["logits"], to=TensorProto.FLOAT)
+        if self.precision.activations is np.float32:
+            onnx.rename(logits, "logits")  # a Cast to the same type would copy them
+        else:
+            onnx.node("Cast", [logits], ["logits"], to=TensorProto.FLOAT)
         k = onnx.initializer("candidate_count", np.array([self.candidates]))
         onnx.node("TopK", ["logits", k], ["candidate_logit", "candidate_id_int64"], axis=-1, largest=1, sorted=1)
         onnx.node("Cast", ["candidate_id_int64"], ["candidate_id"], to=TensorProto.INT32)
-        # log(sum(exp(logits))) = max(logits) - log(max(softmax(logits))); ReduceLogSumExp is seven times slower and less exact.
-        axis = onnx.initializer("last_axis", np.array([-1]))
-        share = onnx.node("ReduceMax", [onnx.node("Softmax", ["logits"], axis=-1), axis], keepdims=0)
-        largest = onnx.node("ReduceMax", ["logits", axis], keepdims=0)
-        onnx.node("Sub", [largest, onnx.node("Log", [share])], ["log_normalizer"])
+        self._log_normalizer()
+
+    def _log_normalizer(self) -> None:
+        """log(sum(exp(logits))) = best - log(softmax(logits)[best]); ReduceLogSumExp is seven times slower and less exact."""
+        onnx = self.onnx
+        first, second = (onnx.initializer(f"index_{index}", np.array([index])) for index in range(2))
+        best, best_id = (onnx.node("Slice", [x, first, second, second]) for x in ("candidate_logit", "candidate_id_int64"))
+        share = onnx.node("GatherElements", [onnx.node("Softmax", ["logits"], axis=-1), best_id], axis=1)
+        onnx.node("Squeeze", [onnx.node("Sub", [best, onnx.node("Log", [share])]), second], ["log_normalizer"])
 
     def _norm(self, name: str, residual: str, update: str | None) -> tuple[str, str]:
         """Adds ``update`` to the residual stream and norms the sum. Returns both."""
@@ -169,9 +174,12 @@ class _TransformerWriter:
         return layer.write(self.onnx, x, name, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
 
     def _packed(self, name: str) -> str:
-        if not self.precision.spare_row:
+        """An input with an entry for each packed token [T]; where a token may not be alone, [max(T, 2)], repeated."""
+        onnx = self.onnx
+        if not self.precision.never_alone:
             return name
-        return self.onnx.node("Concat", [name, self.onnx.initializer("spare_row", np.array([0]))], axis=0)
+        rows = onnx.node("Max", [onnx.node("Shape", [name]), onnx.initializer("two_rows", np.array([2]))])
+        return onnx.node("Expand", [name, rows])
 
     def _parameter(self, name: str, array: np.ndarray) -> str:
         return self.onnx.initializer(name, array.astype(self.precision.activations))

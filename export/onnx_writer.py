@@ -69,6 +69,11 @@ class OnnxWriter:
         """Adds one of onnxruntime's own operators, as ``node`` does."""
         return self._add(operator, inputs, outputs, CONTRIB, attributes)
 
+    def rename(self, output: str, name: str) -> None:
+        """Gives the only output of the last node another name."""
+        assert self._nodes[-1].output == [output]
+        self._nodes[-1].output[0] = name
+
     def save(self, name: str) -> None:
         self._data.flush()
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, list(self._initializers.values()))

@@ -82,8 +82,9 @@ class BlockInt4:
     """4-bit weights with a scale and an offset for each block: what GGUF's Q4_0 and Q4_1 hold is kept exactly.
 
     MatMulNBits takes whole zero points only, so the offsets are a small matrix of their own: it meets the sum of each block of
-    inputs. (With whole zero points, SmolLM2's Q4_1 came out at a KL of 0.36 instead of 0.004.) A single row takes another
-    kernel, whose sums differ in the last bit: hence ``Precision.spare_row``, so that a text is the same alone and in a crowd.
+    inputs. (With whole zero points, SmolLM2's Q4_1 came out at a KL of 0.36 instead of 0.004.) On some CPUs a single row takes
+    another kernel, whose sums differ in the last bit: hence ``Precision.never_alone``, so that a text is the same alone and in
+    a crowd.
     """
 
     def write(self, graph: OnnxWriter, x: str, name: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
@@ -92,11 +93,15 @@ class BlockInt4:
             return BlockInt8().write(graph, x, name, weight, bias)
         codes, scales, offsets = quantize_int4(weight)
         inputs = [x, graph.initializer(f"{name}.codes4", codes), graph.initializer(f"{name}.scales4", scales)]
+        if bias is not None:
+            inputs += ["", "", graph.initializer(f"{name}.bias", bias)]
         product = _matmul_nbits(graph, inputs, weight.shape, bits=4)
+        if not offsets.any():  # as in Q4_0
+            return product
         in_blocks = graph.initializer(f"in_blocks_{columns}", np.array([-1, columns // BLOCK, BLOCK]))
-        blocks = graph.node("Reshape", [x, in_blocks])
+        blocks = graph.node("Reshape", [x, in_blocks])  # onnxruntime merges the repeats of one x
         sums = graph.node("ReduceSum", [blocks, graph.initializer("last_axis", np.array([-1]))], keepdims=0)
-        return graph.node("Add", [product, Dense().write(graph, sums, f"{name}.offsets", offsets, bias)])
+        return graph.node("Gemm", [sums, graph.initializer(f"{name}.offsets", offsets), product], transB=1)
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ class Precision:
     head: Linear
     embedding: Embedding
     activations: type = np.float32  # of the norms and the cache too
-    spare_row: bool = False  # dense layers get one row more, so that none is ever alone
+    never_alone: bool = False  # dense layers see a single token twice
 
 
 _HALF = Dense(np.float16)
@@ -153,7 +158,7 @@ PRECISIONS = {
     "fp32": Precision(Dense(), Dense(), Dense(), Dense()),
     "int8": Precision(BlockInt8(), BlockInt8(), BlockInt8(), BlockInt8()),
     "int8-row": Precision(RowInt8(), BlockInt8(), BlockInt8(), BlockInt8()),
-    "int4": Precision(BlockInt4(), BlockInt4(), BlockInt8(), BlockInt8(), spare_row=True),
+    "int4": Precision(BlockInt4(), BlockInt4(), BlockInt8(), BlockInt8(), never_alone=True),
     "fp16": Precision(_HALF, _HALF, _HALF, _HALF, activations=np.float16),
 }
 
