@@ -27,7 +27,7 @@ from onnx_decoder.device import Cpu, Device
 from onnx_decoder.dlpack import SharedArray
 from onnx_decoder.kv_pool import KvPool
 from onnx_decoder.metrics import Metrics
-from onnx_decoder.resources import choose_slots, free_memory, keep_freed_memory, usable_cores
+from onnx_decoder.resources import choose_slots, free_memory, keep_freed_memory, usable_cores, use_huge_pages
 from onnx_decoder.stepper import Stepper
 
 
@@ -96,6 +96,8 @@ class TritonPythonModel:
             device=device,
             threads=usable_cores(),
         )
+        if isinstance(device, Cpu):
+            use_huge_pages()
         self._counts: defaultdict[Any, float] = defaultdict(float)
         pool = KvPool(decoder.slots, context_length, decoder.copy_prefix, counts=self._counts)
         end_tokens = [int(token) for token in parameters["end_tokens"].split(",") if token]

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from backends.onnx_decoder.decoder import Decoder, Row
+from backends.onnx_decoder.resources import use_huge_pages
 from bench.engines.protocol import serve
 
 
 class Engine:
     def __init__(self, model: Path, slots: int, context_length: int) -> None:
         self._decoder = Decoder(model, slots=slots, context_length=context_length)
+        use_huge_pages()
 
     def decode(self, prompts: list[list[int]], tokens: int) -> Mapping[str, Any]:
         start = time.perf_counter()

@@ -1,6 +1,9 @@
 """What a container's limits leave: memory for slots, cores for threads."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,33 @@ def test_a_gpu_gives_three_quarters_of_its_own_memory_to_at_most_256_slots() -> 
     assert resources.choose_slots("1000", 45 * MIB, 80 * 1024 * MIB, "cuda") == 1000
     with pytest.raises(ValueError, match="one slot takes 1.0 GiB, 75% of the free memory is 0.8 GiB"):
         resources.choose_slots("auto", 1024 * MIB, 1024 * MIB, "cuda")
+
+
+HUGE_PAGES = f"""
+import ctypes, json, mmap, re
+from pathlib import Path
+from backends.onnx_decoder import resources
+
+def in_huge_pages():
+    return int(re.search(r"AnonHugePages: +(\\d+) kB", Path("/proc/self/smaps_rollup").read_text())[1]) * 1024
+
+probe = mmap.mmap(-1, 4 * resources.HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+probe.write(b"1" * len(probe))
+address = ctypes.addressof(ctypes.c_char.from_buffer(probe))
+begin = -(-address // resources.HUGE_PAGE) * resources.HUGE_PAGE
+weights = mmap.mmap(-1, {64 * MIB}, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+weights.write(b"1" * len(weights))
+before = in_huge_pages()
+length = ctypes.c_size_t(resources.HUGE_PAGE)
+supported = ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), length, resources.MADV_COLLAPSE) == 0
+resources.use_huge_pages()
+assert weights[-1] == ord("1")
+print(json.dumps([supported, before, in_huge_pages()]))
+"""
+
+
+def test_what_was_allocated_moves_into_huge_pages_where_the_system_can() -> None:
+    """In a process of its own: what this one has allocated is spared."""
+    done = subprocess.run([sys.executable, "-c", HUGE_PAGES], capture_output=True, text=True, check=True)
+    supported, before, after = json.loads(done.stdout)
+    assert after >= 62 * MIB if supported else after == before
