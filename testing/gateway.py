@@ -31,7 +31,7 @@ class Gateway(Server):
         grace: float = 5.0,
         **settings: str,
     ) -> None:
-        modules = "gateway.__main__, gateway.http.protocol, gateway.http.streaming, gateway.http.body"
+        modules = "gateway.__main__, gateway.http.protocol, gateway.http.streaming, gateway.http.unread, gateway.http.body"
         script = f"import {modules}\n{constants}\n"
         command = ["-c", f"{script}gateway.__main__.main()"] if constants else ["-m", module]
         env = {"TRITON_URL": tritons, "HOST": "127.0.0.1", "PORT": PORT, "PYTHONPATH": str(ROOT)} | settings

@@ -8,6 +8,7 @@
 In a stream whose headers are sent, the same body is an event. Statuses and codes are attributes of the errors themselves.
 """
 
+import json
 import logging
 import re
 from http import HTTPStatus
@@ -74,6 +75,16 @@ class UnexpectedErrors:
             log.error("Unexpected error", exc_info=error)
             response = await _answer(Request(scope), InternalError())
             await response(scope, receive, send)
+
+
+def last_response(error: TidegateError, path: str) -> bytes:
+    """A whole response, head included, for a connection that ends with it."""
+    body = json.dumps(error_body(error, path)).encode()
+    fields = {"Content-Type": "application/json", "Content-Length": len(body), "Connection": "close"}
+    if error.retry_after is not None:
+        fields["Retry-After"] = error.retry_after
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n{head}\r\n".encode() + body
 
 
 def error_body(error: TidegateError, path: str) -> dict[str, Any]:

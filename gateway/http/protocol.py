@@ -5,10 +5,7 @@ uvicorn alone waits for a head for ever, keeps a connection whose client reads n
 """
 
 import asyncio
-import json
-import re
 import time
-from http import HTTPStatus
 from itertools import islice
 from typing import Any, cast
 from urllib.parse import unquote
@@ -22,8 +19,9 @@ from gateway.errors import BackendUnavailable, TidegateError
 from gateway.http.body import BODY_TIMEOUT, RequestTimeout
 from gateway.http.body_reader import BadHttp
 from gateway.http.cycle import Cycle
-from gateway.http.error_responses import error_body
-from gateway.http.request_reader import Part, RequestReader, ends_its_connection
+from gateway.http.error_responses import last_response
+from gateway.http.request_reader import Part, RequestReader, ends_its_connection, path_and_query
+from gateway.http.unread import UnreadWatch
 
 MAXIMUM_CONNECTIONS = 2048  # a stranger's may hold a head and 64 KiB of a body
 RESERVED_CONNECTIONS = 64  # more, that only PROBES are answered on
@@ -32,15 +30,11 @@ MAXIMUM_AHEAD = 16  # requests that a client may send before it has read the ans
 PARTS_AT_ONCE = 16  # of requests that are read before the event loop looks at anything else
 HEAD_TIMEOUT = 10.0  # seconds for a whole head
 IDLE_TIMEOUT = 75  # seconds between requests: load balancers give up theirs after 60, and must be the first
-UNREAD_TIMEOUT = 60.0  # seconds within which a client that is behind must read something
 REST_TIMEOUT = BODY_TIMEOUT + 5  # seconds for a body that is not read any more, since its request is answered
 LAST_CALL = 0.5  # seconds that a connection without a request lives on in a stop: one may be on its way
 THROWN_AWAY_AT_ONCE = 1 << 18  # bytes of a refused client
 PAUSE_OF_REFUSED = 0.005  # seconds between such portions: of one client, or of all refused ones together
 LINGER = 5.0  # seconds that a refused client's bytes are thrown away: with bytes unread, a close would destroy the answer
-
-
-ORIGIN = re.compile(rb"(?i)^https?://[^/?]*")  # proxies may name the server in front of the path
 
 
 class TooManyConnections(BackendUnavailable):
@@ -62,11 +56,10 @@ class Protocol(HttpToolsProtocol):
     _lingers = False  # what comes now is thrown away
     _thrown_away = 0  # bytes, since the last pause
     _patience: asyncio.TimerHandle | None = None  # with a head or a body that comes
-    _unread: asyncio.TimerHandle | None = None  # until the next look whether the client reads
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._reader = RequestReader()
+        self._reader, self._unread = RequestReader(), UnreadWatch(transport)
         self.url = b""
         self._expect(HEAD_TIMEOUT)
         self._waits_since = time.monotonic()
@@ -77,9 +70,9 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect(None)
-        for handle in (self._unread, self._rest):
-            if handle is not None:
-                handle.cancel()
+        self._unread.end()
+        if self._rest is not None:
+            self._rest.cancel()
         if self._current is not None and not self._current.response_complete:  # uvicorn tells the newest only
             self._current.disconnected = True
             self._current.message_event.set()
@@ -180,10 +173,7 @@ class Protocol(HttpToolsProtocol):
         )
 
     def _scope(self, request: h11.Request, headers: list[tuple[bytes, bytes]]) -> Any:
-        target = ORIGIN.sub(b"", request.target, count=1)
-        raw_path, _, query = target.partition(b"?")
-        if raw_path and not raw_path.startswith(b"/"):
-            raise BadHttp("the target of a request is a path")
+        raw_path, query = path_and_query(request)
         return {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
@@ -193,8 +183,8 @@ class Protocol(HttpToolsProtocol):
             "scheme": self.scheme,
             "method": request.method.decode(),
             "root_path": "",
-            "path": unquote(raw_path.decode()) or "/",
-            "raw_path": raw_path or b"/",
+            "path": unquote(raw_path.decode()),
+            "raw_path": raw_path,
             "query_string": query,
             "headers": headers,
             "state": self.app_state.copy(),
@@ -211,7 +201,7 @@ class Protocol(HttpToolsProtocol):
         if self.cycle.lingers:
             self._linger()
             return
-        self._watch_reader()
+        self._unread.begin()
         if self._refusal is not None and not self.pipeline:
             self._tell_refusal()
             return
@@ -222,13 +212,11 @@ class Protocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_reader()
+        self._unread.begin()
 
     def resume_writing(self) -> None:
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
-        self._watch_reader()  # what is left may stay unread as well
+        self._unread.end()
+        self._unread.begin()  # what is left may stay unread as well
         super().resume_writing()
 
     def shutdown(self) -> None:
@@ -263,7 +251,7 @@ class Protocol(HttpToolsProtocol):
             wrong.message_event.set()
             if wrong.response_started:
                 self.transport.close()
-                self._watch_reader()
+                self._unread.begin()
                 return
         if wrong is not None and wrong is not self._current:
             self.pipeline.popleft()
@@ -275,12 +263,7 @@ class Protocol(HttpToolsProtocol):
         if error is None or self.transport.is_closing():
             return
         path = self._reader.path or self.url.partition(b"?")[0].decode("latin-1")
-        body = json.dumps(error_body(error, path)).encode()
-        fields = {"Content-Type": "application/json", "Content-Length": len(body), "Connection": "close"}
-        if error.retry_after is not None:
-            fields["Retry-After"] = error.retry_after
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        self.transport.write(f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n{head}\r\n".encode() + body)
+        self.transport.write(last_response(error, path))
         self._linger()
 
     def _linger(self) -> None:
@@ -289,7 +272,7 @@ class Protocol(HttpToolsProtocol):
         self._expect(None)
         self.flow.resume_reading()
         self.transport.write_eof()
-        self._watch_reader()
+        self._unread.begin()
         self.loop.call_later(LINGER, self.transport.close)
 
     def _throw_away(self, length: int) -> None:
@@ -316,19 +299,6 @@ class Protocol(HttpToolsProtocol):
             self._refuse(RequestTimeout(f"The head of the request did not arrive within {HEAD_TIMEOUT:.0f} seconds."))
         else:
             self.transport.close()
-
-    def _watch_reader(self) -> None:
-        """Until everything is read, or the connection is lost; what else the client sends makes no difference."""
-        left = self.transport.get_write_buffer_size()
-        if left and self._unread is None:
-            self._unread = self.loop.call_later(UNREAD_TIMEOUT, self._look_at_reader, left)
-
-    def _look_at_reader(self, before: int) -> None:
-        self._unread = None
-        if self.transport.get_write_buffer_size() == before:
-            self.transport.abort()
-        else:
-            self._watch_reader()
 
     def _close_at_rest(self) -> None:
         if not self._answering and not self._reader.in_head:

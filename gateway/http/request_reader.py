@@ -17,6 +17,7 @@ MAXIMUM_HEADERS = 100
 
 END_OF_HEAD = b"\r\n\r\n"
 EMPTY_LINES = re.compile(rb"(?:\r\n)+")
+ORIGIN = re.compile(rb"(?i)^https?://[^/?]*")  # proxies may name the server in front of the path
 BEGINS_A_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]")
 
 Part = h11.Request | h11.Data | h11.EndOfMessage
@@ -109,6 +110,14 @@ class RequestReader:
         if self._ended:
             self._buffer.clear()
         return h11.EndOfMessage()
+
+
+def path_and_query(request: h11.Request) -> tuple[bytes, bytes]:
+    target = ORIGIN.sub(b"", request.target, count=1)
+    path, _, query = target.partition(b"?")
+    if path and not path.startswith(b"/"):
+        raise BadHttp("the target of a request is a path")
+    return path or b"/", query
 
 
 def ends_its_connection(request: h11.Request) -> bool:

@@ -21,7 +21,7 @@ LARGE = {"model": TINY, "prompt": "The king", "max_tokens": 900, "logprobs": 5, 
 
 @pytest.fixture
 def gateway(triton: TritonServer, tmp_path: Path) -> Iterator[Gateway]:
-    constants = f"gateway.http.protocol.UNREAD_TIMEOUT = {UNREAD_TIMEOUT}; gateway.http.streaming.HEARTBEAT = 0.1"
+    constants = f"gateway.http.unread.UNREAD_TIMEOUT = {UNREAD_TIMEOUT}; gateway.http.streaming.HEARTBEAT = 0.1"
     with Gateway(triton.grpc_address, tmp_path / "log", constants, MODEL_NAME=TINY, RUN_AHEAD="off") as started:
         yield started
         assert "Traceback" not in (tmp_path / "log").read_text()
