@@ -25,6 +25,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from backends.onnx_decoder.decoder import Decoder, Row
 from export.quantize import PRECISIONS
 from tests.export import samples
+from tests.export.nanogpt_model import GPT, Sizes
 
 PAST, PREFILL = 64, 256  # tokens
 STREAMS = (1, 8, 32)
@@ -33,11 +34,11 @@ HEADER += " | ".join(f"{count} stream{'s' * (count > 1)}" for count in STREAMS) 
 
 
 def gpt2_124m(directory: Path) -> Path:
-    return _torch_file(directory / "model_40000.pt", samples.Sizes(block_size=1024, n_layer=12, n_head=12, n_embd=768))
+    return _torch_file(directory / "model_40000.pt", Sizes(block_size=1024, n_layer=12, n_head=12, n_embd=768))
 
 
 def nanogpt_characters(directory: Path) -> Path:
-    sizes = samples.Sizes(block_size=256, n_layer=6, n_head=6, n_embd=384, bias=False, approximate="none")
+    sizes = Sizes(block_size=256, n_layer=6, n_head=6, n_embd=384, bias=False, approximate="none")
     sizes.vocab_size = len(samples.CHARACTERS)
     samples.write_meta(directory / "meta.pkl", samples.CHARACTERS)
     return _torch_file(directory / "ckpt.pt", sizes)
@@ -137,10 +138,10 @@ def _speeds(model: Path, vocabulary_size: int) -> list[float]:
     return [timed(count, PAST, 1, 15) for count in STREAMS] + [prefill]
 
 
-def _torch_file(path: Path, sizes: samples.Sizes) -> Path:
+def _torch_file(path: Path, sizes: Sizes) -> Path:
     """As the two projects save it, with the weights a training starts from."""
     torch.manual_seed(0)
-    model = samples.GPT(sizes)
+    model = GPT(sizes)
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2:
             spread = 0.02 / (2 * sizes.n_layer) ** 0.5 if name.endswith("c_proj.weight") else 0.02

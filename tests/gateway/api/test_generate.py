@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.api.schemas import LARGEST_TOP_K
-from tests.gateway.api.test_schemas import GENERATE_BOUNDS
+from tests.gateway.api.test_parameter_bounds import GENERATE_BOUNDS
 from tests.gateway.http_client import client, events
 
 PROMPT = "你好，世界"

@@ -4,36 +4,16 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 import httpx
 import pytest
 
-from gateway.http.body import MAXIMUM_BODY, MAXIMUM_DEPTH
 from gateway.http.request_reader import MAXIMUM_HEAD, MAXIMUM_HEADERS
-from serve.triton_server import TritonServer
 from testing.gateway import Gateway
-from tests.conftest import TINY
 from tests.gateway.http_client import client
 
-SHORT_TIMES = """
-gateway.http.protocol.HEAD_TIMEOUT = 1.0
-gateway.http.protocol.REST_TIMEOUT = 2.0
-gateway.http.body.BODY_TIMEOUT = 1.0
-gateway.http.unread.UNREAD_TIMEOUT = 1.0
-gateway.__main__.IDLE_TIMEOUT = 1
-gateway.http.protocol.MAXIMUM_CONNECTIONS = 300
-"""
 INSIDE = re.compile(rb"(?i)uvicorn|httptools|starlette|fastapi|pydantic|traceback|\.py|/usr|/home|site-packages|\nserver:")
-
-
-@pytest.fixture(scope="module")
-def gateway(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    log = tmp_path_factory.mktemp("gateway") / "log"
-    with Gateway(triton.grpc_address, log, SHORT_TIMES, MODEL_NAME=TINY, RUN_AHEAD="off") as started:
-        yield started
-        assert "Traceback" not in log.read_text()
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -97,13 +77,6 @@ def test_what_is_not_http_is_400(gateway: Gateway, sent: bytes) -> None:
     assert "not HTTP" in assert_refused(told, 400, "bad_http", "/")
 
 
-def test_a_body_whose_length_is_said_in_two_ways_is_refused(gateway: Gateway, api_key: str) -> None:
-    head = (
-        f"POST /generate HTTP/1.1\r\nHost: x\r\nX-API-Key: {api_key}\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
-    )
-    assert exchange(gateway, head.encode() + b"0\r\n\r\n")[0] == 400
-
-
 @pytest.mark.parametrize("path", ["/generate", "/v1/completions"])
 def test_a_head_that_does_not_come_to_its_end_is_408(gateway: Gateway, path: str) -> None:
     began = time.monotonic()
@@ -131,29 +104,6 @@ def test_dripping_a_head_does_not_prolong_its_time(gateway: Gateway) -> None:
 def test_a_connection_that_says_nothing_is_closed_without_a_word(gateway: Gateway) -> None:
     with gateway.connect() as connection:
         assert read_all(connection) == b""
-
-
-@pytest.mark.parametrize("path", ["/generate", "/v1/completions"])
-@pytest.mark.parametrize(
-    "length", ["Content-Length: 1000\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"], ids=["length", "chunks"]
-)
-def test_a_body_that_does_not_come_is_408(gateway: Gateway, api_key: str, path: str, length: str) -> None:
-    told = exchange(gateway, f"POST {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {api_key}\r\n{length}".encode())
-    assert "body did not arrive" in assert_refused(told, 408, "request_timeout", path)
-    assert "x-request-id" in told[1]
-
-
-def test_a_body_after_the_answer_holds_no_connection(gateway: Gateway) -> None:
-    """The key was wrong: nobody reads the body. It may come all the same, so that the answer arrives, but not for ever."""
-    with gateway.connect() as connection:
-        connection.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{")
-        assert read_all(connection).startswith(b"HTTP/1.1 401 ")
-    with gateway.connect() as connection:
-        connection.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
-        assert b"401" in connection.recv(1000)
-        connection.sendall(b"x" * 9)
-        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        assert b"200 OK" in read_all(connection)
 
 
 def test_an_idle_connection_is_closed(gateway: Gateway) -> None:
@@ -232,71 +182,6 @@ def test_who_reads_nothing_is_let_go_whatever_it_sends(gateway: Gateway) -> None
                 for _ in range(3):
                     connection.sendall(large)
                     time.sleep(0.1)
-
-
-def test_small_chunks_hold_up_nobody(gateway: Gateway) -> None:
-    """A quarter of a million chunks, of a stranger: they were read in seconds during which nobody else was."""
-    with ExitStack() as many:
-        connections = [many.enter_context(gateway.connect()) for _ in range(30)]
-        for connection in connections:
-            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
-        for connection in connections:
-            connection.sendall(b"1\r\nx\r\n" * 8000)
-        began = time.monotonic()
-        assert httpx.get(f"{gateway.url}/livez", timeout=5).status_code == 200
-        assert time.monotonic() - began < 0.7
-
-
-@pytest.mark.parametrize("begun", [b"", b"x: "], ids=["many", "a long one"])
-def test_trailers_are_bounded(gateway: Gateway, begun: bytes) -> None:
-    before = gateway.memory()
-    with gateway.connect() as connection:
-        connection.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + begun)
-        end = time.monotonic() + 10
-        with pytest.raises(OSError):
-            while time.monotonic() < end:
-                connection.sendall(b"x1: y\r\n" * 10_000 if not begun else b"x" * 100_000)
-    assert gateway.memory() - before < 30 << 20
-
-
-@pytest.mark.parametrize("path", ["/generate", "/v1/completions"])
-def test_a_body_that_says_it_is_small_and_is_not_or_says_it_is_large(gateway: Gateway, api_key: str, path: str) -> None:
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {api_key}\r\nConnection: close\r\n"
-    chunk = b"%x\r\n" % MAXIMUM_BODY + b" " * MAXIMUM_BODY + b"\r\n"
-    assert exchange(gateway, head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunk + b"1\r\n \r\n0\r\n\r\n")[0] == 413
-    assert exchange(gateway, head.encode() + b"Content-Length: %d\r\n\r\n" % (MAXIMUM_BODY + 1))[0] == 413  # before it is sent
-    assert exchange(gateway, head.encode() + b"Content-Length: 2\r\n\r\n{}" + b"x" * 100)[0] == 400
-    assert exchange(gateway, head.encode() + b"Content-Length: 99999999999999999999999\r\n\r\n")[0] == 400
-
-
-@pytest.mark.parametrize("depth", [MAXIMUM_DEPTH, 150, 250, 400_000])
-@pytest.mark.parametrize("path", ["/generate", "/v1/completions"])
-def test_a_body_nested_too_deeply_is_400(gateway: Gateway, api_key: str, path: str, depth: int) -> None:
-    with client(gateway.url, api_key) as http:
-        for content in (
-            '{"prompt":' + "[" * depth + "]" * depth + "}",
-            '{"prompt":' + '{"a":' * depth + "1" + "}" * depth + "}",
-        ):
-            answer = http.post(path, content=content[:MAXIMUM_BODY])
-            assert answer.status_code == 400
-            assert "more than 64 objects and lists in each other" in answer.text
-        shallow = "[" * (MAXIMUM_DEPTH - 1) + "]" * (MAXIMUM_DEPTH - 1)
-        assert "prompt is [[[" in http.post(path, content=f'{{"model": "m", "prompt": {shallow}}}').text
-
-
-@pytest.mark.parametrize(
-    "number", ["9" * 5000, "9" * 1_000_000, "-" + "9" * 5000, "0." + "9" * 1_000_000, "1e999999999", "1" * 4000]
-)
-def test_a_number_of_absurd_length_is_400(gateway: Gateway, api_key: str, number: str) -> None:
-    with client(gateway.url, api_key) as http:
-        answer = http.post("/generate", content=f'{{"prompt": "The king", "seed": {number}}}')
-    assert answer.status_code == 400 and len(answer.text) < 500
-
-
-def test_of_a_key_that_comes_twice_the_last_value_counts(gateway: Gateway, api_key: str) -> None:
-    with client(gateway.url, api_key) as http:
-        answer = http.post("/generate", content='{"max_length": "x", "prompt": "The king", "max_length": 0}')
-    assert answer.json()["error"]["message"] == "max_length is 0; it must be an integer from 1 to 512."
 
 
 def test_an_offer_of_another_protocol_is_passed_over(gateway: Gateway, api_key: str) -> None:
