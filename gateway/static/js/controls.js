@@ -16,9 +16,9 @@ const WITHOUT_DETAILS = ["text", "json_object"];
 const CONTROLS = { stop: stops, logit_bias: biases, response_format: form };
 
 // `value`: what was chosen, undefined for the default; `fallback`: the default. Returns the nodes.
-export function control(told) {
-  const kind = CONTROLS[told.name] ?? (told.about.type === "boolean" ? flag : number);
-  return kind(told);
+export function control(parameter) {
+  const kind = CONTROLS[parameter.name] ?? (parameter.about.type === "boolean" ? flag : number);
+  return kind(parameter);
 }
 
 export const canShow = (name, { type }) => name in CONTROLS || ["integer", "number", "boolean"].includes(type);
@@ -31,8 +31,8 @@ export const shown = (value) =>
 
 export function bounds({ low, high, fallback }) {
   if (high === Number.MAX_SAFE_INTEGER) return t("bounds", { low: "−2⁵³ + 1", high: "2⁵³ − 1" });
-  const told = { low: shown(low), high: shown(high), default: shown(fallback) };
-  return t(["number", "boolean"].includes(typeof fallback) ? "boundsDefault" : "bounds", told);
+  const words = { low: shown(low), high: shown(high), default: shown(fallback) };
+  return t(["number", "boolean"].includes(typeof fallback) ? "boundsDefault" : "bounds", words);
 }
 
 function complain(input, wrong, sentence) {
@@ -74,10 +74,10 @@ function number({ id, about, title, wrong, value, set }) {
 }
 
 function outside(value, { type, low, high }, name) {
-  const told = { name, low: shown(low), high: shown(high) };
-  if (Number.isNaN(value)) return t("notNumber", told);
-  if (type === "integer" && !Number.isInteger(value)) return t("notInteger", told);
-  return value < low || value > high ? t("outside", told) : "";
+  const words = { name, low: shown(low), high: shown(high) };
+  if (Number.isNaN(value)) return t("notNumber", words);
+  if (type === "integer" && !Number.isInteger(value)) return t("notInteger", words);
+  return value < low || value > high ? t("outside", words) : "";
 }
 
 function flag({ id, about, title, value, set }) {
@@ -97,9 +97,9 @@ function text({ id, title, wrong, value, set }, check) {
   return [label(id, title), area];
 }
 
-function stops(told) {
-  const { most } = told.about;
-  return text(told, (written) => (lines(written).length > most ? t("stopWrong", { count: most }) : ""));
+function stops(parameter) {
+  const { most } = parameter.about;
+  return text(parameter, (written) => (lines(written).length > most ? t("stopWrong", { count: most }) : ""));
 }
 
 const BIAS = /^\s*(0|[1-9][0-9]{0,8})\s*[:=]\s*([-−]?[0-9]+(?:\.[0-9]+)?)\s*$/;
@@ -109,11 +109,11 @@ function bias(line) {
   return found && [found[1], Number(found[2].replace("−", "-"))];
 }
 
-function biases(told) {
-  const { low, high, most } = told.about;
+function biases(parameter) {
+  const { low, high, most } = parameter.about;
   const good = (found) => found && found[1] >= low && found[1] <= high;
   const sentence = t("logit_biasWrong", { low: shown(low), high: shown(high), count: most });
-  return text(told, (written) => (lines(written).length <= most && lines(written).map(bias).every(good) ? "" : sentence));
+  return text(parameter, (written) => (lines(written).length <= most && lines(written).map(bias).every(good) ? "" : sentence));
 }
 
 function form({ id, title, wrong, value, set }) {

@@ -19,7 +19,7 @@ export function asMarkdown() {
 }
 
 export function asJson() {
-  const told = exchanges().map(({ prompt, versions, current }) => ({
+  const turns = exchanges().map(({ prompt, versions, current }) => ({
     prompt,
     current,
     versions: versions.map(({ source, samples, chosen }) => ({
@@ -33,7 +33,7 @@ export function asJson() {
     })),
   }));
   const { mode, model, system } = state;
-  return JSON.stringify({ format: "tidegate-conversation", mode, model, system, exchanges: told }, null, 1);
+  return JSON.stringify({ format: "tidegate-conversation", mode, model, system, exchanges: turns }, null, 1);
 }
 
 export function download(name, type, text) {

@@ -33,13 +33,13 @@ export function tokens(count) {
 }
 
 // An answer that went on after a break has one more of these.
-export function usage(told) {
+export function usage(used) {
   const run = history.at(-1);
   const before = run.usage ?? { prompt: 0, cached: 0, completion: 0 };
   run.usage = {
-    prompt: Math.max(before.prompt, told.prompt_tokens),
-    cached: before.cached + (told.prompt_tokens_details?.cached_tokens ?? 0),
-    completion: before.completion + told.completion_tokens,
+    prompt: Math.max(before.prompt, used.prompt_tokens),
+    cached: before.cached + (used.prompt_tokens_details?.cached_tokens ?? 0),
+    completion: before.completion + used.completion_tokens,
   };
 }
 
@@ -101,8 +101,8 @@ export function draw() {
 }
 
 function more(name) {
-  const told = history.at(-1)?.usage;
-  return name === "used" && told ? t("usedMore", told) : "";
+  const usage = history.at(-1)?.usage;
+  return name === "used" && usage ? t("usedMore", usage) : "";
 }
 
 // --- shapes: [tag, attributes]

@@ -36,7 +36,7 @@ async function write(exchange, version) {
     await tell(error, () => retry(error, exchange, version));
   } finally {
     showChanged();
-    showRunning(isRunning()); // another may have begun while a problem was told
+    showRunning(isRunning()); // another may have begun while a problem was shown
   }
 }
 

@@ -40,7 +40,7 @@ export function setContextLength(length) {
   contextLength = length;
 }
 
-// The parameter that says how many alternatives are told with each token.
+// The parameter that says how many alternatives come with each token.
 export const alternativesName = () => (state.mode === "chat" ? "top_logprobs" : "logprobs");
 export const mostAlternatives = (body) => schemas[body].properties.logprobs.anyOf[0].maximum;
 

@@ -26,7 +26,7 @@ export async function connect() {
   }
 }
 
-// False when the server was waited for; what somebody has to do something about is told.
+// False when the server was waited for; what somebody has to do something about is shown.
 async function connected(signal) {
   try {
     await loadSchema(signal);

@@ -77,13 +77,13 @@ function part(segment, index, token, choose) {
   const drawnFromOutside = !token.top.some((other) => same(other, token)); // sampling took one that is not among the top ones
   const top = drawnFromOutside ? [...token.top, token] : token.top;
   const alone = segment.tokens.length === 1;
-  const told = {
+  const words = {
     token: visible(segment.text),
     percent: percent(probability(token)),
     part: index + 1,
     parts: segment.tokens.length,
   };
-  const head = make("p", {}, t(alone ? (choose ? "tokenHead" : "tokenHeadForm") : "partHead", told));
+  const head = make("p", {}, t(alone ? (choose ? "tokenHead" : "tokenHeadForm") : "partHead", words));
   return [head, ...top.map((other) => alternative(other, before, token, choose))];
 }
 
