@@ -6,15 +6,13 @@ docs/wire-contract.md tells what a step is. Standard library only.
 
 import http.client
 import json
-import secrets
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 HTTP_PORT = 8000  # on the loopback address of the container alone
 STEP_TIMEOUT = 10.0  # seconds; a step over many long prompts takes a few
-# past_length, token_count, token_limit, logit_count, full_logits, run_ahead, ignore_end
-ROW = (0, 1, 1, 1, 0, 0, 0)
+# A step of no rows: the backend computes a token that nobody reads, and takes no slot for it.
+NOTHING = {"name": "release", "datatype": "UINT64", "shape": [1, 0], "data": []}
 
 
 class StepFailed(Exception):
@@ -25,25 +23,9 @@ def step_all() -> list[str]:
     """The models that have answered, by name. StepFailed where one did not; none is loaded: an empty list."""
     ready = _ask("/v2/repository/index", {"ready": True})
     for model in ready:
-        _step(model["name"], model["version"])
+        path = f"/v2/models/{model['name']}/versions/{model['version']}/infer"
+        _ask(path, {"inputs": [NOTHING], "outputs": [{"name": "results"}]})
     return [model["name"] for model in ready]
-
-
-def _step(name: str, version: str) -> None:
-    """One token that nobody reads; its slot is given back at once. Where none is free the model says so, and that will do."""
-    sequence = secrets.randbits(64)
-    row = (
-        _input("sequence_id", "UINT64", sequence),
-        _input("rows", "INT32", *ROW, shape=[1, 1, len(ROW)]),
-        _input("tokens", "INT32", 0),
-    )
-    path = f"/v2/models/{name}/versions/{version}/infer"
-    for inputs in row, [_input("release", "UINT64", sequence)]:
-        _ask(path, {"inputs": inputs, "outputs": [{"name": "results"}]})
-
-
-def _input(name: str, datatype: str, *values: int, shape: Sequence[int] = (1, 1)) -> dict[str, Any]:
-    return {"name": name, "datatype": datatype, "shape": shape, "data": values}
 
 
 def _ask(path: str, question: dict[str, Any]) -> Any:

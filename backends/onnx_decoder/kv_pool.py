@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from .contract.limits import GATEWAY_BITS
 from .layout import ranges
 
 COPY_AT_LEAST = 16  # tokens; a shorter common prefix is computed as fast as it is copied
+REFUSED_FOR = 1.0  # seconds: so long after it was refused a slot is kept for a gateway, which asks every 0.1 s
 STALE_AFTER = 60.0  # seconds without a step after which an owned slot may be evicted: its gateway has died or is stuck
 
 
@@ -33,6 +35,7 @@ class KvPool:
         self._owner: list[int | None] = [None] * slots
         self._slot_of: dict[int, int] = {}
         self._last_use = np.zeros(slots)  # seconds of the clock
+        self._refused: dict[int, float] = {}  # gateways that found no slot, the first one first: when they asked last
         self._copy, self._clock = copy, clock
         self._counts = defaultdict(float) if counts is None else counts  # what metrics.py tells
 
@@ -55,16 +58,19 @@ class KvPool:
     def begin(self, sequence_id: int, tokens: np.ndarray, reusable: int) -> int:
         """A slot for a sequence that begins with ``tokens``, holding as many of the first ``reusable`` as are cached anywhere.
 
-        −1 where every slot belongs to a sequence that is running.
+        −1 where every slot belongs to a sequence that is running, or is kept for gateways that were refused before.
         """
         common = self._common_prefixes(tokens[:reusable])
         source = int(common.argmax())
         length = int(common[source])
         slot = self._slot_of.get(sequence_id)
         if slot is None:
-            slot = self._choose(source, length)
+            gateway = sequence_id >> 64 - GATEWAY_BITS
+            slot = self._choose(source, length) if self._is_next(gateway) else None
             if slot is None:
+                self._refused[gateway] = self._clock()
                 return -1
+            self._refused.pop(gateway, None)
             if self.lengths[slot] > common[slot]:
                 self._counts["evictions", "ended" if self._owner[slot] is None else "stale"] += 1
             self._own(slot, sequence_id)
@@ -95,6 +101,19 @@ class KvPool:
             self._owner[slot] = None
             if self.lengths[slot] < COPY_AT_LEAST:
                 self.lengths[slot] = 0  # not worth keeping: an empty slot is taken before any that could be reused
+
+    def spare(self) -> tuple[int, int]:
+        """A slot and a position behind what is cached there, for a token that nobody reads."""
+        slot = int(self.lengths.argmin())
+        self.lengths[slot] = min(self.lengths[slot], self._tokens.shape[1] - 1)
+        return slot, int(self.lengths[slot])
+
+    def _is_next(self, gateway: int) -> bool:
+        """Else a gateway with many texts would have all slots for ever: it asks in the very step that frees them."""
+        now = self._clock()
+        self._refused = {one: asked for one, asked in self._refused.items() if now - asked < REFUSED_FOR}
+        before = list(self._refused).index(gateway) if gateway in self._refused else len(self._refused)
+        return before < max(1, self._owner.count(None))
 
     def _common_prefixes(self, tokens: np.ndarray) -> np.ndarray:
         """For each slot, how many of ``tokens`` its cache begins with: int [slots]."""

@@ -62,10 +62,10 @@ _SLOW = ThreadPoolExecutor(1, "choosing slowly")
 
 
 class Delivery:
-    """Of one replica. ``holds`` says whether a sequence still runs there, ``remove`` takes one out that has ended."""
+    """Of one replica. ``holds`` says whether a sequence still runs there."""
 
-    def __init__(self, model: Model, holds: Callable[[Sequence], bool], remove: Callable[[Sequence], None]) -> None:
-        self._model, self._holds, self._remove = model, holds, remove
+    def __init__(self, model: Model, holds: Callable[[Sequence], bool]) -> None:
+        self._model, self._holds = model, holds
 
     def deliver(self, batch: Batch, answer: StepAnswer) -> set[asyncio.Future[list[Choice]]]:
         """Notes what is cached and appends the next tokens to every sequence whose last one was computed: one, and the guesses
@@ -77,8 +77,6 @@ class Delivery:
         for selection, tokens in zip(here, self._selected(here, answer), strict=True):
             self._append(selection, tokens, answer)
         self._notify_soon([sequence for sequence, _ in batch])
-        for sequence, _ in batch:
-            self._remove_ended(sequence)
         return later
 
     def _note(self, batch: Batch, answer: StepAnswer) -> list[Selection]:
@@ -106,12 +104,11 @@ class Delivery:
         """Of one that was computed to its row's end; a prompt that is scored gets its log-probabilities."""
         if sequence.scoring:
             self._score(sequence, row, begin, logits, answer)
-        if sequence.num_uncomputed_tokens > 0:
-            return False
         if sequence.request.max_tokens == 0:
-            sequence.finish_without_text()
+            if not sequence.scoring:  # what follows the prompt's last token is not asked for
+                sequence.finish_without_text()
             return False
-        return True
+        return sequence.num_uncomputed_tokens == 0
 
     def _selected(self, selections: list[Selection], answer: StepAnswer) -> list[list[int]]:
         """All at once; where that fails, each alone, and those end that it fails for."""
@@ -176,7 +173,6 @@ class Delivery:
                 self._append(selection, [choice], answer)
         self._notify_soon([selection.sequence for selection in selections])
         for selection in selections:
-            self._remove_ended(selection.sequence)
             selection.sequence.wake()
 
     def _notify_soon(self, sequences: list[Sequence]) -> None:
@@ -189,11 +185,6 @@ class Delivery:
         for sequence in sequences:
             with isolated(sequence):
                 sequence.notify()
-            self._remove_ended(sequence)
-
-    def _remove_ended(self, sequence: Sequence) -> None:
-        if sequence.ended and self._holds(sequence):
-            self._remove(sequence)
 
     def _score(self, sequence: Sequence, row: StepRow, begin: int, logits: np.ndarray, answer: StepAnswer) -> None:
         """Notes the log-probabilities of the prompt's tokens: each stands in the logits of the position before it.

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import time
 from collections import Counter
 from collections.abc import Collection
@@ -69,7 +70,7 @@ class Engine:
 
     def add_replica(self, address: str, backend: Backend, model: Model) -> None:
         """``model``: as that Triton describes it. The number of its slots may be another, its fingerprint may not."""
-        self._replicas[address] = Replica(address, backend, model, self._settings, self._dispatch)
+        self._replicas[address] = Replica(address, backend, model, self._settings, self._dispatch, self._put_back)
         self._dispatch()
 
     async def remove_replica(self, address: str) -> None:
@@ -136,14 +137,18 @@ class Engine:
                 if replica.failing_since is not None:
                     self._take_back(replica)
         while self._queue and (free := [replica for replica in answering if replica.free_slots]):
-            replica = min(free, key=lambda replica: len(replica.sequences) / replica.model.slots)
+            # Where they are equal any will do: other gateways, too, begin with one.
+            replica = min(free, key=lambda replica: (len(replica.sequences) / replica.model.slots, random.random()))
             replica.add(self._queue.take(self._owners()))
 
     def _take_back(self, replica: Replica) -> None:
         for sequence in reversed(list(replica.sequences)):
             replica.take_back(sequence)
-            sequence.lose_cache()
-            self._queue.put_back(sequence)
+            self._put_back(sequence)
+
+    def _put_back(self, sequence: Sequence) -> None:
+        sequence.lose_cache()
+        self._queue.put_back(sequence)
 
     def _note_end(self) -> None:
         now = time.monotonic()

@@ -180,26 +180,22 @@ class Generation:
         self.record = record
         self._leave, self._note, self._note_end, self._whole = leave, note_tokens, note_end, whole
         self._sequences: list[Sequence] = []
+        self._unfinished: set[Sequence] = set()  # whose end was not taken yet
         self._ready: dict[Sequence, None] = {}  # those with something new, in the order in which it came
-        self._unfinished = 0
         self._error: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None  # of the reader
         self._closed = False
-
-    @property
-    def finished(self) -> bool:
-        """Whether all of it was taken."""
-        return not self._unfinished
+        self.finished = False  # whether all of it was taken
 
     def add(self, sequence: "Sequence") -> None:
         sequence.push = self._push
         self._sequences.append(sequence)
-        self._unfinished += 1
+        self._unfinished.add(sequence)
         self.record.answers.append(sequence.record)
 
     async def take(self) -> list[Delta]:
         """Waits for what is new; nothing after the end, or once it is closed. Raises the error that ends it."""
-        while not (self._closed or self._error or (len(self._ready) >= self._unfinished if self._whole else self._ready)):
+        while not (self._closed or self._error or (len(self._ready) >= len(self._unfinished) if self._whole else self._ready)):
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
         if self._closed:
@@ -207,10 +203,12 @@ class Generation:
         if self._error is not None:
             self.close(self._error)
             raise self._error
-        deltas = [sequence.take() for sequence in (self._sequences if self._whole else self._ready)]
+        taken = self._sequences if self._whole else list(self._ready)
         self._ready.clear()
-        self._unfinished -= sum(delta.finish_reason is not None for delta in deltas)
+        deltas = [sequence.take() for sequence in taken]
+        self._unfinished -= {sequence for sequence in taken if sequence.ended}
         if not self._unfinished:
+            self.finished = True
             self.close()
         return deltas
 
@@ -222,13 +220,14 @@ class Generation:
         for sequence in self._sequences:
             self._note_tokens(sequence.record)
             self._leave(sequence)
-        self._sequences, self._ready = [], {}  # they know it: else they would live until the garbage collector finds them
+        self._sequences, self._ready, self._unfinished = [], {}, set()  # they know it: a circle that only the collector finds
         self._wake()
         self._note_end(error)
 
     def _push(self, sequence: "Sequence") -> None:
-        """Called by ``sequence`` for every answer that gave it something to read, and when it has failed."""
-        if self._closed:
+        """Called by ``sequence`` for every answer that gave it something to read, and when it has failed. It may call again
+        behind its end: a token that was chosen in a thread is heard of from there and from its step."""
+        if sequence not in self._unfinished:
             return
         if sequence.error is not None:
             self._error = sequence.error

@@ -2,18 +2,16 @@
 
 import asyncio
 import logging
-import secrets
+import random
 import time
 from collections.abc import Callable
-
-import numpy as np
 
 from backends.onnx_decoder.contract.limits import NO_SLOT
 from gateway.engine.delivery import Delivery, isolated
 from gateway.engine.lookahead import Lookahead
 from gateway.engine.scheduler import Batch, next_batch
 from gateway.engine.sequence import Sequence
-from gateway.engine.step import Backend, StepAnswer, StepRow
+from gateway.engine.step import Backend, StepAnswer
 from gateway.engine.step_costs import StepCosts
 from gateway.errors import STOPS, BackendUnavailable, InternalError
 from gateway.settings import Settings
@@ -31,13 +29,24 @@ MOST_FAILED_ALONE = 3  # steps of a sequence alone, in a row, that end a Triton 
 
 
 class Replica:
-    """One model on one Triton. ``changed`` is called when a slot became free, and when it fails or answers again."""
+    """One model on one Triton. ``changed`` is called when a slot became free, and when it fails or answers again; ``put_back``
+    with a text that found none: other gateways' texts hold them."""
 
-    def __init__(self, address: str, backend: Backend, model: Model, settings: Settings, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        backend: Backend,
+        model: Model,
+        settings: Settings,
+        changed: Callable[[], None],
+        put_back: Callable[[Sequence], None],
+    ) -> None:
         self.address, self.model = address, model
         self.sequences: dict[Sequence, None] = {}  # that run here, in the order of their admission
         self.failing_since: float | None = None  # the beginning of the first step of those that have failed in a row
-        self._backend, self._changed = backend, changed
+        self._backend, self._changed, self._put_back = backend, changed, put_back
+        self._slots = model.slots  # that other gateways leave, as far as was seen lately
+        self._retry: asyncio.TimerHandle | None = None  # until it is tried again whether there are more
         self._costs = StepCosts(model.slots, settings.prefill_chunk, model.joined_tokens)
         self._lookahead = Lookahead(self._costs, model, settings.run_ahead / 1000)
         self._release: list[int] = []  # ended sequences that Triton does not know of yet
@@ -45,13 +54,13 @@ class Replica:
         self._step_began: float | None = None  # of the step that Triton works on
         self._last_answer = -PROBE_TIMEOUT  # when Triton last answered a step
         self._closing = False
-        self._delivery = Delivery(model, self.sequences.__contains__, self.remove)
+        self._delivery = Delivery(model, self.sequences.__contains__)
         self._task = asyncio.create_task(self._run(), name=f"replica {model.name} {address}")
         self._task.add_done_callback(_log_end)
 
     @property
     def free_slots(self) -> int:
-        return max(0, self.model.slots - len(self.sequences))
+        return max(0, self._slots - len(self.sequences))
 
     @property
     def alive(self) -> bool:
@@ -62,6 +71,8 @@ class Replica:
         """Its texts stay in ``sequences``, each with every token that was chosen for it."""
         self._closing = True
         self._task.cancel()
+        if self._retry is not None:
+            self._retry.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
     def add(self, sequence: Sequence) -> None:
@@ -113,11 +124,9 @@ class Replica:
         raise BackendUnavailable("The model server does not answer within a second.", retry_after=2)
 
     async def _probe_step(self) -> None:
-        """A real step, of one token that nobody reads."""
-        row = StepRow(secrets.randbits(64), past_length=0, tokens=np.zeros(1, np.int32), token_limit=1)
-        await self._backend.step(self.model, [row], [])
+        """A step of nothing: the backend computes a token that nobody reads."""
+        await self._backend.step(self.model, [], [])
         self._last_answer = time.monotonic()
-        self._release.append(row.sequence_id)
 
     async def _run(self) -> None:
         while True:
@@ -134,6 +143,7 @@ class Replica:
                     answer = await self._backend.step(self.model, [row for _, row in batch], release, time_budget)
                     self._note_answer()
                     later = self._delivery.deliver(batch, answer)
+                    self._hand_back(batch, answer)
                     seconds = time.monotonic() - planned
                     self._learn(batch, answer, seconds)
                     if later:
@@ -146,13 +156,28 @@ class Replica:
             except BaseException as exc:  # nothing ends this loop
                 self._release = release + self._release
                 await self._recover(exc, began, [sequence for sequence, _ in batch])
-            else:
-                if batch and (answer.cached_length == NO_SLOT).all():
-                    await asyncio.sleep(RETRY_PAUSE)
+
+    def _hand_back(self, batch: Batch, answer: StepAnswer) -> None:
+        """Texts without a slot wait with the engine's others: another Triton may have one, and they hold up nobody here."""
+        refused = [sequence for (sequence, _), cached in zip(batch, answer.cached_length, strict=True) if cached == NO_SLOT]
+        if not refused:
+            return
+        for sequence in reversed(refused):
+            if self.sequences.pop(sequence, self) is None:
+                self._put_back(sequence)
+        self._slots = len(self.sequences)
+        self._retry = self._retry or asyncio.get_running_loop().call_later(RETRY_PAUSE, self._try_again)
+        self._changed()
+
+    def _try_again(self) -> None:
+        self._slots, self._retry = self.model.slots, None
+        self._changed()
 
     def _plan(self) -> tuple[Batch, float | None]:
         """The rows of the next step, and its time budget. After a step that failed, and once Triton answers again, each
         sequence that took part in it is computed alone, until it gets a token: so one that no Triton survives ends alone."""
+        for sequence in [one for one in self.sequences if one.ended]:
+            self.remove(sequence)
         running = [sequence for sequence in self.sequences if sequence.runnable]
         suspects = [sequence for sequence in running if sequence.suspect]
         if suspects and self.failing_since is not None:
@@ -173,8 +198,6 @@ class Replica:
                 rows, budget = next_batch([sequence], self._lookahead, self._costs.prefill_budget)
                 batch += rows
                 budgets += [] if budget is None else [budget]
-            if sequence.ended:
-                self.remove(sequence)
         return batch, min(budgets, default=None)
 
     def _learn(self, batch: Batch, answer: StepAnswer, seconds: float) -> None:
@@ -193,21 +216,22 @@ class Replica:
         """A failed step is tried again, since no token of it was taken; the engine may move the texts to another Triton."""
         self._step_began = None
         if self.failing_since is None:  # Triton answered before this step
-            self._note_suspects(exc, [sequence for sequence in sequences if sequence in self.sequences])
+            self._note_suspects(exc, sequences)
         if not isinstance(exc, BackendUnavailable):
             logger.error("The step met an unexpected error", exc_info=exc)
         if isinstance(exc, BackendUnavailable) or not sequences:
             self._note_failure(exc, began)
-        self._changed()
-        await asyncio.sleep(RETRY_PAUSE)
+        # Not in step with another gateway whose step failed with this one: it would fail with the next ones too.
+        await asyncio.sleep(RETRY_PAUSE * random.uniform(0.5, 1.5))
 
     def _note_suspects(self, exc: BaseException, sequences: list[Sequence]) -> None:
         """Of a step that failed. A sequence that was alone in it is to blame, where Triton refuses it, or dies of it again and
         again."""
-        for sequence in sequences:
+        here = [sequence for sequence in sequences if sequence in self.sequences]
+        for sequence in here:
             sequence.take_again()
-        if len(sequences) == 1:
-            (sequence,) = sequences
+        if len(sequences) == len(here) == 1:
+            (sequence,) = here
             sequence.failed_alone += 1
             if sequence.failed_alone == MOST_FAILED_ALONE or not isinstance(exc, BackendUnavailable):
                 with isolated(sequence):
@@ -217,6 +241,7 @@ class Replica:
     def _note_failure(self, exc: BaseException, began: float) -> None:
         if self.failing_since is None:
             self.failing_since = began
+            self._changed()
             reason = exc.detail if isinstance(exc, BackendUnavailable) else type(exc).__name__
             logger.warning("Triton at %s does not answer: %s", self.address, reason)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from backends.onnx_decoder.contract.drawing import DrawingRule
-from backends.onnx_decoder.contract.limits import UNKNOWN
+from backends.onnx_decoder.contract.limits import GATEWAY_BITS, UNKNOWN
 from gateway.engine.generation import AnswerRecord, Delta, FinishReason, GenerationRequest, SamplingParameters, TokenLogprob
 from gateway.engine.ngram_proposer import NgramProposer
 from gateway.engine.output import Output
@@ -17,6 +17,7 @@ from gateway.engine.step import StepRow
 from gateway.errors import TidegateError
 from gateway.text.model import Model
 
+GATEWAY = secrets.randbits(GATEWAY_BITS)  # who is asking, where several gateways use one Triton
 SCORED_AT_ONCE = 32  # tokens of a prompt whose logits come in one step: × vocabulary × 4 bytes
 
 
@@ -29,7 +30,7 @@ class Sequence:
         self.request, self.model = request, model
         prompt = request.prompt_tokens
         capacity = min(len(prompt) + request.max_tokens, model.context_length)
-        self.id = secrets.randbits(64)
+        self.id = GATEWAY << 64 - GATEWAY_BITS | secrets.randbits(64 - GATEWAY_BITS)
         self.index, self.record = index, AnswerRecord()
         self.sampling = request.sampling
         self.seed = secrets.randbits(64) if request.seed is None else request.seed % 2**64
@@ -45,11 +46,10 @@ class Sequence:
         self.wake: Callable[[], None] = lambda: None  # the loop that it runs in
         self.suspect = False  # it took part in a step that failed: it is computed alone until it gets a token
         self.failed_alone = 0  # steps of its own, since its last token
-        self._always_full_logits = needs_full_logits(request.sampling, model.candidates)
         self._grammar = None if request.grammar is None else request.grammar.copy()
-        sequential = self._always_full_logits or self._grammar is not None
-        self._sequential = sequential  # its next token depends on those before it
-        self._proposer = None if sequential or not speculation else NgramProposer(self._tokens, self.length)
+        # Whether its next token depends on those before it; then it is chosen from whole rows of logits.
+        self._sequential = self._grammar is not None or needs_full_logits(request.sampling, model.candidates)
+        self._proposer = NgramProposer(self._tokens, self.length) if speculation and not self._sequential else None
         self._drafts = 0  # of the row whose answer is being delivered
         self.credit = 0.0  # tokens that drafts have gained it, less what steps took longer for any text's drafts
         # A text with a grammar ends where its form is whole, not at a stop string within it.
@@ -87,7 +87,7 @@ class Sequence:
 
     @property
     def full_logits(self) -> bool:
-        return self._always_full_logits or self._grammar is not None or self._held_open
+        return self._sequential or self._held_open
 
     @property
     def scoring(self) -> bool:

@@ -135,7 +135,7 @@ class GenerationMetrics:
                 metrics.successes.labels(model, answer.finish_reason).inc()
                 metrics.answer_sizes.labels(model).observe(answer.tokens)
                 metrics.decode_time.labels(model).observe((answer.last_token or 0) - (answer.first_token or 0))
-        if len(record.finish_reasons) == len(record.answers):  # all have come to their end: the time they took tells something
+        if 0 < len(record.finish_reasons) == len(record.answers):  # all have come to their end
             metrics.latency.labels(model).observe(time.monotonic() - self._record.began)
 
 

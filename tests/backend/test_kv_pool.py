@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from backends.onnx_decoder.kv_pool import COPY_AT_LEAST, STALE_AFTER, KvPool
+from backends.onnx_decoder.kv_pool import COPY_AT_LEAST, REFUSED_FOR, STALE_AFTER, KvPool
 
 PROMPT = np.arange(100, 160, dtype=np.int32)
 OTHER = np.arange(500, 560, dtype=np.int32)
 
 
 class Clock:
-    now = 0.0
+    now, step = 0.0, 1.0
 
     def __call__(self) -> float:
-        self.now += 1.0
+        self.now += self.step
         return self.now
 
 
@@ -148,3 +148,47 @@ def test_a_probe_of_one_token_leaves_an_empty_slot_behind(pool: KvPool) -> None:
         pool.release(probe)
     assert begin(pool, 3, PROMPT)[1] == len(PROMPT) - 1
     assert begin(pool, 4, OTHER)[1] == len(OTHER) - 1
+
+
+def of(gateway: int, sequence: int) -> int:
+    return gateway << 48 | sequence
+
+
+def test_the_next_free_slot_is_kept_for_the_gateway_that_was_refused_first(pool: KvPool, clock: Clock) -> None:
+    clock.step = 0.0
+    for sequence in range(3):
+        begin(pool, of(1, sequence), PROMPT + sequence)
+    assert pool.begin(of(2, 0), OTHER, 59) == pool.begin(of(3, 0), OTHER, 59) == -1
+    pool.release(of(1, 0))
+    assert pool.begin(of(1, 9), PROMPT, 59) == pool.begin(of(3, 1), OTHER, 59) == -1
+    assert pool.begin(of(2, 7), OTHER, 59) >= 0  # any of its sequences
+    pool.release(of(1, 1))
+    assert pool.begin(of(2, 8), OTHER, 59) == -1
+    pool.release(of(1, 2))
+    assert pool.begin(of(1, 9), OTHER, 59) >= 0  # two are free, and one gateway was before it
+    assert pool.begin(of(2, 8), OTHER, 59) == -1
+    assert pool.begin(of(3, 1), OTHER, 59) >= 0
+
+
+def test_a_gateway_that_does_not_ask_again_keeps_no_slot(pool: KvPool, clock: Clock) -> None:
+    clock.step = 0.0
+    for sequence in range(3):
+        begin(pool, of(1, sequence), PROMPT + sequence)
+    assert pool.begin(of(2, 0), OTHER, 59) == -1
+    pool.release(of(1, 0))
+    clock.now += REFUSED_FOR
+    assert pool.begin(of(1, 9), PROMPT, 59) >= 0
+
+
+def test_a_spare_position_is_behind_all_that_is_cached(pool: KvPool) -> None:
+    assert pool.spare() == (0, 0)
+    slots = [begin(pool, sequence, PROMPT[: 20 + sequence] + sequence)[0] for sequence in (9, 3, 6)]
+    assert pool.spare() == (slots[1], 23)
+    assert find(pool, 3, 23) == slots[1]
+
+
+def test_where_all_is_full_a_spare_position_costs_one_token(clock: Clock) -> None:
+    pool = KvPool(slots=1, context_length=60, copy=lambda *_: None, clock=clock)
+    begin(pool, 1, PROMPT)
+    assert pool.spare() == (0, 59)
+    assert find(pool, 1, 60) == -1 and find(pool, 1, 59) == 0

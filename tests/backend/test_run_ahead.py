@@ -200,3 +200,29 @@ def test_a_retry_that_is_merged_with_its_step_is_computed_behind_it(backend: Bac
     assert retry.drawn.tolist() == first.drawn.tolist()
     assert retry.reused_length.tolist() == [19, 19]
     assert_same(retry.candidate_logit, first.candidate_logit)
+
+
+def test_a_release_that_is_merged_with_its_sequences_step_comes_behind_it(backend: Backend) -> None:
+    """Its gateway has given the step up, and says so before it is computed."""
+    steps = [encode_step([row(1, 0, prompt(1))], [], "0"), encode_step([], [1], "0")]
+    backend.answer([backend.read(step) for step in steps])
+    assert backend.pool.used == 0
+
+
+def test_a_step_of_nothing_computes_a_token_and_changes_nothing(backend: Backend) -> None:
+    for sequence in range(SLOTS):
+        backend.step(row(sequence, 0, prompt(sequence)))
+    before = backend.pool.lengths.copy()
+    passes: list[int] = []
+    forward = backend.decoder.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend.decoder, "forward", lambda batch: passes.append(len(batch.tokens)) or forward(batch))
+        answer = backend.step()
+        backend.step(release=[99])
+    assert passes == [1] and not len(answer.cached_length) and (backend.pool.lengths == before).all()
+    expected = [backend.step(row(sequence, 20, prompt(9)[:4])) for sequence in range(SLOTS)]
+    backend.forget()
+    for sequence in range(SLOTS):
+        backend.step(row(sequence, 0, prompt(sequence)))
+        answer = backend.step(row(sequence, 20, prompt(9)[:4]))
+        assert (answer.candidate_logit == expected[sequence].candidate_logit).all()

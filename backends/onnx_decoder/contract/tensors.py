@@ -59,7 +59,9 @@ def _tensor(dtype: type[np.generic], shape: str, meaning: str) -> Tensor:
 
 # All optional to Triton. An absent one is empty.
 INPUTS = {
-    "sequence_id": _tensor(np.uint64, "rows", "random, chosen by the gateway, unique in the request"),
+    "sequence_id": _tensor(
+        np.uint64, "rows", "random, the highest 16 bits the same for all of a gateway; unique in the request"
+    ),
     "rows": _tensor(np.int32, f"rows, {len(ROW_FIELDS)}", "of each row " + ", ".join(f"`{name}`" for name in ROW_FIELDS)),
     "tokens": _tensor(np.int32, "sum of token_count", "packed, row by row"),
     "rule": _tensor(

@@ -91,9 +91,11 @@ def _begin(request: Request, prepared: Prepared, whole: bool) -> Generation:
 def _written(serializer: Serializer, answers: list[Delta]) -> bytes:
     """As JSON. Each text by itself: while the library writes, no other thread runs."""
     answer = serializer.whole(answers)
-    choices = [to_json(choice) for choice in answer.get("choices", [])]
-    before, placeholder, after = to_json(answer | {"choices": [0]} if choices else answer).partition(b'"choices":[0]')
-    return before + (b'"choices":[' + b",".join(choices) + b"]" if placeholder else b"") + after
+    if not answer.get("choices"):
+        return to_json(answer)
+    choices = [to_json(choice) for choice in answer["choices"]]
+    before, _, after = to_json(answer | {"choices": [0]}).partition(b'"choices":[0]')
+    return before + b'"choices":[' + b",".join(choices) + b"]" + after
 
 
 def _most_tokens(model: Model, request: GenerationRequest) -> int:

@@ -11,12 +11,13 @@ import pytest
 
 from gateway.engine.engine import Engine
 from gateway.engine.generation import GenerationRecord, GenerationRequest, SamplingParameters
+from gateway.engine.replica import PROBE_TIMEOUT
 from gateway.errors import BackendUnavailable, ContextLengthExceeded, InvalidRequest, Overloaded
 from gateway.settings import Settings
 from gateway.triton.client import TritonClient
 from serve.triton_server import TritonServer
 from tests.conftest import CHARACTERS, DEMO, TINY
-from tests.gateway.engines import GREEDY, engine_on, engine_on_all, in_mid_text, pieces_of, request, text_of, until
+from tests.gateway.engines import GREEDY, engine_on, engine_on_all, generated, in_mid_text, pieces_of, request, text_of, until
 from tests.logits import WIDER_VECTORS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop")]
@@ -120,6 +121,38 @@ async def test_health_stays_good_while_a_long_step_runs(triton: TritonServer) ->
             await asyncio.sleep(0.3)
             await engine.probe()
         assert await text is not None
+
+
+async def test_a_health_check_takes_nothing_of_what_is_cached(
+    start_triton: Callable[..., AbstractContextManager[TritonServer]],
+) -> None:
+    with start_triton(TINY, slots=1) as triton:
+        async with engine_on(triton) as engine:
+            asked = request(engine, "To be, or not to be, that is the question: whether it is nobler", GREEDY, 20)
+            first = await text_of(engine, asked)
+            (replica,) = engine.replicas
+            await until(lambda: replica._step_began is None)
+            replica._last_answer = -PROBE_TIMEOUT  # else that would do
+            await engine.probe()
+            assert replica._last_answer > 0  # it was asked
+            again, record = await generated(engine, asked)
+    assert record.cached_tokens == len(asked.prompt_tokens) - 1
+    assert "".join(piece.text for piece in again) == first
+
+
+async def test_a_choice_that_has_ended_gives_its_slot_to_another_text(
+    start_triton: Callable[..., AbstractContextManager[TritonServer]],
+) -> None:
+    """Though the request that it belongs to goes on."""
+    with start_triton(TINY, slots=2) as triton:
+        async with engine_on(triton) as engine:
+            requests = [request(engine, "The king", PENALISED, tokens, ignore_eos=True) for tokens in (5, 900)]
+            both = asyncio.ensure_future(pieces_of(engine, *requests))
+            await in_mid_text(engine, 1, tokens=10)
+            await text_of(engine, request(engine, "To be", GREEDY, 5))
+            assert not both.done()
+            both.cancel()
+            await asyncio.gather(both, return_exceptions=True)
 
 
 async def test_leaving_reader_frees_its_slot_at_once(start_triton: Callable[..., AbstractContextManager[TritonServer]]) -> None:

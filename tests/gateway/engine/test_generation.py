@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+import time
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from gateway.engine.generation import AnswerRecord, GenerationRecord, SamplingParameters
+from gateway.engine.delivery import Delivery
+from gateway.engine.generation import AnswerRecord, GenerationRecord, GenerationRequest, SamplingParameters
 from gateway.errors import ContextLengthExceeded, InternalError
 from serve.triton_server import TritonServer
 from tests.gateway.engines import GREEDY, engine_on, generated, pieces_of, request, text_of
@@ -121,3 +124,35 @@ async def test_record_tells_what_was_asked_of_each_prompt_once(triton: TritonSer
             pass
     assert record.cached_tokens == alone.cached_tokens < 16 < (record.answers[1].cached_tokens or 0)
     assert (record.completion_tokens, record.total_tokens, record.finish_reasons) == (9, 16, ["length"] * 3)
+
+
+async def test_an_end_that_is_heard_of_twice_counts_once(triton: TritonServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that is chosen in a thread may come before its step's own readers are called: then both tell the end."""
+
+    def slowly(delivery: Delivery, *args: Any) -> list[list[int]]:
+        time.sleep(0.005)  # what the threads need
+        return selected(delivery, *args)
+
+    selected = Delivery._selected
+    monkeypatch.setattr(Delivery, "_selected", slowly)
+    penalised = SamplingParameters(0.9, top_k=40, presence_penalty=0.5)
+    async with engine_on(triton) as engine:
+        requests = [request(engine, "The king", penalised, tokens, ignore_eos=True, seed=tokens) for tokens in (5, 9, 30)]
+        expected = [await text_of(engine, one) for one in requests]
+        for _ in range(5):
+            async with asyncio.timeout(20):
+                pieces = await pieces_of(engine, *requests)
+            ends = [piece.index for piece in pieces if piece.finish_reason is not None]
+            assert sorted(ends) == [0, 1, 2]
+            texts = ["".join(piece.text for piece in pieces if piece.index == index) for index in range(3)]
+            assert texts == expected
+
+
+@pytest.mark.parametrize("length", [2, 31, 32, 33, 34, 64, 65, 66])
+async def test_a_prompt_of_any_length_is_scored_though_no_token_is_asked_for(triton: TritonServer, length: int) -> None:
+    """Its last logprobs are known one token before its end."""
+    async with engine_on(triton, run_ahead=25) as engine:
+        await text_of(engine, request(engine, "The king", GREEDY, 5))  # what a step takes is known: texts may run ahead
+        scored = GenerationRequest(list(range(100, 100 + length)), 0, GREEDY, logprobs=1, prompt_logprobs=True)
+        (piece,) = await pieces_of(engine, scored)
+    assert (len(piece.prompt_logprobs), piece.text, piece.finish_reason) == (length, "", "length")

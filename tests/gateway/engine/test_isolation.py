@@ -13,7 +13,7 @@ import pytest
 
 from gateway.engine import delivery
 from gateway.engine.engine import Engine
-from gateway.engine.generation import GenerationRequest, SamplingParameters
+from gateway.engine.generation import GenerationRecord, GenerationRequest, SamplingParameters
 from gateway.engine.ngram_proposer import NgramProposer
 from gateway.engine.sequence import Sequence
 from gateway.engine.step import StepAnswer, StepRow
@@ -189,6 +189,36 @@ async def test_sequence_that_no_triton_takes_ends_alone(triton: TritonServer, er
             await text_of(engine, victims(engine)[0])
         assert await beside == expected
         assert 1 <= poisoned.failures <= most_failures
+        await engine.close(BackendUnavailable("The test is over."))
+
+
+class LeftAlone:
+    """A real Triton that fails once, in a step of two texts, of which the second's reader has left meanwhile."""
+
+    def __init__(self, client: TritonClient, leave: Callable[[], None]) -> None:
+        self._client, self._leave = client, leave
+        self.failed = False
+
+    async def step(self, model: Model, rows: list[StepRow], release: list[int], time_budget: float | None = None) -> StepAnswer:
+        if len(rows) == 2 and not self.failed:
+            self.failed = True
+            self._leave()
+            raise InternalError
+        return await self._client.step(model, rows, release, time_budget)
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("one_event_loop")
+async def test_a_text_whose_neighbour_left_is_not_blamed_for_their_step(triton: TritonServer) -> None:
+    async with TritonClient(triton.grpc_address) as client:
+        model, backend = await client.describe(TINY), LeftAlone(client, lambda: left.close())
+        engine = Engine(model, Settings())
+        asked = request(engine, "The king", GREEDY, 60)
+        left = engine.generate([request(engine, "To be", GREEDY, 60)], GenerationRecord())
+        text = asyncio.ensure_future(text_of(engine, asked))
+        await until(lambda: engine.waiting == 2)
+        engine.add_replica(triton.grpc_address, backend, model)
+        assert len(await text) > 60 and backend.failed
         await engine.close(BackendUnavailable("The test is over."))
 
 

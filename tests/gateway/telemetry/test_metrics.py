@@ -161,3 +161,11 @@ def test_answers_to_one_prompt_count_what_was_cached_of_it_once(metered: Metered
         counted = metered.value("cached_prompt_tokens_total", model=TINY) - before
         assert counted == usage["prompt_tokens_details"]["cached_tokens"]
     assert 0 < counted < usage["prompt_tokens"]
+
+
+def test_a_request_that_is_refused_before_it_begins_tells_nothing_of_latency(metered: Metered) -> None:
+    before = metered.value("e2e_request_latency_seconds_count")
+    with client(metered.url, metered.key) as http:
+        answer = http.post("/v1/completions", json={"model": TINY, "prompt": [1] * 5000, "max_tokens": 5})
+    assert answer.status_code == 400 and answer.json()["error"]["code"] == "context_length_exceeded"
+    assert metered.value("e2e_request_latency_seconds_count") == before
