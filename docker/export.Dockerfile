@@ -21,7 +21,7 @@ COPY requirements/torch.lock requirements/torch.in /tmp/
 RUN --mount=type=cache,target=/pip-cache \
     pip="python3 -m pip --python /opt/tidegate/venv/bin/python install" \
     && $pip --no-deps --require-hashes -r /tmp/torch.lock \
-    && ${TORCH_INDEX:+env "PIP_INDEX_URL=$TORCH_INDEX"} $pip --no-deps -r /tmp/torch.in \
+    && PIP_INDEX_URL="${TORCH_INDEX:-$PIP_INDEX_URL}" $pip --no-deps -r /tmp/torch.in \
     && { /opt/tidegate/venv/bin/python -c "import torch" || $pip -r /tmp/torch.in; }
 
 FROM ${PYTHON_IMAGE} AS source
