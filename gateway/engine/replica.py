@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from backends.onnx_decoder.contract.limits import NO_SLOT
 from gateway.engine.delivery import Delivery, isolated
@@ -20,7 +21,7 @@ from gateway.text.model import Model
 logger = logging.getLogger(__name__)
 
 RETRY_PAUSE = 0.1  # seconds between attempts while Triton does not answer, or while it has no slot
-PROBE_TIMEOUT = 1.0  # seconds
+PROBE_TIMEOUT = RELEASE_TIMEOUT = 1.0  # seconds
 LATE = 0.1  # seconds by which our own loop may be late
 MOST_LATE_LOOKS = 3
 STALLED_AFTER = 10.0  # seconds that a step may take before its Triton counts as stuck
@@ -68,12 +69,16 @@ class Replica:
         return self._closing or not self._task.done()
 
     async def close(self) -> None:
-        """Its texts stay in ``sequences``, each with every token that was chosen for it."""
+        """Its texts stay in ``sequences``, each with every token that was chosen for it. Those that were taken back leave their
+        slots to other gateways' texts."""
         self._closing = True
         self._task.cancel()
         if self._retry is not None:
             self._retry.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        if self._release and self.failing_since is None:
+            with suppress(BackendUnavailable, InternalError, TimeoutError):
+                await asyncio.wait_for(self._backend.step(self.model, [], self._release), RELEASE_TIMEOUT)
 
     def add(self, sequence: Sequence) -> None:
         sequence.record.started = sequence.record.started or time.monotonic()

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.engine import sequence
 from gateway.engine.engine import Engine
+from gateway.errors import BackendUnavailable
 from testing.triton import Triton
 from tests.conftest import TINY
 from tests.gateway.engines import engine_on, engine_on_all, generated, in_mid_text, request, text_of, until
@@ -72,3 +73,16 @@ async def test_a_text_that_waits_for_another_gateways_slot_does_not_keep_others_
                 one.cancel()
             await asyncio.gather(waiting, long, return_exceptions=True)
     assert alone < 100 and beside < 200
+
+
+async def test_a_gateway_that_closes_in_mid_text_leaves_its_slots_to_others(
+    start_triton: Callable[..., AbstractContextManager[Triton]],
+) -> None:
+    with start_triton(TINY, slots=1) as triton:
+        async with engine_on(triton) as other:
+            async with engine_on(triton) as closes:
+                text = asyncio.ensure_future(text_of(closes, request(closes, "The king", tokens=900)))
+                await in_mid_text(closes, 1)
+            assert isinstance(*await asyncio.gather(text, return_exceptions=True), BackendUnavailable)
+            async with asyncio.timeout(5):
+                assert await text_of(other, request(other, "To be", tokens=3))
