@@ -59,7 +59,7 @@ async def test_killed_triton_does_not_lose_a_token(
 ) -> None:
     with start_triton(TINY, slots=8) as triton:
         async with engine_on(triton) as engine:
-            requests = [request(engine, prompt, sampling, tokens=200) for prompt in PROMPTS]
+            requests = [request(engine, prompt, sampling, tokens=200, ignore_eos=True) for prompt in PROMPTS]
             expected = [await text_of(engine, one) for one in requests]
             texts = asyncio.gather(*(text_of(engine, one) for one in requests))
             await in_mid_text(engine, len(PROMPTS))
@@ -72,7 +72,7 @@ async def test_killed_triton_does_not_lose_a_token(
 async def test_text_fails_when_triton_stays_away(start_triton: Callable[..., AbstractContextManager[TritonServer]]) -> None:
     with start_triton(TINY, slots=8) as triton:
         async with engine_on(triton, recovery_timeout=1) as engine:
-            text = asyncio.ensure_future(text_of(engine, request(engine, "The king", GREEDY, tokens=500)))
+            text = asyncio.ensure_future(text_of(engine, request(engine, "The king", GREEDY, 500, ignore_eos=True)))
             await in_mid_text(engine, 1)
             await asyncio.to_thread(triton.stop)
             with pytest.raises(BackendUnavailable):

@@ -20,7 +20,7 @@ from gateway.engine.token_selection import Selection, select
 from gateway.text.grammar import Grammar
 from serve.triton_server import TritonServer
 from tests.conftest import DEMO, TINY
-from tests.gateway.engines import GREEDY, engine_on, generated, pieces_of, request
+from tests.gateway.engines import GREEDY, engine_on, generated, in_mid_text, pieces_of, request, until
 from tests.logits import WIDER_VECTORS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_event_loop", "free_drafts")]
@@ -192,14 +192,12 @@ async def test_killed_triton_does_not_lose_a_token(
 ) -> None:
     with start_triton(TINY, slots=8) as triton:
         async with engine_on(triton, **NONE) as plain, engine_on(triton, **guesses.settings) as engine:
-            requests = [request(engine, prompt, sampling, tokens=700, logprobs=0) for prompt in PROMPTS]
+            requests = [request(engine, prompt, sampling, 700, logprobs=0, ignore_eos=True) for prompt in PROMPTS]
             expected = await outcomes(plain, *requests)
             guesses.made = guesses.accepted = 0
             texts = asyncio.gather(*(generated(engine, one) for one in requests))
-            async with asyncio.timeout(20):
-                while guesses.accepted < 20:
-                    await asyncio.sleep(0)
-            assert engine.running == len(PROMPTS)
+            await until(lambda: guesses.accepted >= 20)
+            await in_mid_text(engine, len(PROMPTS), tokens=1)
             os.kill(triton.pid if victim == "server" else triton.stub_pids[0], signal.SIGKILL)
             await asyncio.to_thread(triton.stop)
             triton.start()
