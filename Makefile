@@ -15,7 +15,7 @@
 #| Settings (environment variables, or make serve NAME=value)
 #|   MODEL_CHECKPOINT   what to serve: a .pt, a .gguf, a Hugging Face directory (default: SmolLM2-135M-Instruct)
 #|   MODEL_NAME         its name for clients (default: from the file name)
-#|   PRECISION          fp32, int8, int8-row, int4 or fp16: how its weights are stored (default: int8)
+#|   PRECISION          how its weights are stored: auto (by what they are and what computes them), fp32, int8, int8-row, int4 or fp16 (default: auto)
 #|   TOKENIZER          gpt2, a tokenizer.json, or a meta.pkl of nanoGPT (default: the checkpoint's own)
 #|   CHAT_TEMPLATE      dolly, none or a Jinja file (default: the checkpoint's own)
 #|   CONTEXT_LENGTH     positions of a sequence, prompt and text together (default: the model's own, at most 2048)

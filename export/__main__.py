@@ -12,7 +12,7 @@ from pathlib import Path
 from export.checkpoint import CheckpointError
 from export.demonstration import demonstration_checkpoint
 from export.exporter import ExportSettings, export
-from export.names import MODEL_NAME, MODEL_NAME_ALLOWED, PRECISIONS, default_name
+from export.names import AUTO, MODEL_NAME, MODEL_NAME_ALLOWED, PRECISIONS, default_name
 from export.progress import say
 from export.repository import RepositoryError
 from export.verify import VerificationFailed
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("checkpoint", nargs="?", type=Path, help="a .pt, a .gguf or a Hugging Face directory (default: SmolLM2-135M-Instruct)")
     add("--repository", type=Path, default=Path("model_repository"), help="where the model goes (default: %(default)s)")
     add("--name", help="the model's name (default: from the file name)")
-    add("--precision", choices=PRECISIONS, default="int8", help="how weights are stored (default: %(default)s)")
+    add("--precision", choices=PRECISIONS, default=AUTO, help=PRECISION)
     add("--tokenizer", help="`gpt2`, a tokenizer.json, or a meta.pkl of nanoGPT (default: the checkpoint's own)")
     add("--chat-template", help="`dolly`, `none` or a Jinja file (default: the checkpoint's own)")
     add("--context-length", type=int, help="positions a sequence may have (default: the model's own, at most 2048)")
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+PRECISION = "how weights are stored (default: auto, by what the checkpoint and this machine's processor are; it says why)"
 QUERY_SEQLENS = "let rows of several tokens share a forward pass; needs onnxruntime 1.32 (default: yes, but no for fp16)"
 
 
@@ -103,7 +104,7 @@ def _settings(options: argparse.Namespace) -> ExportSettings:
         context_length=options.context_length,
         slots=options.slots,
         candidates=options.candidates,
-        query_seqlens=options.precision != "fp16" if options.query_seqlens is None else options.query_seqlens,
+        query_seqlens=options.query_seqlens,
     )
 
 

@@ -1,15 +1,18 @@
 """One export from beginning to end: read, write the graph, compare, put in place."""
 
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from export import precision
 from export.checkpoint import Checkpoint, CheckpointError
 from export.checkpoints import located, read
 from export.graph import write_graph
 from export.model_directory import config_pbtxt, model_parameters, write_model_card, write_tokenizer
+from export.names import AUTO
 from export.progress import bar, say
 from export.quantize import PRECISIONS
 from export.repository import Repository, fingerprint, writing
@@ -25,18 +28,20 @@ class ExportSettings:
     checkpoint: Path
     repository: Path
     name: str
-    precision: str
+    precision: str  # or AUTO
     tokenizer: str | None = None
     chat_template: str | None = None
     context_length: int | None = None
     slots: str = "auto"
     candidates: int = 64
-    query_seqlens: bool = True
+    query_seqlens: bool | None = None  # whether rows of several tokens share a pass; None: unless it is fp16
 
     def fingerprint(self) -> str:
         """Of the settings and of the files as they are now."""
         settings = asdict(self) | {"checkpoint": self.checkpoint.name, "config": config_pbtxt()}
         del settings["repository"]
+        if self.precision == AUTO:
+            settings["chosen_by"] = [os.environ.get("TIDEGATE_DEVICE"), precision.has_vnni()]
         named = (Path(option).expanduser() for option in (self.tokenizer, self.chat_template) if option)
         files = [located(self.checkpoint), *named]
         if self.checkpoint.is_file():  # where nanoGPT leaves its characters
@@ -59,10 +64,20 @@ def export(settings: ExportSettings, *, force: bool = False) -> bool:
         try_out(settings.checkpoint, settings.tokenizer, settings.chat_template)
         checkpoint = read(settings.checkpoint, tokenizer=settings.tokenizer, chat_template=settings.chat_template)
         with repository.adding_version(settings.name, config_pbtxt()) as directory:
-            _make(directory, checkpoint, settings, fingerprint)
+            _make(directory, checkpoint, _decided(settings, checkpoint), fingerprint)
             if settings.fingerprint() != fingerprint:
                 raise CheckpointError(f"{settings.checkpoint} changed while it was read: run the export again")
     return True
+
+
+def _decided(settings: ExportSettings, checkpoint: Checkpoint) -> ExportSettings:
+    """With a precision, whose reason is printed."""
+    if settings.precision == AUTO:
+        chosen, reason = precision.choose(checkpoint)
+        say(f"Precision {chosen}: {reason} (PRECISION, --precision: another)")
+        settings = replace(settings, precision=chosen)
+    shares_passes = settings.precision != "fp16" if settings.query_seqlens is None else settings.query_seqlens
+    return replace(settings, query_seqlens=shares_passes)
 
 
 def _make(version: Path, checkpoint: Checkpoint, settings: ExportSettings, fingerprint: str) -> None:
@@ -85,7 +100,7 @@ def _make(version: Path, checkpoint: Checkpoint, settings: ExportSettings, finge
             PRECISIONS[settings.precision],
             context_length=context_length,
             candidates=int(parameters["candidates"]),
-            query_seqlens=settings.query_seqlens,
+            query_seqlens=bool(settings.query_seqlens),
             progress=bar(f"Writing the {settings.precision} graph"),
         )
     try:

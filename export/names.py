@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-PRECISIONS = ("fp32", "int8", "int8-row", "int4", "fp16")
+AUTO = "auto"  # by what the checkpoint is and what will compute it: export/precision.py
+PRECISIONS = (AUTO, "fp32", "int8", "int8-row", "int4", "fp16")
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MODEL_NAME_ALLOWED = "letters, digits, '_', '.' and '-', the first of them a letter, a digit or '_'"
 CHECKPOINT_SUFFIXES = {".pt", ".pth", ".gguf", ".bin", ".ckpt", ".safetensors"}

@@ -11,6 +11,7 @@ from onnx import TensorProto
 
 from export.onnx_writer import OnnxWriter
 
+LOSSLESS = 1e-5  # of the largest weight: how far apart two roundings of the same 4 bits are
 BLOCK = 32  # inputs that share a scale, as in GGUF: larger blocks cost accuracy and were no faster
 
 
@@ -170,6 +171,17 @@ def quantize_int8(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     codes = np.rint(blocks / np.where(scales == 0, 1, scales)[..., None])
     codes += 128
     return codes.astype(np.uint8), scales
+
+
+def keeps_in_int4(weight: np.ndarray) -> bool:
+    """Whether 4 bits, with a scale and an offset a block, hold weight fp32 [out, in] as it is: it was stored so."""
+    if weight.shape[1] % BLOCK:
+        return False
+    with np.errstate(all="ignore"):  # what is not finite is not kept
+        codes, scales, offsets = quantize_int4(weight)
+        nibbles = np.stack([codes & 15, codes >> 4], axis=-1).reshape(*scales.shape, BLOCK).astype(np.float32)
+        error = np.abs((nibbles - 8) * scales[..., None] + offsets[..., None] - _in_blocks(weight)).max()
+        return bool(error <= LOSSLESS * np.abs(weight).max())
 
 
 def quantize_int4(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.names import MODEL_NAME, MODEL_NAME_ALLOWED, PRECISIONS, default_name
+from export.names import AUTO, MODEL_NAME, MODEL_NAME_ALLOWED, PRECISIONS, default_name
 from gateway.settings import Settings as GatewaySettings
 from gateway.settings import SettingsError
 
@@ -19,7 +19,7 @@ class Settings:
     gateway: GatewaySettings  # PORT, HOST, MY_API_KEY, MODEL_NAME, TRITON_URL and its own: the gateway reads them again
     own_triton: bool = True  # False: TRITON_URL names one that runs already
     checkpoint: Path | None = None  # None: the demonstration model
-    precision: str = "int8"
+    precision: str = AUTO
     tokenizer: str | None = None  # `gpt2` or a path; None: the checkpoint's own
     chat_template: str | None = None  # `dolly`, `none` or a path; None: the checkpoint's own
     context_length: int | None = None  # None: the model's own, at most 2048
@@ -64,7 +64,7 @@ def _tokenizer(values: Mapping[str, str]) -> str | None:
 
 
 def _precision(values: Mapping[str, str]) -> str:
-    precision = values.get("PRECISION", "int8")
+    precision = values.get("PRECISION", AUTO)
     if precision not in PRECISIONS:
         raise SettingsError(f"PRECISION is {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
     return precision

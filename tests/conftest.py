@@ -50,7 +50,7 @@ def model_repository() -> Path:
         samples.build_nanogpt(CACHE / "tiny-gpt2.pt", block_size=1024)
         samples.nanogpt(characters / "tiny-characters.pt")
     repository = CACHE / "model_repository"
-    export(repository=repository)
+    export("--precision", "int8", repository=repository)  # whatever this machine would choose
     export(CACHE / "tiny-gpt2.pt", "--precision", "fp32", repository=repository)
     export(characters / "tiny-characters.pt", "--precision", "fp32", repository=repository)
     return repository

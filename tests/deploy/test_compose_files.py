@@ -38,7 +38,7 @@ def test_triton_gets_a_gpu_and_without_one_needs_none() -> None:
 
 
 def test_precision_fits_the_device() -> None:
-    assert [services(*files)["export"]["environment"]["PRECISION"] for files in (GPU_FILES, CPU_FILES)] == ["fp16", "int8"]
+    assert [services(*files)["export"]["environment"]["PRECISION"] for files in (GPU_FILES, CPU_FILES)] == ["fp16", "auto"]
     assert services(*CPU_FILES, PRECISION="int4")["export"]["environment"]["PRECISION"] == "int4"
 
 

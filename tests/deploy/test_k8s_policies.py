@@ -147,7 +147,7 @@ def test_only_the_overlays_for_gpus_ask_for_one(build: str) -> None:
     limits = container(build, "Deployment", "triton")["resources"]["limits"]
     assert limits.get("nvidia.com/gpu") == (1 if build in ("gpu", "production") else None)
     for job in of_kind(build, "Job"):
-        assert environment(build, containers(job)[0])["PRECISION"] == ("fp16" if "nvidia.com/gpu" in limits else "int8")
+        assert environment(build, containers(job)[0])["PRECISION"] == ("fp16" if "nvidia.com/gpu" in limits else "auto")
 
 
 @every_build

@@ -168,7 +168,7 @@ def test_a_taken_port_is_said_at_once_with_a_free_one(make_serve: Start) -> None
 def test_a_bad_setting_is_refused_at_once_by_name(make_serve: Start) -> None:
     serve = make_serve(PRECISION="int7")
     assert serve.wait_ended(10) != 0
-    assert "tidegate: PRECISION is 'int7'; it must be one of fp32, int8, int8-row, int4, fp16." in serve.output
+    assert "tidegate: PRECISION is 'int7'; it must be one of auto, fp32, int8, int8-row, int4, fp16." in serve.output
 
 
 def test_the_public_key_is_warned_of(make_serve: Start) -> None:

@@ -83,7 +83,7 @@ def test_a_bad_value_is_refused_with_its_name_and_itself(variable: str, value: s
 
 
 def test_the_allowed_precisions_are_those_of_the_export() -> None:
-    assert tuple(quantize.PRECISIONS) == names.PRECISIONS
+    assert (names.AUTO, *quantize.PRECISIONS) == names.PRECISIONS
 
 
 def test_make_help_lists_every_target_and_setting() -> None:

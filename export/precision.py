@@ -1,0 +1,31 @@
+"""PRECISION=auto: how the weights of a checkpoint are stored, by what they are and by what will compute with them."""
+
+import os
+from pathlib import Path
+
+from export.checkpoint import Checkpoint
+from export.quantize import keeps_in_int4
+
+CPU_FACTS = Path("/proc/cpuinfo")
+VNNI = {"avx512_vnni", "avx_vnni"}  # instructions that multiply 8-bit numbers
+
+
+def choose(checkpoint: Checkpoint) -> tuple[str, str]:
+    """One of PRECISIONS, and why. Figures: docs/performance.md."""
+    if os.environ.get("TIDEGATE_DEVICE") == "cuda":
+        return "fp16", "attention on a GPU takes it"
+    if has_vnni():
+        return "int8", "this CPU has instructions for it (VNNI)"
+    if _has_four_bits(checkpoint):
+        return "int4", "that is what the checkpoint holds, so nothing is lost"
+    return "int8", "half of it would lose too much"
+
+
+def has_vnni() -> bool:
+    flags = next((line for line in CPU_FACTS.read_text().splitlines() if line.startswith("flags")), "")
+    return not VNNI.isdisjoint(flags.split())
+
+
+def _has_four_bits(checkpoint: Checkpoint) -> bool:
+    names = (name for name in checkpoint.weights if name.startswith("layers."))
+    return all(keeps_in_int4(weight) for weight in map(checkpoint.weights.__getitem__, names) if weight.ndim == 2)
