@@ -46,7 +46,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def settings(checkpoint: Path, path: Path, **changes: object) -> ExportSettings:
-    values: dict = {"checkpoint": checkpoint, "repository": path, "name": NAME, "precision": "int8"} | changes
+    values: dict = {"checkpoint": checkpoint, "repository": path, "name": NAME, "precision": "auto"} | changes
     return ExportSettings(**values)
 
 
