@@ -36,31 +36,28 @@ class Lookahead:
 
     def plan(self, decoding: list[Sequence], *, prompts_wait: bool) -> Ahead:
         """For a step in which all of ``decoding`` take part."""
-        ahead = self._run_ahead(decoding, prompts_wait)
-        gain = self._gain(decoding, ahead) if ahead.run_ahead else 1.0
-        if prompts_wait and gain < WORTH_IT:
-            ahead, gain = Ahead(), 1.0
+        ahead, gain = self._run_ahead(decoding, prompts_wait)
         drafts = self.speculation.plan(decoding, max(LEAST_GAIN, gain))
         return Ahead(drafts) if drafts else ahead
 
-    def _run_ahead(self, decoding: list[Sequence], prompts_wait: bool) -> Ahead:
+    def _run_ahead(self, decoding: list[Sequence], prompts_wait: bool) -> tuple[Ahead, float]:
+        """And how many times the tokens a second of a step with a token each it gives."""
         depths = {
             sequence: min(sequence.most_run_ahead, self._most_run_ahead)
             for sequence in decoding
             if self._latency_budget and sequence.most_run_ahead
         }
         if not depths or not self._costs.known:
-            return Ahead()
-        budget, step = self._latency_budget, self._costs.seconds(len(decoding))
-        hindrance = [MOST_HINDRANCE] * (len(depths) < len(decoding)) + [MOST_HINDRANCE_OF_PROMPTS] * prompts_wait
+            return Ahead(), 1.0
+        rows, budget = len(decoding), self._latency_budget
+        step = self._costs.seconds(rows)
+        a_pass = step * self._costs.pass_share
+        hindrance = [MOST_HINDRANCE] * (len(depths) < rows) + [MOST_HINDRANCE_OF_PROMPTS] * prompts_wait
         if hindrance:
-            budget = min(budget, self._costs.pass_seconds(len(decoding)) + min(hindrance) * step)
-        return Ahead(run_ahead=depths, time_budget=budget)
-
-    def _gain(self, decoding: list[Sequence], ahead: Ahead) -> float:
-        """Tokens a second of the step, against one of a token each."""
-        rows = len(decoding)
-        step, a_pass = self._costs.seconds(rows), self._costs.pass_seconds(rows)
-        passes = max(1, min(1 + max(ahead.run_ahead.values()), int((ahead.time_budget or 0) / a_pass)))
-        tokens = rows + sum(min(depth, passes - 1) for depth in ahead.run_ahead.values())
-        return tokens / rows * step / (step + (passes - 1) * a_pass)
+            budget = min(budget, a_pass + min(hindrance) * step)
+        passes = max(1, min(1 + max(depths.values()), int(budget / a_pass)))
+        tokens = rows + sum(min(depth, passes - 1) for depth in depths.values())
+        gain = tokens / rows * step / (step + (passes - 1) * a_pass)
+        if prompts_wait and gain < WORTH_IT:
+            return Ahead(), 1.0
+        return Ahead(run_ahead=depths, time_budget=budget), gain

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+import numpy as np
+
 from backends.onnx_decoder.contract.limits import NO_SLOT
 from gateway.engine.delivery import Delivery, isolated
 from gateway.engine.lookahead import Lookahead
@@ -164,10 +166,10 @@ class Replica:
 
     def _hand_back(self, batch: Batch, answer: StepAnswer) -> None:
         """Texts without a slot wait with the engine's others: another Triton may have one, and they hold up nobody here."""
-        refused = [sequence for (sequence, _), cached in zip(batch, answer.cached_length, strict=True) if cached == NO_SLOT]
-        if not refused:
+        refused = np.flatnonzero(answer.cached_length == NO_SLOT)
+        if not len(refused):
             return
-        for sequence in reversed(refused):
+        for sequence in [batch[row][0] for row in reversed(refused)]:
             if self.sequences.pop(sequence, self) is None:
                 self._put_back(sequence)
         self._slots = len(self.sequences)

@@ -28,7 +28,7 @@ class StepCosts:
         self._seconds = np.zeros(most_rows * joined_tokens + 1)
         self._visits = np.zeros(len(self._seconds), np.int64)
         self._prefill_token: float | None = None  # seconds; None: none was measured
-        self._pass_share = 1.0  # of the seconds of a step without a run-ahead
+        self.pass_share = 1.0  # the backend's, of the seconds of a step without a run-ahead
 
     def note_step(self, rows: Iterable[StepRow], answer: StepAnswer, seconds: float) -> None:
         """What a step took. Rows that Triton could not compute took nothing; a step that scores a prompt tells little."""
@@ -42,21 +42,17 @@ class StepCosts:
                 prefills.append(cached - reused)
         passes = 1 + int(answer.drawn_count.max(initial=0))
         if prefills:
-            run_ahead = (passes - 1) * self.pass_seconds(decoded) if self.known else 0.0
+            run_ahead = (passes - 1) * self.seconds(decoded) * self.pass_share if self.known else 0.0
             self._note_prefills(decoded, prefills, max(seconds - run_ahead, seconds / passes))
         elif decoded:
             in_pass = min(answer.compute_seconds, seconds) / passes
             seconds -= in_pass * (passes - 1)  # as it would have been without a run-ahead
-            self._pass_share += DRIFT * (in_pass / seconds - self._pass_share)
+            self.pass_share += DRIFT * (in_pass / seconds - self.pass_share)
             self.note(decoded, seconds)
 
     def seconds(self, tokens: int) -> float:
         """Of a step of so many tokens. May not be asked before one was noted."""
         return float(self.of(np.array([tokens]))[0])
-
-    def pass_seconds(self, tokens: int) -> float:
-        """Of the backend's part of it."""
-        return self.seconds(tokens) * self._pass_share
 
     def prefill_budget(self, decoded: int, waiting: int) -> int:
         """How many tokens of prompts a step may compute beside ``decoded`` others, where so many prompts wait: a whole chunk
