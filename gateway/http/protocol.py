@@ -19,6 +19,7 @@ from gateway.errors import BackendUnavailable, TidegateError
 from gateway.http.body import BODY_TIMEOUT, RequestTimeout
 from gateway.http.body_reader import BadHttp
 from gateway.http.cycle import Cycle
+from gateway.http.discarding import Discarding
 from gateway.http.error_responses import last_response
 from gateway.http.request_reader import Part, RequestReader, ends_its_connection, path_and_query
 from gateway.http.unread import UnreadWatch
@@ -32,9 +33,7 @@ HEAD_TIMEOUT = 10.0  # seconds for a whole head
 IDLE_TIMEOUT = 75  # seconds between requests: load balancers give up theirs after 60, and must be the first
 REST_TIMEOUT = BODY_TIMEOUT + 5  # seconds for a body that is not read any more, since its request is answered
 LAST_CALL = 0.5  # seconds that a connection without a request lives on in a stop: one may be on its way
-THROWN_AWAY_AT_ONCE = 1 << 18  # bytes of a refused client
-PAUSE_OF_REFUSED = 0.005  # seconds between such portions: of one client, or of all refused ones together
-LINGER = 5.0  # seconds that a refused client's bytes are thrown away: with bytes unread, a close would destroy the answer
+LINGER = 5.0  # seconds that a refused client's bytes are discarded before the connection is closed
 
 
 class TooManyConnections(BackendUnavailable):
@@ -53,13 +52,13 @@ class Protocol(HttpToolsProtocol):
     _reading: Cycle | None = None  # the one whose body comes
     _refusal: TidegateError | None = None  # what is sent instead of an answer, behind those to the requests before it
     _rest: asyncio.Handle | None = None  # what has come and is read soon
-    _lingers = False  # what comes now is thrown away
-    _thrown_away = 0  # bytes, since the last pause
+    _lingers = False  # what comes now is discarded
     _patience: asyncio.TimerHandle | None = None  # with a head or a body that comes
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._reader, self._unread = RequestReader(), UnreadWatch(transport)
+        self._discarding = Discarding(transport, self.flow)
         self.url = b""
         self._expect(HEAD_TIMEOUT)
         self._waits_since = time.monotonic()
@@ -86,8 +85,9 @@ class Protocol(HttpToolsProtocol):
     def _read(self, data: bytes = b"") -> None:
         self._unset_keepalive_if_required()
         self._rest = None
-        if self._refusal is not None or self._lingers or self.transport.is_closing():
-            self._throw_away(len(data))
+        if self._discards or self.transport.is_closing():
+            if self._discarding.take(len(data)):
+                self._discarding.pause(sum(one._discards for one in cast("set[Protocol]", self.connections)))
             return
         read = 0
         try:
@@ -105,6 +105,10 @@ class Protocol(HttpToolsProtocol):
             self.flow.resume_reading()
         if self._rest is None:
             self._wait()
+
+    @property
+    def _discards(self) -> bool:
+        return self._refusal is not None or self._lingers
 
     @property
     def _far_ahead(self) -> bool:
@@ -274,19 +278,6 @@ class Protocol(HttpToolsProtocol):
         self.transport.write_eof()
         self._unread.begin()
         self.loop.call_later(LINGER, self.transport.close)
-
-    def _throw_away(self, length: int) -> None:
-        """Reads what a refused client still sends, in portions: hundreds of them would keep the loop busy with nothing else."""
-        self._thrown_away += length
-        if self._thrown_away > THROWN_AWAY_AT_ONCE:
-            self._thrown_away = 0
-            self.flow.pause_reading()
-            refused = sum(one._lingers or one._refusal is not None for one in cast("set[Protocol]", self.connections))
-            self.loop.call_later(PAUSE_OF_REFUSED * refused, self._read_on)
-
-    def _read_on(self) -> None:
-        if not self.transport.is_closing():
-            self.flow.resume_reading()
 
     def _expect(self, seconds: float | None) -> None:
         """From now on a head or a body, within so many seconds; None: nothing."""

@@ -2,8 +2,8 @@
 
 | path      | 200 while                                                          | who asks                             |
 | --------- | ------------------------------------------------------------------ | ------------------------------------ |
-| `/livez`  | the gateway's own loops run, whatever Triton does                  | whoever would restart the gateway    |
-| `/readyz` | every model answers a real step, and it has not been asked to stop | whoever sends it requests            |
+| `/livez`  | the gateway's own loops run, whatever Triton does                  | what restarts the gateway            |
+| `/readyz` | every model answers a real step, and it has not been asked to stop | load balancers, readiness probes     |
 | `/health` | every model answers a real step; tells versions and load           | `make serve`, the page, people       |
 """
 

@@ -24,9 +24,9 @@ def test_a_body_whose_length_is_said_in_two_ways_is_refused(gateway: Gateway, ap
     "length", ["Content-Length: 1000\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"], ids=["length", "chunks"]
 )
 def test_a_body_that_does_not_come_is_408(gateway: Gateway, api_key: str, path: str, length: str) -> None:
-    told = exchange(gateway, f"POST {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {api_key}\r\n{length}".encode())
-    assert "body did not arrive" in assert_refused(told, 408, "request_timeout", path)
-    assert "x-request-id" in told[1]
+    answer = exchange(gateway, f"POST {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {api_key}\r\n{length}".encode())
+    assert "body did not arrive" in assert_refused(answer, 408, "request_timeout", path)
+    assert "x-request-id" in answer[1]
 
 
 def test_a_body_after_the_answer_holds_no_connection(gateway: Gateway) -> None:
