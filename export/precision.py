@@ -11,7 +11,7 @@ VNNI = {"avx512_vnni", "avx_vnni"}  # instructions that multiply 8-bit numbers
 
 
 def choose(checkpoint: Checkpoint) -> tuple[str, str]:
-    """One of PRECISIONS, and why. Figures: docs/performance.md."""
+    """One of PRECISIONS, and why. Evidence: docs/export.md."""
     if os.environ.get("TIDEGATE_DEVICE") == "cuda":
         return "fp16", "attention on a GPU takes it"
     if has_vnni():

@@ -46,7 +46,7 @@ class Stepper:
 
     def _step(self, requests: list[Step], began: float) -> list[StepAnswer]:
         if not any(request.rows or request.release for request in requests):
-            self._prove()
+            self._probe()
         for request in requests:
             for sequence_id in request.release:
                 self._pool.release(sequence_id)
@@ -72,7 +72,7 @@ class Stepper:
         )
         return [answer] if len(requests) == 1 else _split(answer, requests, batch)
 
-    def _prove(self) -> None:
+    def _probe(self) -> None:
         """A step of nothing is a health check: computes a token that nobody reads, and takes no slot for it."""
         slot, past = self._pool.spare()
         one = np.ones(1, np.int64)
