@@ -24,6 +24,8 @@ from .contract.limits import JOINED_TOKENS
 from .device import Cpu, Device
 from .layout import Batch, Layout
 
+SHORT_CHUNK = 64  # tokens of a prefill chunk; for longer ones reading the weights is little: a common pass gains nothing
+MOST_PADDING = 4  # times the tokens of short chunks that their pass may have in its padded view
 BINDINGS = 256  # prepared bindings kept for decode and verification: one a (range of slots, rows, tokens)
 CHANGING = ("tokens", "positions", "seqlens_k", "total_sequence_length")  # inputs that differ from pass to pass of a layout
 
@@ -102,7 +104,7 @@ class Decoder:
 
     @property
     def joined_tokens(self) -> int:
-        """Rows with more tokens are prefill chunks and run alone: padding them together would cost more than it saves."""
+        """Rows with more tokens are prefill chunks: padding those that decode to their length would cost more than it saves."""
         return JOINED_TOKENS if self._has_query_seqlens else 1
 
     def run(self, rows: Sequence[Row]) -> list[Candidates]:
@@ -130,14 +132,13 @@ class Decoder:
     def forward(self, batch: Batch) -> Candidates:
         """Appends every row's tokens to its slot. Returns the candidates of the wanted positions, row after row.
 
-        Decode and verification rows share one forward pass; prefill chunks run alone.
+        Decode and verification rows share one forward pass, and so do short prefill chunks; long ones run alone.
         """
         if self._layout is not None and self._layout.holds(batch):
             return self._pass(self._layout, batch)
-        alone = batch.counts > self.joined_tokens
-        if len(alone) == 1 or not alone.any():
+        groups = self._groups(batch)
+        if len(groups) == 1:
             return self._pass(self._new_layout(batch), batch)
-        groups = [group for group in (np.flatnonzero(~alone), *np.flatnonzero(alone)[:, None]) if len(group)]
         parts = [batch.of(group) for group in groups]
         found = [self._pass(self._new_layout(part), part) for part in parts]
         rows = np.concatenate(groups)  # in the order in which they were computed
@@ -150,6 +151,19 @@ class Decoder:
             np.concatenate([one.log_normalizer for one in found])[order],
             np.concatenate(full)[full_order] if full else None,
         )
+
+    def _groups(self, batch: Batch) -> list[np.ndarray]:
+        """The rows of each pass."""
+        chunks, short = batch.counts > self.joined_tokens, batch.counts <= SHORT_CHUNK
+        together = np.flatnonzero(chunks & short) if self._has_query_seqlens else np.zeros(0, np.int64)
+        if len(together) > 1:
+            lines, longest = np.ptp(batch.slots[together]) + 1, batch.counts[together].max()
+            padded = lines * longest > MOST_PADDING * batch.counts[together].sum()
+            if padded or (batch.pasts[together] + longest).max() > self._slot_shape[1]:
+                together = together[:0]
+        alone = chunks.copy()
+        alone[together] = False
+        return [group for group in (np.flatnonzero(~chunks), together, *np.flatnonzero(alone)[:, None]) if len(group)]
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """Copies the first ``length`` positions of a slot's cache to another slot."""

@@ -15,6 +15,7 @@ FIRST_BUDGET = 16  # tokens of prompts in a step while nothing is known
 SETTLED_TOKENS = 64  # of prefills: after as many, what was known of their time counts half
 LEAST_BUDGET = 4  # tokens of prompts in a step: prefills always advance; fewer of them tell nothing of their time
 LEAST_TOKEN = 1e-6  # seconds
+MOST_STRETCH = 4.0  # times what a decode step of all takes, that one may take where few decode beside a crowd of prompts
 
 
 class StepCosts:
@@ -23,7 +24,7 @@ class StepCosts:
     step takes longer for each token that its rows run ahead."""
 
     def __init__(self, most_rows: int, prefill_chunk: int, joined_tokens: int = JOINED_TOKENS) -> None:
-        """``joined_tokens``: of a row, that are computed together with other rows; more are a pass of their own."""
+        """``joined_tokens``: of a row, that are computed together with those that decode; longer ones share another pass."""
         self._prefill_chunk, self._joined_tokens = prefill_chunk, joined_tokens
         self._seconds = np.zeros(most_rows * joined_tokens + 1)
         self._visits = np.zeros(len(self._seconds), np.int64)
@@ -56,14 +57,14 @@ class StepCosts:
 
     def prefill_budget(self, decoded: int, waiting: int) -> int:
         """How many tokens of prompts a step may compute beside ``decoded`` others, where so many prompts wait: a whole chunk
-        where it decodes nothing; else as many as let it take about as long as two decode steps of all these texts. So one
-        text that decodes does not hold up a crowd, and none waits for much longer than it will when the crowd decodes too."""
+        where it decodes nothing; else as many as let it take about as long as two decode steps of all these texts, or more by
+        how many times more wait than decode. So one text that decodes does not hold up a crowd."""
         if not decoded:
             return self._prefill_chunk
         if self._prefill_token is None or not self.known:
             return min(self._prefill_chunk, FIRST_BUDGET)
         alone, step, all_of_them = self.of(np.array([1, decoded, decoded + waiting])).tolist()
-        seconds = 2 * all_of_them - step
+        seconds = max(2.0, min(waiting / decoded, MOST_STRETCH)) * all_of_them - step
         joined = min(self._joined_tokens, seconds / self._prefill_token)
         # A pass of its own takes as long as one token before its first; where that is much, half as much again is little.
         separate = max(seconds - alone, alone / 2) / self._prefill_token
@@ -75,7 +76,7 @@ class StepCosts:
         tokens, fixed = sum(prefills), 0.0
         if self.known:
             alone, step = self.of(np.array([1, max(decoded, 1)])).tolist()
-            fixed = sum(count > self._joined_tokens for count in prefills) * alone + (step if decoded else 0.0)
+            fixed = (alone if max(prefills) > self._joined_tokens else 0.0) + (step if decoded else 0.0)
         if tokens < LEAST_BUDGET:
             return
         if self._prefill_token is None:

@@ -58,6 +58,30 @@ def test_crowds_give_the_bits_of_one_alone(decoder: Decoder, order: list[int]) -
     assert_same(crowd, np.concatenate([whole[past : past + count] for _, past, count in places]))
 
 
+@pytest.mark.parametrize("slots", [[0, 1, 2, 3], [7, 0, 3, 5]])
+def test_short_prefills_in_one_pass_give_the_bits_of_each_alone(decoder: Decoder, slots: list[int]) -> None:
+    """Also of 17, 33 and 49 tokens, which leave attention a block with one query."""
+    pasts, counts = [0, 3, 0, 5], [17, 33, 9, 49]
+    tokens = np.resize(TOKENS, 70)
+    whole = logits(decoder, (6, 0, tokens))
+    for slot, past in zip(slots, pasts, strict=True):
+        if past:
+            logits(decoder, (slot, 0, tokens[:past]))
+    parts = [slice(past, past + count) for past, count in zip(pasts, counts, strict=True)]
+    found = logits(decoder, *((slot, part.start, tokens[part]) for slot, part in zip(slots, parts, strict=True)))
+    assert_same(found, np.concatenate([whole[part] for part in parts]))
+
+
+def test_short_prefills_at_the_end_of_the_context_write_over_nothing(decoder: Decoder) -> None:
+    """Padded to the longest of them, the last chunk of a full context would not fit into its slot."""
+    tokens = np.resize(TOKENS, decoder.context_length)
+    whole = logits(decoder, (0, 0, tokens))
+    logits(decoder, (1, 0, tokens[:-10]))
+    logits(decoder, (2, 0, tokens[:10]))
+    found = logits(decoder, (1, 246, tokens[246:]), (3, 0, tokens[:60]), (2, 10, tokens[10:60]))
+    assert_same(found, np.concatenate([whole[246:], whole[:60], whole[10:60]]))
+
+
 def test_idle_slots_keep_what_they_hold(decoder: Decoder) -> None:
     whole = logits(decoder, (0, 0, TOKENS))
     logits(decoder, (2, 0, TOKENS[:30]))

@@ -12,7 +12,7 @@ CHUNK = 256
 
 
 class Machine:
-    """A pass takes ``fixed`` seconds and ``token`` for each of its tokens; prompts of more than 8 have passes of their own."""
+    """A pass takes ``fixed`` seconds and ``token`` for each of its tokens; prompts of more than 8 share a pass of their own."""
 
     def __init__(self, fixed: float, token: float) -> None:
         self.fixed, self.token = fixed, token
@@ -20,8 +20,8 @@ class Machine:
 
     def seconds(self, decoded: int, *prefills: int) -> float:
         joined = decoded + sum(count for count in prefills if count <= JOINED_TOKENS)
-        passes = [joined] * bool(joined) + [count for count in prefills if count > JOINED_TOKENS]
-        return sum(self.fixed + count * self.token for count in passes)
+        passes = joined, sum(count for count in prefills if count > JOINED_TOKENS)
+        return sum(self.fixed + count * self.token for count in passes if count)
 
     def step(self, decoded: int, *prefills: int, noise: float = 1.0) -> float:
         """Takes a step and notes it. Every prompt has another chunk to come, but for its size."""
@@ -53,14 +53,15 @@ def test_a_prompt_makes_a_step_no_longer_than_about_two(machine: tuple[float, fl
 
 
 def test_one_text_that_decodes_does_not_hold_up_a_crowd_of_prompts() -> None:
-    """A step may take as long as two in which all of them decode."""
+    """A step may take as long as two in which all of them decode, and as four where many more wait than decode."""
     here = Machine(*AVX2)
     here.step(0, CHUNK)
     for decoded in (1, 8, 32) * 10:
         here.step(decoded)
-    few, many = here.costs.prefill_budget(1, 1), here.costs.prefill_budget(1, 31)
-    assert few < 10 < 60 < many
-    assert here.seconds(1, many) < 2.2 * here.seconds(32)
+    few, half, many = (here.costs.prefill_budget(decoded, waiting) for decoded, waiting in ((1, 1), (16, 16), (1, 31)))
+    assert few < 10 < 40 < half < many < 200
+    assert here.seconds(16, half) < 2.2 * here.seconds(32)
+    assert 3 * here.seconds(32) < here.seconds(1, many) < 4.2 * here.seconds(32)
 
 
 def test_where_tokens_cost_little_a_prompt_is_computed_in_large_chunks() -> None:
