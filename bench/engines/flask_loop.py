@@ -1,4 +1,4 @@
-"""The plain nanoGPT loop behind Flask, as small services have it: `… DIRECTORY THREADS --port PORT`.
+"""The plain nanoGPT loop behind Flask, as small services have it: `… DIRECTORY THREADS PORT`.
 
 One model, one thread a request, the whole sequence through the model for every token, no cache. It streams, so that times to
 the first token can be compared.
@@ -13,7 +13,7 @@ import transformers
 from flask import Flask, Response, request
 from tokenizers import Tokenizer
 
-directory, threads, port = sys.argv[1], int(sys.argv[2]), int(sys.argv[4])
+directory, threads, port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(threads)
 model = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
 tokenizer = Tokenizer.from_file(f"{directory}/tokenizer.json")
