@@ -27,7 +27,8 @@ from .layout import Batch, Layout
 SHORT_CHUNK = 64  # tokens of a prefill chunk; for longer ones reading the weights is little: a common pass gains nothing
 MOST_PADDING = 4  # times the tokens of short chunks that their pass may have in its padded view
 BINDINGS = 256  # prepared bindings kept for decode and verification: one a (range of slots, rows, tokens)
-CHANGING = ("tokens", "positions", "seqlens_k", "total_sequence_length")  # inputs that differ from pass to pass of a layout
+# inputs that differ from pass to pass of a layout
+CHANGING = ("tokens", "previous", "positions", "seqlens_k", "total_sequence_length")
 
 NUMPY_TYPES = {
     "tensor(float)": np.float32,
@@ -97,6 +98,8 @@ class Decoder:
         self._slot_bytes = int(np.prod(self._slot_shape)) * self._cache_type.itemsize
         self.slots = slots if isinstance(slots, int) else slots(self._slot_bytes * len(self._cache_names))
         self._lengths = np.zeros(self.slots, np.int32)  # tokens in each slot's cache, as far as runs and copies tell
+        # which ones, where the graph reads the token before each
+        self._tokens = np.zeros((self.slots, context_length), np.int32) if "previous" in inputs else None
         shape = (self.slots, *self._slot_shape)
         self._pool = {name: self.device.allocate(shape, self._cache_type) for name in self._cache_names}
         self._bindings: dict[tuple[int, ...], _Binding] = {}
@@ -170,6 +173,8 @@ class Decoder:
         for memory in self._pool.values():
             memory.copy_prefix(source, target, length)
         self._lengths[target] = length
+        if self._tokens is not None:
+            self._tokens[target, :length] = self._tokens[source, :length]
 
     def _new_layout(self, batch: Batch) -> Layout:
         self._layout = Layout(batch, self._has_query_seqlens)
@@ -199,6 +204,8 @@ class Decoder:
             layout.write(inputs)
             binding.layout, changed = layout, inputs
         inputs["tokens"][:] = batch.tokens
+        if self._tokens is not None:
+            inputs["previous"][:] = layout.previous(batch, self._tokens)
         if self._has_positions:
             inputs["positions"][:] = np.repeat(batch.pasts, batch.counts) + layout.offsets
         lengths = inputs["seqlens_k"]
@@ -228,6 +235,8 @@ class Decoder:
             "total_sequence_length": np.zeros((), np.int32),
             "logit_index": np.zeros(positions, np.int64),
         }
+        if self._tokens is not None:
+            inputs["previous"] = np.zeros(total, np.int64)
         if self._has_positions:
             inputs["positions"] = np.zeros(total, np.int64)
         if self._has_query_seqlens:

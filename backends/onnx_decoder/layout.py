@@ -44,6 +44,7 @@ class Layout:
         self.queries = counts + (counts % QUERY_BLOCK == 1) if query_seqlens else counts
         self.last_queries = self.queries - 1
         self.offsets = ranges(np.zeros_like(counts), counts)  # of each packed token in its row
+        self._starts = counts.cumsum() - counts  # of the rows, in the packed tokens
         full = bool((batch.full & (wanted > 0)).any())
         # What the shapes of a run follow from: slots, longest row, tokens, positions; and whether logits are fetched.
         self.shape = (
@@ -64,6 +65,16 @@ class Layout:
         if same:
             self._fixed = _fixed(batch)  # the next one is likely to have these very arrays
         return same
+
+    def previous(self, batch: Batch, cached: np.ndarray) -> np.ndarray:
+        """The token before each packed one in its sequence, −1 where that begins: int64 [T]. ``cached``: the tokens that slots
+        hold, [slots, context_length]; those of the batch are added."""
+        before = np.empty(len(batch.tokens), np.int64)
+        before[1:] = batch.tokens[:-1]
+        before[self._starts] = np.where(batch.pasts > 0, cached[batch.slots, batch.pasts - 1], -1)
+        places = np.repeat(batch.pasts, batch.counts) + self.offsets
+        cached[np.repeat(batch.slots, batch.counts), places] = batch.tokens
+        return before
 
     def write(self, inputs: dict[str, np.ndarray]) -> None:
         """The graph's inputs that follow from the layout alone."""
