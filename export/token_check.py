@@ -8,8 +8,10 @@ from tokenizers import Tokenizer
 
 from export.added_tokens import AddedTokens
 from export.checkpoint import CheckpointError, TokenizerFiles, shown
+from export.plain_sentencepiece import Encoder
 
 TEXT = Path(__file__).with_name("verify_text.txt")
+SCRIPTS = Path(__file__).with_name("token_text.txt")  # several of them, code, and what special tokens look like
 
 
 def require_own_tokens(files: TokenizerFiles) -> None:
@@ -26,11 +28,13 @@ def require_own_tokens(files: TokenizerFiles) -> None:
             raise CheckpointError(f"its files give the added token {shown(text)} the id {number}, its tokenizer {shown(found)}")
     if files.reference is None:
         return
-    lines = known_text(files.reference).splitlines(keepends=True)  # known to the files: what the tokenizer drops is found
-    sample = "".join(f"{line}{token}" for line, token in zip_longest(lines, added, fillvalue=""))
+    text = known_text(files.reference, TEXT, SCRIPTS)  # known to the files: what the tokenizer drops is found
+    sample = "".join(f"{line}{token}" for line, token in zip_longest(text.splitlines(keepends=True), added, fillvalue=""))
     ids = {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items()} | dict(files.added_tokens)
+    found_by_reference = files.reference.symbols if isinstance(files.reference, Encoder) else ()
+    between = AddedTokens(token for content, token in added.items() if content not in found_by_reference)
     expected: list[int] = []
-    for piece in added_tokens.split(sample):
+    for piece in between.split(sample):
         expected += files.reference(piece) if isinstance(piece, str) else [ids[piece.content]]
     tokens = tokenizer.encode(sample, add_special_tokens=False).ids
     if tokens != expected:
@@ -39,15 +43,15 @@ def require_own_tokens(files: TokenizerFiles) -> None:
         raise CheckpointError(f"its tokenizer does not do what its files say: real text has the tokens {said}")
 
 
-def known_text(encode: Callable[[str], Sequence[int]]) -> str:
-    """The text without characters that give no token."""
-    text = TEXT.read_text(encoding="utf-8")
+def known_text(encode: Callable[[str], Sequence[int]], *texts: Path) -> str:
+    """The texts, or that of `verify`, without characters that cannot be encoded, or give no token and are no white space."""
+    text = "".join(path.read_text(encoding="utf-8") for path in texts or (TEXT,))
     known = {character for character in set(text) if _can_encode(encode, character)}
     return "".join(filter(known.__contains__, text))
 
 
 def _can_encode(encode: Callable[[str], Sequence[int]], character: str) -> bool:
     try:
-        return bool(encode(character))
+        return bool(encode(character)) or character.isspace()
     except Exception:  # the library has no narrower one: a vocabulary of words or characters without this one
         return False

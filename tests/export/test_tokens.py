@@ -236,7 +236,11 @@ def another_merge(tokenizer: Tokenizer) -> None:
     tokenizer.model = Tokenizer.from_str(json.dumps(document)).model
 
 
-@pytest.mark.parametrize("spoil", [lower, another_merge])
+def another_script(tokenizer: Tokenizer) -> None:
+    tokenizer.normalizer = normalizers.Replace("ш", "щ")
+
+
+@pytest.mark.parametrize("spoil", [lower, another_merge, another_script])
 def test_an_export_compares_tokens_on_real_text_with_the_tokenizers_own_files(
     spoil: Callable[[Tokenizer], None], tmp_path: Path
 ) -> None:
