@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", choices=PRECISIONS, default=AUTO, help=PRECISION)
     add("--tokenizer", help="`gpt2`, a tokenizer.json, or a meta.pkl of nanoGPT (default: the checkpoint's own)")
     add("--chat-template", help="`dolly`, `none` or a Jinja file (default: the checkpoint's own)")
+    add("--heads", type=int, help="of attention, where a bare file does not tell them (default: as the checkpoint says)")
     add("--context-length", type=int, help="positions a sequence may have (default: the model's own, at most 2048)")
     add(
         "--slots", default="auto", help="sequences cached at once (default: as many as fit into half of the memory, at most 32)"
@@ -90,7 +91,7 @@ def _settings(options: argparse.Namespace) -> ExportSettings:
         raise ValueError(f"argument --name: {options.repository / name} is no model, and it would be replaced")
     if options.slots != "auto" and not (options.slots.isdecimal() and int(options.slots) > 0):
         raise ValueError(f"argument --slots: {options.slots!r} is neither 'auto' nor a number of at least 1")
-    for option in ("context_length", "candidates"):
+    for option in ("context_length", "candidates", "heads"):
         value = getattr(options, option)
         if value is not None and value < 1:
             raise ValueError(f"argument --{option.replace('_', '-')}: {value} is less than 1")
@@ -101,6 +102,7 @@ def _settings(options: argparse.Namespace) -> ExportSettings:
         precision=options.precision,
         tokenizer=options.tokenizer,
         chat_template=options.chat_template,
+        heads=options.heads,
         context_length=options.context_length,
         slots=options.slots,
         candidates=options.candidates,

@@ -3,13 +3,14 @@
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 
 from export import precision
 from export.checkpoint import Checkpoint, CheckpointError
-from export.checkpoints import located, read
+from export.checkpoints import read, watched
 from export.graph import write_graph
 from export.model_directory import config_pbtxt, model_parameters, write_model_card, write_tokenizer
 from export.names import AUTO
@@ -17,7 +18,7 @@ from export.progress import bar, say
 from export.quantize import PRECISIONS
 from export.repository import Repository, fingerprint, writing
 from export.trial import try_out
-from export.verify import BOUNDS, VerificationFailed, verify
+from export.verify import BOUNDS, OutOfBounds, VerificationFailed, verify
 
 DEFAULT_CONTEXT_LENGTH = 2048
 MINIMUM_CONTEXT_LENGTH = 16
@@ -31,6 +32,7 @@ class ExportSettings:
     precision: str  # or AUTO
     tokenizer: str | None = None
     chat_template: str | None = None
+    heads: int | None = None  # of attention, where the file does not tell them
     context_length: int | None = None
     slots: str = "auto"
     candidates: int = 64
@@ -43,11 +45,7 @@ class ExportSettings:
         if self.precision == AUTO:
             settings["chosen_by"] = [os.environ.get("TIDEGATE_DEVICE"), precision.has_vnni()]
         named = (Path(option).expanduser() for option in (self.tokenizer, self.chat_template) if option)
-        files = [located(self.checkpoint), *named]
-        if self.checkpoint.is_file():  # where nanoGPT leaves its characters
-            folder = self.checkpoint.absolute().parent
-            files += [folder / "meta.pkl", *sorted(folder.parent.glob("data/*/meta.pkl"))]
-        return fingerprint([path for path in files if path.exists()], settings)
+        return fingerprint([path for path in (*watched(self.checkpoint), *named) if path.exists()], settings)
 
 
 def export(settings: ExportSettings, *, force: bool = False) -> bool:
@@ -61,10 +59,15 @@ def export(settings: ExportSettings, *, force: bool = False) -> bool:
         if not force and repository.fingerprint_of(settings.name) == fingerprint:
             return False
         say(f"Reading {settings.checkpoint}")
-        try_out(settings.checkpoint, settings.tokenizer, settings.chat_template)
-        checkpoint = read(settings.checkpoint, tokenizer=settings.tokenizer, chat_template=settings.chat_template)
+        own: dict[str, Any] = {
+            "tokenizer": settings.tokenizer,
+            "chat_template": settings.chat_template,
+            "heads": settings.heads,
+        }
+        try_out(settings.checkpoint, **own)
+        checkpoint = read(settings.checkpoint, **own)
         with repository.adding_version(settings.name, config_pbtxt()) as directory:
-            _make(directory, checkpoint, _decided(settings, checkpoint), fingerprint)
+            _make_within_bounds(directory, checkpoint, settings, fingerprint)
             if settings.fingerprint() != fingerprint:
                 raise CheckpointError(f"{settings.checkpoint} changed while it was read: run the export again")
     return True
@@ -78,6 +81,20 @@ def _decided(settings: ExportSettings, checkpoint: Checkpoint) -> ExportSettings
         settings = replace(settings, precision=chosen)
     shares_passes = settings.precision != "fp16" if settings.query_seqlens is None else settings.query_seqlens
     return replace(settings, query_seqlens=shares_passes)
+
+
+def _make_within_bounds(version: Path, checkpoint: Checkpoint, settings: ExportSettings, fingerprint: str) -> None:
+    """Where the precision is ours to choose, a more exact one is taken instead of one that is refused."""
+    decided = _decided(settings, checkpoint)
+    while True:
+        try:
+            return _make(version, checkpoint, decided, fingerprint)
+        except OutOfBounds as failed:
+            better = precision.MORE_EXACT.get(decided.precision)
+            if settings.precision != AUTO or better is None:
+                raise
+            say(f"  {decided.precision} changes this model too much ({failed}): {better} instead")
+            decided = replace(decided, precision=better)
 
 
 def _make(version: Path, checkpoint: Checkpoint, settings: ExportSettings, fingerprint: str) -> None:

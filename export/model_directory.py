@@ -24,7 +24,6 @@ def model_parameters(
         "end_tokens": ",".join(map(str, checkpoint.tokenizer.end_tokens)),
         "slots": slots,
         "precision": precision,
-        "family": checkpoint.architecture.family,
         "checkpoint": checkpoint.name,
         "created": str(int(checkpoint.source.stat().st_mtime)),
         "fingerprint": fingerprint,

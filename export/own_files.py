@@ -7,7 +7,17 @@ from pathlib import Path
 
 from export.checkpoint import CheckpointError
 
-READ = {".json", ".jinja", ".safetensors", ".txt"}  # the suffixes of everything that is read
+READ = {
+    ".json",
+    ".jinja",
+    ".safetensors",
+    ".txt",
+    ".bin",
+    ".model",
+    ".tiktoken",
+    ".yaml",
+    ".pth",
+}  # the suffixes of everything that is read
 
 
 def require_own_files(directory: Path) -> None:

@@ -7,6 +7,7 @@ from export.checkpoint import Checkpoint
 from export.quantize import keeps_in_int4
 
 CPU_FACTS = Path("/proc/cpuinfo")
+MORE_EXACT = {"int4": "int8", "int8": "fp32"}  # what is taken instead where rounding changes a model too much
 VNNI = {"avx512_vnni", "avx_vnni"}  # instructions that multiply 8-bit numbers
 
 

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from export.checkpoint import CheckpointError
-from export.checkpoints import located
+from export.checkpoints import located, parts
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY = 1 << 30  # bytes of heap, besides what the size of the file accounts for
@@ -24,12 +25,20 @@ CPU_SECONDS, WALL_SECONDS = 15, 120  # for a small file; reading from a slow dis
 BYTES_A_SECOND = 50 << 20
 
 
-def try_out(checkpoint: Path, tokenizer: str | None, chat_template: str | None, *, cpu_seconds: int = CPU_SECONDS) -> None:
+def try_out(
+    checkpoint: Path,
+    tokenizer: str | None,
+    chat_template: str | None,
+    heads: int | None = None,
+    *,
+    cpu_seconds: int = CPU_SECONDS,
+) -> None:
     """CheckpointError where reading the checkpoint, encoding a text and rendering its chat template do not end well."""
     size = _size(checkpoint)
     heap = MEMORY + size + min(8 * size, _machine_memory() // 2)  # .pt files are mapped so that it counts as heap
     limits = {"heap": heap, "cpu_seconds": cpu_seconds + size // BYTES_A_SECOND}
-    arguments = json.dumps({"checkpoint": str(checkpoint), "tokenizer": tokenizer, "chat_template": chat_template, **limits})
+    settings = {"tokenizer": tokenizer, "chat_template": chat_template, "heads": heads}
+    arguments = json.dumps({"checkpoint": str(checkpoint), "settings": settings, **limits})
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "export.trial", arguments],
@@ -61,7 +70,7 @@ def _harm(status: int, heap: int) -> str:
 
 def _size(checkpoint: Path) -> int:
     checkpoint = located(checkpoint)
-    files = checkpoint.iterdir() if checkpoint.is_dir() else [checkpoint]
+    files = checkpoint.iterdir() if checkpoint.is_dir() else parts(checkpoint)
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
@@ -78,7 +87,7 @@ def main(arguments: str) -> int:
         _import(path)
         heap = _heap() + asked["heap"]
         resource.setrlimit(resource.RLIMIT_DATA, (heap, heap))
-        _read(path, asked["tokenizer"], asked["chat_template"])
+        _read(path, asked["settings"])
     except CheckpointError as refusal:
         print(refusal)
         return 1
@@ -93,10 +102,15 @@ def _import(path: str) -> None:
     for library in (
         "export.checkpoints",
         "export.verify",
-        *(["torch"] if Path(path).is_file() and zipfile.is_zipfile(path) else []),
+        *(["torch"] if _is_of_torch(located(Path(path))) else []),
     ):
         if importlib.util.find_spec(library):
             importlib.import_module(library)
+
+
+def _is_of_torch(checkpoint: Path) -> bool:
+    files = [*checkpoint.glob("*.bin"), *checkpoint.glob("*.pth")] if checkpoint.is_dir() else [checkpoint]
+    return any(zipfile.is_zipfile(file) for file in files if file.is_file())
 
 
 def _heap() -> int:
@@ -105,7 +119,7 @@ def _heap() -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def _read(path: str, tokenizer: str | None, chat_template: str | None) -> None:
+def _read(path: str, settings: dict[str, Any]) -> None:
     from export import tokenizer_limits
     from export.chat_template import require_rendering
     from export.checkpoints import one_line, read
@@ -113,9 +127,9 @@ def _read(path: str, tokenizer: str | None, chat_template: str | None) -> None:
     from export.tokenizers import guarded
     from export.verify import text_windows
 
-    checkpoint = read(path, tokenizer=tokenizer, chat_template=chat_template)
+    checkpoint = read(path, **settings)
     try:
-        require_rendering(checkpoint.tokenizer.chat_template, chat_template)
+        require_rendering(checkpoint.tokenizer.chat_template, settings["chat_template"])
         with guarded("its tokenizer cannot be used"):
             tokenizer_limits.require_bounded(checkpoint.tokenizer.tokenizer_json)
             text_windows(checkpoint, checkpoint.architecture.context_length)

@@ -21,6 +21,10 @@ class VerificationFailed(Exception):
     """The graph does not compute what the checkpoint does. The message names the figure and its bound."""
 
 
+class OutOfBounds(VerificationFailed):
+    """It computes something near."""
+
+
 @dataclass(frozen=True)
 class Bounds:
     """What a precision may cost.
@@ -99,7 +103,7 @@ class Report:
         }
 
     def check(self, bounds: Bounds) -> None:
-        """Raises VerificationFailed where a figure is outside its bounds."""
+        """Raises OutOfBounds where a figure is outside its bounds."""
         measured = self.against_checkpoint
         limits = [
             ("the largest difference of a logit", measured.largest, bounds.largest),
@@ -111,7 +115,7 @@ class Report:
         ]
         for what, value, bound in limits:
             if not value <= bound:  # so that NaN fails too
-                raise VerificationFailed(f"{what} is {value:.3g}, at most {bound:.3g} is allowed")
+                raise OutOfBounds(f"{what} is {value:.3g}, at most {bound:.3g} is allowed")
 
 
 def verify(model_path: Path, checkpoint: Checkpoint, context_length: int, progress: Callable[[int, int], None]) -> Report:

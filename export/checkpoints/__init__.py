@@ -5,22 +5,45 @@ from pathlib import Path
 
 from export.chat_template import choose_template
 from export.checkpoint import Checkpoint, CheckpointError
-from export.checkpoints import build_nanogpt, gguf, huggingface, nanogpt, torch_file
+from export.checkpoints import (
+    build_nanogpt,
+    gguf,
+    huggingface,
+    litgpt,
+    llama2c,
+    llama2c_bin,
+    llm_c,
+    llms_from_scratch,
+    lone_file,
+    mingpt,
+    minimind,
+    nanochat,
+    nanogpt,
+    nearby,
+    torch_file,
+)
+from export.checkpoints.options import Options
 
 MESSAGE_LIMIT = 600  # characters
+DIRECTORIES = (nanochat, litgpt, mingpt, huggingface, gguf, nanogpt, build_nanogpt, lone_file)  # the first that finds its own
+DICTIONARIES = (llama2c, nanogpt, nanochat, llms_from_scratch, minimind, mingpt, build_nanogpt)  # of torch.save
+FILES = (gguf, llm_c, llama2c_bin)
 
 
-def read(path: str | Path, *, tokenizer: str | None = None, chat_template: str | None = None) -> Checkpoint:
+def read(
+    path: str | Path, *, tokenizer: str | None = None, chat_template: str | None = None, heads: int | None = None
+) -> Checkpoint:
     """The checkpoint at ``path``, of any kind that is served. No code of it is run.
 
-    ``tokenizer``: `gpt2`, a tokenizer.json, a directory that holds one, or a meta.pkl; None: the checkpoint's own.
+    ``tokenizer``: see `export.tokenizer_source.named`; None: the checkpoint's own.
     ``chat_template``: `dolly`, `none`, or a Jinja file; None: the checkpoint's own.
+    ``heads`` of attention, where a file does not tell them.
     Raises CheckpointError, one sentence that begins with the path.
     """
     path = Path(path).expanduser()
     try:
         path = _existing(path)
-        checkpoint = _read(path, tokenizer)
+        checkpoint = _read(path, Options(tokenizer, heads))
         return replace(checkpoint, tokenizer=choose_template(checkpoint.tokenizer, chat_template))
     except CheckpointError as exc:
         raise CheckpointError(f"{path}: {one_line(str(exc))}") from exc
@@ -38,9 +61,25 @@ def one_line(text: str) -> str:
 
 
 def located(path: Path) -> Path:
-    """A file inside a Hugging Face directory stands for the directory."""
-    inside = path.name == "config.json" or path.name.endswith((".safetensors", ".safetensors.index.json"))
-    return path.parent if path.is_file() and inside else path
+    """The file or directory that is meant: a file inside a Hugging Face directory stands for the directory, and a directory in
+    which training left checkpoints for the newest of them."""
+    inside = path.name in {*huggingface.INSIDE, *litgpt.INSIDE} or path.name.endswith(huggingface.INSIDE_ENDINGS)
+    directory = path.parent if inside else path
+    if not directory.is_dir():
+        return path
+    return next((found for kind in DIRECTORIES if (found := kind.find(directory)) is not None), directory)
+
+
+def watched(checkpoint: Path) -> list[Path]:
+    """What an export of it may read, as far as names tell: a directory, or a file with its other parts and what lies near."""
+    place = located(checkpoint)
+    return [place] if place.is_dir() else [*parts(place), *place.parent.glob("*.json"), *nearby.watched(place)]
+
+
+def parts(file: Path) -> list[Path]:
+    """The file; of a split GGUF all of them."""
+    whole = gguf.file.unsplit(file.name)
+    return [part for part in sorted(file.parent.glob("*.gguf")) if gguf.file.unsplit(part.name) == whole] or [file]
 
 
 def _existing(path: Path) -> Path:
@@ -51,21 +90,26 @@ def _existing(path: Path) -> Path:
     return located(path)
 
 
-def _read(path: Path, tokenizer: str | None) -> Checkpoint:
+def _read(path: Path, options: Options) -> Checkpoint:
     if path.is_dir():
-        return huggingface.read(path, tokenizer=tokenizer)
+        reader = litgpt if litgpt.find(path) == path else huggingface
+        return reader.read(path, options)
     with path.open("rb") as file:
         start = file.read(64)
-    if start.startswith(b"GGUF"):
-        return gguf.read(path, tokenizer=tokenizer)
     if start.startswith(b"PK\x03\x04"):
         saved = torch_file.load(path)
-        reader = nanogpt if "model_args" in saved else build_nanogpt
-        return reader.read(path, saved, tokenizer=tokenizer)
+        kind = next((kind for kind in DICTIONARIES if kind.recognises(saved)), build_nanogpt)
+        return kind.read(path, saved, options)
     if start.startswith(b"version https://git-lfs"):
         raise CheckpointError("it is a Git LFS pointer, not the file itself: run `git lfs pull`")
     if start.startswith(b"\x80"):
         raise CheckpointError(
             "it is a bare pickle, as torch.save wrote before version 1.6: load it and save it again with a newer torch"
         )
-    raise CheckpointError("it is no checkpoint: expected are a .pt that torch.save wrote, a .gguf, or a Hugging Face directory")
+    for kind in FILES:
+        if kind.recognises(start, path):
+            return kind.read(path, options)
+    raise CheckpointError(
+        "it is no checkpoint: expected are a .pt or .pth that torch.save wrote, a .gguf, a .bin of llm.c or llama2.c, "
+        "or a Hugging Face directory"
+    )

@@ -1,61 +1,69 @@
 """Checkpoints of build-nanogpt: `model`, `config` (a pickled GPTConfig), `step`, `val_loss`."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from export import reference
-from export.checkpoint import Architecture, Checkpoint, CheckpointError, TokenizerFiles
+from export.checkpoint import Checkpoint, CheckpointError, TokenizerFiles
 from export.checkpoints import gpt2, torch_file
-from export.checkpoints.settings import LAYERS, checked, head_dim, whole
+from export.checkpoints.options import Options
+from export.checkpoints.settings import LAYERS, whole
+from export.references.frameworks import torch_gpt2
 from export.tokenizer_source import named
 from export.tokenizers import vocabulary_size
 
-GPT2_ROWS = range(50257, 51201)  # GPT-2's 50257 tokens, and the padding that training scripts add
+STEP = re.compile(r"model_(\d{1,12})\.pt")  # in `log/`
 
 
-def read(path: Path, saved: dict[str, Any], *, tokenizer: str | None) -> Checkpoint:
+def find(path: Path) -> Path | None:
+    """The checkpoint of the last step."""
+    steps = {int(found[1]): file for file in path.iterdir() if (found := STEP.fullmatch(file.name)) and file.is_file()}
+    return steps[max(steps)] if steps else None
+
+
+def recognises(saved: Mapping[str, Any]) -> bool:
+    return torch_file.fields(saved.get("config")) is not None
+
+
+def read(path: Path, saved: dict[str, Any], options: Options) -> Checkpoint:
     config = torch_file.fields(saved.get("config"))
     if config is None:
-        raise CheckpointError("it lacks `config` (build-nanogpt) or `model_args` (nanoGPT), which tell the model's sizes")
+        raise CheckpointError(_unknown(saved))
     rows = whole(config, "vocab_size")
-    files = named(tokenizer) if tokenizer else default_tokenizer(rows)
-    return gpt2_checkpoint(path, saved, config, files, gelu="tanh")
+    files = named(options.tokenizer, add_bos=False) if options.tokenizer else gpt2.tokenizer(rows)
+    return checkpoint(path, saved, config, files, biases=True, activation="gelu_tanh")
 
 
-def default_tokenizer(rows: int) -> TokenizerFiles:
-    if rows not in GPT2_ROWS:
-        raise CheckpointError(
-            f"its vocabulary has {rows} tokens, GPT-2's has 50257: name the tokenizer it was trained with (TOKENIZER)"
-        )
-    return named("gpt2")
+def _unknown(saved: Mapping[str, Any]) -> str:
+    if "optimizers" in saved and "code" in saved:
+        return "it is a checkpoint of modded-nanogpt, whose architecture changes with every record: it is not served"
+    return (
+        "it lacks `config` (build-nanogpt) or `model_args` (nanoGPT), which tell the model's sizes, "
+        "and its tensors have the names of no other project that is served"
+    )
 
 
-def gpt2_checkpoint(
+def checkpoint(
     path: Path,
     saved: dict[str, Any],
     config: dict[str, Any],
     tokenizer: TokenizerFiles,
     *,
-    gelu: Literal["tanh", "exact"],
+    biases: bool | None,
+    activation: Literal["gelu", "gelu_tanh"],
 ) -> Checkpoint:
     """What build-nanogpt and nanoGPT have in common, from their field names on."""
-    width, heads, rows = whole(config, "n_embd"), whole(config, "n_head"), whole(config, "vocab_size")
-    architecture = checked(
-        Architecture(
-            family="gpt2",
-            layers=whole(config, "n_layer", limit=LAYERS),
-            heads=heads,
-            kv_heads=heads,
-            head_dim=head_dim(width, heads),
-            width=width,
-            mlp_width=4 * width,
-            vocabulary_size=vocabulary_size(tokenizer, rows),
-            context_length=whole(config, "block_size"),
-            norm_epsilon=1e-5,
-            gelu=gelu,
-        )
+    rows = whole(config, "vocab_size")
+    architecture = gpt2.architecture(
+        layers=whole(config, "n_layer", limit=LAYERS),
+        heads=whole(config, "n_head"),
+        width=whole(config, "n_embd"),
+        vocabulary_size=vocabulary_size(tokenizer, rows),
+        context_length=whole(config, "block_size"),
+        activation=activation,
     )
-    state, bias = torch_file.state_dict(saved), config.get("bias", True)
-    weights = gpt2.weights(torch_file.raw_tensors(state), architecture, rows=rows, bias=bool(bias), conv1d=False)
-    run = reference.torch_gpt2(state, config, architecture.vocabulary_size, exact_gelu=gelu == "exact")
+    state = torch_file.state_dict(saved.get("model"))
+    weights = gpt2.weights(torch_file.raw_tensors(state), architecture, rows=rows, biases=biases, conv1d=False)
+    run = torch_gpt2(state, config, architecture.vocabulary_size, exact_gelu=activation == "gelu")
     return Checkpoint(path, architecture, weights, tokenizer, run)

@@ -1,61 +1,183 @@
-"""Canonical weights of a GPT-2, as build-nanogpt, nanoGPT and Hugging Face name its tensors."""
+"""GPT-2s: the same model under the names of each project that trains it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
-from export.checkpoint import Architecture
-from export.checkpoints.tensors import RawTensor, Shape, Source, Weights, is_tied, map_weights
+from export.checkpoint import Architecture, CheckpointError, TokenizerFiles
+from export.checkpoints import bare
+from export.checkpoints.canonical import Canonical
+from export.checkpoints.settings import checked, head_dim
+from export.checkpoints.tensors import RawTensor, Weights
+from export.references.transformer import Transformer
+from export.tokenizer_source import named
 
-EMBEDDING, POSITIONS, HEAD = "transformer.wte.weight", "transformer.wpe.weight", "lm_head.weight"
-# canonical name -> the name inside `transformer.h.{i}.`
-NORMS = {"attention_norm": "ln_1", "mlp_norm": "ln_2"}
-LINEARS = {"qkv": "attn.c_attn", "attention_out": "attn.c_proj", "mlp_up": "mlp.c_fc", "mlp_down": "mlp.c_proj"}
+ROWS = range(50257, 51201)  # GPT-2's 50257 tokens, and the padding that training scripts add
+MASKS = (".attn.bias", ".attn.masked_bias", ".attn.mask", ".att.mask")  # causal ones, which are saved as buffers
 
 
-def weights(tensors: Mapping[str, RawTensor], architecture: Architecture, *, rows: int, bias: bool, conv1d: bool) -> Weights:
-    """``rows`` are the file's, of which the architecture's vocabulary is kept.
+@dataclass(frozen=True)
+class Names:
+    """Of modules in a file."""
+
+    embedding: str
+    positions: str  # the tensor itself
+    block: str  # what is before a layer's number
+    norms: tuple[str, str]  # before attention and MLP
+    qkv: tuple[str, ...]  # one module, or one each
+    attention_out: str
+    mlp: tuple[str, str]  # up and down
+    final_norm: str
+    head: str
+    norm_parts: tuple[str, str] = ("weight", "bias")
+
+
+def names(prefix: str = "transformer.") -> Names:
+    """build-nanogpt's, nanoGPT's, minGPT's, llm.c's, and Hugging Face's, where the prefix may be absent."""
+    return Names(
+        embedding=f"{prefix}wte",
+        positions=f"{prefix}wpe.weight",
+        block=f"{prefix}h.",
+        norms=("ln_1", "ln_2"),
+        qkv=("attn.c_attn",),
+        attention_out="attn.c_proj",
+        mlp=("mlp.c_fc", "mlp.c_proj"),
+        final_norm=f"{prefix}ln_f",
+        head="lm_head",
+    )
+
+
+def weights(
+    tensors: Mapping[str, RawTensor],
+    architecture: Architecture,
+    *,
+    rows: int,
+    biases: bool | None,
+    conv1d: bool,
+    prefix: str = "transformer.",
+) -> Weights:
+    """Of a file with GPT-2's own names; see `named_weights`."""
+    return named_weights(tensors, architecture, names(prefix), rows=rows, biases=biases, conv1d=conv1d)
+
+
+def named_weights(
+    tensors: Mapping[str, RawTensor],
+    architecture: Architecture,
+    names: Names,
+    *,
+    rows: int,
+    biases: bool | None,
+    conv1d: bool = False,
+) -> Weights:
+    """``rows`` are the file's, of which the architecture's vocabulary is kept. ``biases``: None, as the file has them.
 
     ``conv1d``: linear weights lie ``[in, out]``, as Hugging Face's do.
     """
-    vocabulary, width = architecture.vocabulary_size, architecture.width
-    sources = {
-        "embedding": Source({EMBEDDING: (rows, width)}, lambda tensor: tensor[:vocabulary]),
-        "position_embedding": Source({POSITIONS: (architecture.context_length, width)}),
-    }
-    sources |= _norm("final_norm", "transformer.ln_f", width, bias)
-    if not is_tied(tensors, HEAD, EMBEDDING):
-        sources["head"] = Source({HEAD: (rows, width)}, lambda tensor: tensor[:vocabulary])
-    shapes: dict[str, Shape] = {  # [out, in]
-        "qkv": (3 * width, width),
-        "attention_out": (width, width),
-        "mlp_up": (architecture.mlp_width, width),
-        "mlp_down": (width, architecture.mlp_width),
-    }
+    width, mlp_width = architecture.width, architecture.mlp_width
+    out = Canonical(tensors, architecture, rows, biases=biases)
+
+    def norm(name: str, raw: str) -> None:
+        if names.norm_parts == ("weight", "bias"):
+            out.norm(name, f"{raw}.weight")
+        else:
+            for part, raw_part in zip(("weight", "bias"), names.norm_parts, strict=True):
+                out.add(f"{name}.{part}", {f"{raw}.{raw_part}": (width,)})
+
+    out.embedding(f"{names.embedding}.weight")
+    out.positions(names.positions)
+    norm("final_norm", names.final_norm)
+    out.head(f"{names.head}.weight", f"{names.embedding}.weight")
     for layer in range(architecture.layers):
-        for canonical, raw in NORMS.items():
-            sources |= _norm(f"layers.{layer}.{canonical}", f"transformer.h.{layer}.{raw}", width, bias)
-        for canonical, raw in LINEARS.items():
-            name = f"transformer.h.{layer}.{raw}"
-            sources |= _linear(f"layers.{layer}.{canonical}", name, shapes[canonical], bias, conv1d)
-    return map_weights(tensors, sources, ignored=_is_mask_or_tied_head)
+        name, raw = f"layers.{layer}", f"{names.block}{layer}"
+        for canonical, raw_norm in zip(("attention_norm", "mlp_norm"), names.norms, strict=True):
+            norm(f"{name}.{canonical}", f"{raw}.{raw_norm}")
+        if len(names.qkv) == 1:
+            out.linear(f"{name}.qkv", f"{raw}.{names.qkv[0]}.weight", (3 * width, width), transposed=conv1d)
+        else:
+            out.qkv(f"{name}.qkv", [f"{raw}.{part}.weight" for part in names.qkv])
+        up, down = names.mlp
+        out.linear(f"{name}.attention_out", f"{raw}.{names.attention_out}.weight", (width, width), transposed=conv1d)
+        out.linear(f"{name}.mlp_up", f"{raw}.{up}.weight", (mlp_width, width), transposed=conv1d)
+        out.linear(f"{name}.mlp_down", f"{raw}.{down}.weight", (width, mlp_width), transposed=conv1d)
+    return out.weights(ignored=(*MASKS, f"{names.head}.weight"))  # a tied head may be saved twice
 
 
-def _norm(canonical: str, raw: str, width: int, bias: bool) -> dict[str, Source]:
-    sources = {f"{canonical}.weight": Source({f"{raw}.weight": (width,)})}
-    if bias:
-        sources[f"{canonical}.bias"] = Source({f"{raw}.bias": (width,)})
-    return sources
+def architecture(
+    *,
+    layers: int,
+    heads: int,
+    width: int,
+    vocabulary_size: int,
+    context_length: int,
+    kv_heads: int | None = None,
+    mlp_width: int | None = None,
+    activation: Literal["gelu", "gelu_tanh"] = "gelu_tanh",
+) -> Architecture:
+    return checked(
+        Architecture(
+            layers=layers,
+            heads=heads,
+            kv_heads=kv_heads or heads,
+            head_dim=head_dim(width, heads),
+            width=width,
+            mlp_width=mlp_width or 4 * width,
+            vocabulary_size=vocabulary_size,
+            context_length=context_length,
+            norm="layer",
+            norm_epsilon=1e-5,
+            activation=activation,
+        )
+    )
 
 
-def _linear(canonical: str, raw: str, shape: Shape, bias: bool, conv1d: bool) -> dict[str, Source]:
-    weight = Source({f"{raw}.weight": shape[::-1]}, np.transpose) if conv1d else Source({f"{raw}.weight": shape})
-    sources = {f"{canonical}.weight": weight}
-    if bias:
-        sources[f"{canonical}.bias"] = Source({f"{raw}.bias": (shape[0],)})
-    return sources
+@dataclass(frozen=True)
+class Sizes:
+    """What the tensors of a file without a configuration tell."""
+
+    layers: int
+    rows: int  # of the embedding
+    width: int
+    context_length: int
+    mlp_width: int
+    kv_width: int  # of all keys together
 
 
-def _is_mask_or_tied_head(name: str) -> bool:
-    # older versions of all three projects save the causal mask as a buffer; a tied head may be saved twice
-    return name.endswith((".attn.bias", ".attn.masked_bias")) or name == HEAD
+def sizes(tensors: Mapping[str, RawTensor], names: Names) -> Sizes:
+    first = f"{names.block}0."
+    rows, width = bare.matrix(tensors, f"{names.embedding}.weight")
+    return Sizes(
+        layers=bare.layer_count(tensors, names.block),
+        rows=rows,
+        width=width,
+        context_length=bare.matrix(tensors, names.positions)[0],
+        mlp_width=bare.matrix(tensors, f"{first}{names.mlp[0]}.weight")[0],
+        kv_width=width if len(names.qkv) == 1 else bare.matrix(tensors, f"{first}{names.qkv[1]}.weight")[0],
+    )
+
+
+def tokenizer(rows: int) -> TokenizerFiles:
+    """GPT-2's, for a model that has its vocabulary."""
+    if rows not in ROWS:
+        raise CheckpointError(
+            f"its vocabulary has {rows} tokens, GPT-2's has 50257: name the tokenizer it was trained with (TOKENIZER)"
+        )
+    return named("gpt2")
+
+
+def reference(
+    kind: type[Transformer], tensors: Mapping[str, RawTensor], architecture: Architecture, **settings: Any
+) -> Callable[[np.ndarray], np.ndarray]:
+    shape = architecture
+    model = kind(
+        lambda name: tensors[name].read(),
+        tensors.__contains__,
+        shape.layers,
+        shape.heads,
+        shape.kv_heads,
+        shape.head_dim,
+        epsilon=shape.norm_epsilon,
+        **settings,
+    )
+    return lambda tokens: model(tokens)[:, : shape.vocabulary_size]

@@ -42,7 +42,7 @@ def checked(architecture: Architecture) -> Architecture:
     """The architecture, if its heads fit each other and its width."""
     if architecture.heads % architecture.kv_heads:
         raise CheckpointError(f"its {architecture.heads} heads do not share {architecture.kv_heads} key-value heads evenly")
-    if architecture.head_dim % 2 and architecture.family == "llama":
+    if architecture.head_dim % 2 and architecture.rotary:
         raise CheckpointError(f"its head size {architecture.head_dim} is odd, which rotary positions cannot turn")
     return architecture
 

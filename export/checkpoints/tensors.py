@@ -49,6 +49,9 @@ class Weights(Mapping[str, np.ndarray]):
             )
         return weight
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._sources  # a Mapping's own would read the weight
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._sources)
 

@@ -26,6 +26,7 @@ NUMPY_VALUES = {
 } | {"numpy.ndarray", "numpy.dtype", "numpy._core.numeric._frombuffer", "numpy.core.numeric._frombuffer"}
 PICKLE_LIMIT = 64 << 20  # bytes of everything but the tensors
 PREFIXES = re.compile(r"(_orig_mod\.|module\.)+")
+BUFFER_TYPES = {"bool", "uint8", "int64"}  # of masks and positions
 CONTAINERS = {"argparse.Namespace"}  # of the standard library, and holding nothing but fields
 
 
@@ -48,7 +49,7 @@ def load(path: Path) -> dict[str, Any]:
             f"torch cannot read it, so it is damaged or no checkpoint ({type(exc).__name__}: {said})"
         ) from exc
     if not isinstance(saved, dict):
-        raise CheckpointError("it holds no dictionary, as the checkpoints of build-nanogpt and nanoGPT do")
+        raise CheckpointError("it holds no dictionary, as checkpoints do")
     return saved
 
 
@@ -59,22 +60,24 @@ def fields(value: Any) -> dict[str, Any] | None:
     return vars(value) if isinstance(type(value), _Uncallable) else None
 
 
-def state_dict(saved: dict[str, Any]) -> dict[str, "torch.Tensor"]:
-    """The tensors of `model`, without the prefixes that torch.compile and DistributedDataParallel put before the names."""
+def state_dict(model: Any, what: str = "its `model`") -> dict[str, "torch.Tensor"]:
+    """The tensors of a model, without the prefixes that torch.compile and DistributedDataParallel put before the names, and
+    without buffers of masks and positions. ``what`` it is, for messages."""
     import torch
 
-    model = saved.get("model")
     if not isinstance(model, dict) or not model:
-        raise CheckpointError("it lacks `model`, the state dict that build-nanogpt and nanoGPT save")
+        raise CheckpointError(f"{what} is no state dict: it holds no tensors")
     for name, tensor in model.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            raise CheckpointError(f"its `model` is no state dict: {shown(name)} is a {type(tensor).__name__}, not a tensor")
+            raise CheckpointError(f"{what} is no state dict: {shown(name)} is a {type(tensor).__name__}, not a tensor")
+    kept = {name: tensor for name, tensor in model.items() if str(tensor.dtype).removeprefix("torch.") not in BUFFER_TYPES}
+    for name, tensor in kept.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or not tensor.dtype.is_floating_point:
             kind = f"a {tensor.layout} tensor of {tensor.dtype} on {tensor.device}"
             raise CheckpointError(f"its tensor {name} is {kind}, served are plain ones of floating-point numbers")
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise CheckpointError(f"its tensor {name} claims to be larger than its storage")
-    return {_plain(name): tensor.detach() for name, tensor in model.items()}
+    return {_plain(name): tensor.detach() for name, tensor in kept.items()}
 
 
 def raw_tensors(state: dict[str, "torch.Tensor"]) -> dict[str, RawTensor]:

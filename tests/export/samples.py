@@ -38,7 +38,7 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 def build_nanogpt(path: Path, *, module: str = "__main__", resumed: bool = False, seed: int = 0, **sizes: Any) -> Logits:
     """As build-nanogpt's train_gpt2.py; ``module``: where GPTConfig was defined; ``resumed`` adds optimizer, RNG states."""
     settings = Sizes(**sizes)
-    model = _drawn(GPT(settings), seed)
+    model = drawn(GPT(settings), seed)
     fields = ("block_size", "vocab_size", "n_layer", "n_head", "n_embd")
     with class_of(module, "GPTConfig", fields) as config_class:
         config = config_class(**{field: getattr(settings, field) for field in fields})
@@ -46,7 +46,7 @@ def build_nanogpt(path: Path, *, module: str = "__main__", resumed: bool = False
         if resumed:
             checkpoint |= _training_state(model)
         torch.save(checkpoint, path)
-    return _logits(model)
+    return logits_of(model)
 
 
 def nanogpt(
@@ -55,13 +55,14 @@ def nanogpt(
     bias: bool = True,
     compiled_prefix: bool = False,
     meta: str | None = CHARACTERS,
+    approximate: str = "none",
     seed: int = 0,
     **sizes: Any,
 ) -> Logits:
     """As nanoGPT's train.py; ``meta``: the characters of a meta.pkl beside it, None: GPT-2's BPE and no meta.pkl."""
-    sizes = {"vocab_size": len(meta) if meta else 50304} | sizes
-    settings = Sizes(**sizes, bias=bias, approximate="none")
-    model = _drawn(GPT(settings), seed)
+    given: dict[str, Any] = {"vocab_size": len(meta) if meta else 50304} | sizes
+    settings = Sizes(**given, bias=bias, approximate=approximate)
+    model = drawn(GPT(settings), seed)
     prefix = "_orig_mod." if compiled_prefix else ""
     fields = ("n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size")
     checkpoint = {
@@ -75,7 +76,16 @@ def nanogpt(
     torch.save(checkpoint, path)
     if meta:
         write_meta(path.parent / "meta.pkl", meta)
-    return _logits(model)
+    return logits_of(model)
+
+
+def gpt2_state(*, seed: int = 0, **sizes: Any) -> tuple[dict[str, torch.Tensor], Logits]:
+    """The state dict of a GPT-2 with a head of its own, under GPT-2's names, for projects that have others."""
+    settings = Sizes(**{"vocab_size": len(CHARACTERS), "block_size": 64} | sizes)
+    model: Any = GPT(settings)
+    model.lm_head = nn.Linear(settings.n_embd, settings.vocab_size, bias=False)
+    drawn(model, seed)
+    return model.state_dict(), logits_of(model)
 
 
 def write_meta(path: Path, characters: str) -> None:
@@ -89,11 +99,11 @@ def hf_gpt2(directory: Path, *, seed: int = 0, tokenizer: bool = True, **config:
     count = small_tokenizer().get_vocab_size()
     sizes = {"vocab_size": count + 7, "n_positions": 128, "n_embd": 32, "n_layer": 2, "n_head": 4}
     sizes |= {"bos_token_id": 0, "eos_token_id": 0}
-    model = _drawn(GPT2LMHeadModel(GPT2Config(**sizes | config)), seed)
+    model = drawn(GPT2LMHeadModel(GPT2Config(**sizes | config)), seed)
     model.save_pretrained(directory)
     if tokenizer:
         save_tokenizer(directory)
-    return _logits(model)
+    return logits_of(model)
 
 
 def hf_llama(directory: Path, *, seed: int = 0, shards: bool = False, dtype: str = "float32", **config: Any) -> Logits:
@@ -104,7 +114,7 @@ def hf_llama(directory: Path, *, seed: int = 0, shards: bool = False, dtype: str
     rounded = copy.deepcopy(model).to(getattr(torch, dtype))
     rounded.save_pretrained(directory, max_shard_size="60KB" if shards else "5GB")
     save_tokenizer(directory)
-    return _logits(model)
+    return logits_of(model)
 
 
 def gguf_llama(path: Path, quantization: str = "Q8_0", *, seed: int = 0, tied: bool = True, **metadata: Any) -> Logits:
@@ -143,7 +153,7 @@ def gguf_llama(path: Path, quantization: str = "Q8_0", *, seed: int = 0, tied: b
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return _logits(model)
+    return logits_of(model)
 
 
 def small_tokenizer() -> Tokenizer:
@@ -176,10 +186,10 @@ def _llama(seed: int, **config: Any) -> LlamaForCausalLM:
     }
     sizes |= {"num_key_value_heads": 2, "max_position_embeddings": 128, "tie_word_embeddings": True, "eos_token_id": 2}
     sizes |= {"bos_token_id": 0, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
-    return _drawn(LlamaForCausalLM(LlamaConfig(**sizes | config)), seed)
+    return drawn(LlamaForCausalLM(LlamaConfig(**sizes | config)), seed)
 
 
-def _drawn(model: nn.Module, seed: int) -> Any:
+def drawn(model: nn.Module, seed: int) -> Any:
     """Nothing of what the modules drew for themselves stays: the same seed always gives the same model."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -190,7 +200,7 @@ def _drawn(model: nn.Module, seed: int) -> Any:
     return model.eval()
 
 
-def _logits(model: nn.Module) -> Logits:
+def logits_of(model: nn.Module) -> Logits:
     @torch.inference_mode()
     def run(tokens: np.ndarray) -> np.ndarray:
         out = model(torch.as_tensor(np.asarray(tokens, np.int64))[None])

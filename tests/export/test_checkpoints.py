@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from export import reference
 from export.checkpoint import Checkpoint
 from export.checkpoints import read
+from export.references import frameworks
 from tests.export import samples
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +66,7 @@ def test_the_canonical_weights_compute_what_the_original_model_computes(sample: 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("Hugging Face")])
 def test_without_transformers_the_reference_is_the_same(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = KINDS[kind](tmp_path)
-    monkeypatch.setattr(reference, "find_spec", lambda name: None)
+    monkeypatch.setattr(frameworks, "find_spec", lambda name: None)
     checkpoint = read(tmp_path)
     tokens = some_tokens(checkpoint)
     expected = original(tokens)[:, : checkpoint.architecture.vocabulary_size]
@@ -83,12 +83,44 @@ def test_a_config_class_of_any_module_is_read_beside_optimizer_and_rng_states(mo
     assert checkpoint.name == "model_40000.pt"
 
 
+def test_training_directories_stand_for_their_newest_checkpoint(tmp_path: Path) -> None:
+    for step in (900, 10000, 2000):
+        samples.build_nanogpt(tmp_path / f"model_{step:05d}.pt", n_layer=1)
+    (tmp_path / "out").mkdir()
+    samples.nanogpt(tmp_path / "out" / "ckpt.pt", n_layer=1)
+    assert read(tmp_path).name == "model_10000.pt"
+    assert read(tmp_path / "out").name == "ckpt.pt"
+
+
+def test_characters_whose_number_was_rounded_up_are_those_of_meta_pkl(tmp_path: Path) -> None:
+    original = samples.nanogpt(tmp_path / "ckpt.pt", vocab_size=128)
+    checkpoint = read(tmp_path / "ckpt.pt")
+    assert checkpoint.architecture.vocabulary_size == len(samples.CHARACTERS)
+    tokens = some_tokens(checkpoint)
+    np.testing.assert_allclose(checkpoint.reference(tokens), original(tokens)[:, : len(samples.CHARACTERS)], atol=2e-5)
+
+
+def test_a_nanogpt_from_before_its_bias_option_has_the_approximated_gelu_and_the_biases_of_its_file(tmp_path: Path) -> None:
+    original = samples.nanogpt(tmp_path / "new.pt", approximate="tanh")
+    saved = torch.load(tmp_path / "new.pt", weights_only=True)
+    del saved["model_args"]["bias"]
+    torch.save(saved, tmp_path / "old.pt")
+    checkpoint = read(tmp_path / "old.pt")
+    tokens = some_tokens(checkpoint)
+    np.testing.assert_allclose(canonical_forward(checkpoint, tokens), original(tokens), atol=2e-4)
+    np.testing.assert_allclose(checkpoint.reference(tokens), original(tokens), atol=2e-5)
+    for name in [name for name in saved["model"] if ".ln_" in name and name.endswith("bias")]:
+        del saved["model"][name]
+    torch.save(saved, tmp_path / "without.pt")
+    assert "final_norm.bias" not in read(tmp_path / "without.pt").weights
+
+
 def test_the_padding_of_the_vocabulary_is_cut_away(tmp_path: Path) -> None:
     samples.build_nanogpt(tmp_path / "model.pt", vocab_size=50304)
     checkpoint = read(tmp_path / "model.pt")
     assert checkpoint.architecture.vocabulary_size == 50257
     assert checkpoint.weights["embedding"].shape == (50257, 32)
-    assert "head" not in checkpoint.weights
+    assert "head.weight" not in checkpoint.weights
 
 
 def test_linear_weights_are_out_by_in_whatever_the_file_has(tmp_path: Path) -> None:
@@ -156,7 +188,7 @@ def canonical_forward(checkpoint: Checkpoint, tokens: np.ndarray) -> np.ndarray:
     n = len(tokens)
 
     def norm(x: torch.Tensor, name: str) -> torch.Tensor:
-        if a.family == "llama":
+        if a.norm == "rms":
             return F.rms_norm(x, (a.width,), w[f"{name}.weight"], a.norm_epsilon)
         return F.layer_norm(x, (a.width,), w[f"{name}.weight"], w.get(f"{name}.bias"), a.norm_epsilon)
 
@@ -164,14 +196,14 @@ def canonical_forward(checkpoint: Checkpoint, tokens: np.ndarray) -> np.ndarray:
         return F.linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
 
     def rotated(x: torch.Tensor) -> torch.Tensor:
-        if a.rope_theta is None:
+        if not a.rotary:
             return x
-        angles = torch.arange(n)[:, None] / a.rope_theta ** (torch.arange(0, a.head_dim, 2) / a.head_dim)
+        angles = torch.arange(n)[:, None] * torch.tensor(a.rotary[0].frequencies)
         left, right = x.chunk(2, -1)
         return torch.cat([left * angles.cos() - right * angles.sin(), right * angles.cos() + left * angles.sin()], -1)
 
     x = w["embedding"][torch.from_numpy(tokens)]
-    if a.family == "gpt2":
+    if "position_embedding" in w:
         x = x + w["position_embedding"][:n]
     for i in range(a.layers):
         qkv = linear(norm(x, f"layers.{i}.attention_norm"), f"layers.{i}.qkv").view(n, -1, a.head_dim).transpose(0, 1)
@@ -180,9 +212,9 @@ def canonical_forward(checkpoint: Checkpoint, tokens: np.ndarray) -> np.ndarray:
         x = x + linear(y.transpose(0, 1).reshape(n, -1), f"layers.{i}.attention_out")
         hidden = norm(x, f"layers.{i}.mlp_norm")
         up = linear(hidden, f"layers.{i}.mlp_up")
-        if a.family == "llama":
+        if f"layers.{i}.mlp_gate.weight" in w:
             hidden = F.silu(linear(hidden, f"layers.{i}.mlp_gate")) * up
         else:
-            hidden = F.gelu(up, approximate="tanh" if a.gelu == "tanh" else "none")
+            hidden = F.gelu(up, approximate="tanh" if a.activation == "gelu_tanh" else "none")
         x = x + linear(hidden, f"layers.{i}.mlp_down")
-    return F.linear(norm(x, "final_norm"), w.get("head", w["embedding"])).numpy()
+    return F.linear(norm(x, "final_norm"), w.get("head.weight", w["embedding"])).numpy()

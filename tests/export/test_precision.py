@@ -1,18 +1,20 @@
 """PRECISION=auto: which precision a checkpoint gets on which machine, and why."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 
-from export import precision
+from export import exporter, precision
 from export.checkpoint import Checkpoint
 from export.checkpoints import read
 from export.demonstration import demonstration_checkpoint
 from export.exporter import ExportSettings, export
 from export.quantize import BLOCK, keeps_in_int4
+from export.verify import Bounds, VerificationFailed
 from tests.export import samples
 
 PLAIN, VNNI = "fpu sse2 avx2 avx512f", "fpu sse2 avx2 avx512f avx512_vnni"
@@ -87,3 +89,16 @@ def test_the_choice_is_printed_with_its_reason_kept_in_the_card_and_made_again_e
     before = settings.fingerprint()
     named(machine, VNNI)
     assert settings.fingerprint() != before
+
+
+def test_a_model_that_8_bits_change_too_much_is_exported_in_fp32(
+    floats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(exporter.BOUNDS, "int8", Bounds(noise=1e-9, kl=1.0, top1=0.0))
+    settings = ExportSettings(floats, tmp_path / "models", "tiny", "auto")
+    assert export(settings)
+    card = json.loads((tmp_path / "models" / "tiny" / "1" / "model_card.json").read_text())
+    assert card["parameters"]["precision"] == "fp32"
+    assert "int8 changes this model too much (the logits' noise is" in capfd.readouterr().err
+    with pytest.raises(VerificationFailed, match="the logits' noise"):
+        export(replace(settings, precision="int8"))

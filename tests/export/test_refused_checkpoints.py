@@ -56,7 +56,8 @@ def test_an_absurd_safetensors_header_is_refused(tmp_path: Path) -> None:
     samples.hf_llama(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
-    with pytest.raises(CheckpointError, match="its header cannot be 1152921504606846976 bytes long"):
+    said = "model.safetensors is no safetensors file, or damaged or cut short: .*header too large"
+    with pytest.raises(CheckpointError, match=said):
         read(tmp_path)
 
 
@@ -77,7 +78,7 @@ def test_an_index_cannot_name_files_outside_the_directory(tmp_path: Path) -> Non
             lambda model: model.update({"transformer.ln_f.weight": torch.ones(31)}),
             r"its tensor transformer.ln_f.weight has shape \[31\], its configuration asks for \[32\]",
         ),
-        (lambda model: model.clear(), "it lacks `model`"),
+        (lambda model: model.clear(), "its `model` is no state dict: it holds no tensors"),
         (lambda model: model.update({"transformer.ln_f.weight": "ones"}), "is no state dict"),
     ],
 )
@@ -124,10 +125,10 @@ def test_sizes_that_cannot_be_are_named(arguments: dict, said: str, tmp_path: Pa
 @pytest.mark.parametrize(
     "make, change, said",
     [
-        (samples.hf_llama, {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_parameters of type 'llama3'"),
-        (samples.hf_llama, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling of type 'linear'"),
+        (samples.hf_llama, {"rope_parameters": {"rope_type": "llama4", "factor": 8.0}}, "rope_type = 'llama4'"),
+        (samples.hf_llama, {"rope_parameters": {"rope_type": "linear", "factor": 0.0}}, "factor = 0.0, allowed are positive"),
         (samples.hf_llama, {"attention_bias": True}, "attention_bias = True"),
-        (samples.hf_llama, {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        (samples.hf_llama, {"hidden_act": "tanh"}, "hidden_act = 'tanh'"),
         (samples.hf_llama, {"sliding_window": 4096}, "sliding_window = 4096"),
         (samples.hf_llama, {"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
         (samples.hf_llama, {"num_key_value_heads": 3}, "4 heads do not share 3 key-value heads"),
@@ -151,9 +152,9 @@ def test_what_is_not_implemented_is_refused_by_its_name(
     "metadata, said",
     [
         ({"general__architecture": "falcon"}, "general.architecture is 'falcon'"),
-        ({"llama__rope__scaling__type": "yarn"}, "llama.rope.scaling.type = 'yarn'"),
+        ({"llama__rope__scaling__type": "ntk"}, "llama.rope.scaling.type = 'ntk'"),
         ({"llama__block_count": None}, "lacks llama.block_count"),
-        ({"tokenizer__ggml__pre": "tekken"}, "tokenizer.ggml.pre is 'tekken'"),
+        ({"tokenizer__ggml__pre": "tokken"}, "tokenizer.ggml.pre is 'tokken'"),
         ({"tokenizer__ggml__model": "bert"}, "tokenizer.ggml.model is 'bert'"),
     ],
 )
@@ -174,6 +175,24 @@ def test_a_tokenizer_that_names_more_than_the_checkpoint_has_is_refused(tmp_path
     samples.hf_llama(tmp_path)
     with pytest.raises(CheckpointError, match="its tokenizer names 50257 tokens, the checkpoint has 293"):
         read(tmp_path, tokenizer="gpt2")
+
+
+def test_a_tokenizer_with_one_token_too_many_is_refused_with_just_that(tmp_path: Path) -> None:
+    samples.hf_llama(tmp_path, vocab_size=292)
+    with pytest.raises(CheckpointError, match="its tokenizer names 293 tokens, the checkpoint has 292: one token has no row"):
+        read(tmp_path, tokenizer=tokenizer_file(tmp_path))
+
+
+def test_modded_nanogpt_is_refused_by_its_name(tmp_path: Path) -> None:
+    torch.save({"step": 1750, "code": "", "model": {"embed.weight": torch.ones(2, 2)}, "optimizers": []}, tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match="it is a checkpoint of modded-nanogpt, whose architecture changes"):
+        read(tmp_path / "state.pt")
+
+
+def test_a_dictionary_of_unknown_tensors_is_refused(tmp_path: Path) -> None:
+    torch.save({"encoder.weight": torch.ones(2, 2)}, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="its tensors have the names of no other project that is served"):
+        read(tmp_path / "model.pt")
 
 
 def tokenizer_file(directory: Path) -> str:

@@ -19,7 +19,7 @@ TOKENIZERS: dict[str, tuple[str | bytes, str]] = {
     "garbage": (b"\x00\xff" * 500, "is not UTF-8"),
     "empty": ("", "is no tokenizer.json"),
     "of another kind": ('{"model": {"type": "Magic"}}', "is no tokenizer.json"),
-    "without a token": (json.dumps({"model": BPE | {"vocab": {}}}), "names 0 tokens"),
+    "without a token": (json.dumps({"model": BPE | {"vocab": {}}}), "names no tokens"),
     "with an id of 4 thousand million": (
         json.dumps({"model": BPE | {"vocab": {"a": 2**32 - 2}}}),
         "has the id 4294967294, allowed are ids below",

@@ -101,20 +101,24 @@ def test_a_meta_pkl_that_asks_for_gibibytes_is_refused(tmp_path: Path) -> None:
         trial.try_out(tmp_path / "ckpt.pt", None, None)
 
 
+NOT_PLAIN = "served are plain ones of floating-point numbers|torch cannot read it"
+
+
 @pytest.mark.parametrize(
-    "tensor",
+    ("tensor", "said"),
     [
-        torch.ones(3).to_sparse(),
-        torch.ones(3, device="meta"),
-        torch.ones(3, dtype=torch.complex64),
-        torch.ones(3, dtype=torch.int64),
+        (torch.ones(3).to_sparse(), NOT_PLAIN),
+        (torch.ones(3, device="meta"), NOT_PLAIN),
+        (torch.ones(3, dtype=torch.complex64), NOT_PLAIN),
+        (torch.ones(3, dtype=torch.int32), NOT_PLAIN),
+        (torch.ones(3, dtype=torch.int64), "lacks the tensors transformer.ln_f.weight"),  # taken for a mask
     ],
-    ids=["sparse", "meta", "complex", "integer"],
+    ids=["sparse", "meta", "complex", "integer", "long"],
 )
-def test_tensors_that_are_no_plain_weights_are_refused(tensor: torch.Tensor, tmp_path: Path) -> None:
+def test_tensors_that_are_no_plain_weights_are_refused(tensor: torch.Tensor, said: str, tmp_path: Path) -> None:
     samples.nanogpt(tmp_path / "ckpt.pt")
     saved = torch.load(tmp_path / "ckpt.pt", weights_only=True)
     saved["model"]["transformer.ln_f.weight"] = tensor
     torch.save(saved, tmp_path / "odd.pt")
-    with pytest.raises(CheckpointError, match="served are plain ones of floating-point numbers|torch cannot read it"):
+    with pytest.raises(CheckpointError, match=said):
         trial.try_out(tmp_path / "odd.pt", None, None)

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from export.checkpoint import Checkpoint
 from export.checkpoints import read
+from export.checkpoints.rotary import rotary
 from export.graph import write_graph
 from export.quantize import PRECISIONS
 from export.verify import BOUNDS, WINDOWS, Comparison, Report, VerificationFailed, text_windows, verify
@@ -76,7 +77,8 @@ def test_bytes_changed_on_disk_are_noticed_in_fp32(tmp_path: Path, checkpoint: C
 
 
 def test_a_wrong_rotary_base_is_refused(tmp_path: Path, checkpoint: Checkpoint) -> None:
-    wrong = replace(checkpoint, architecture=replace(checkpoint.architecture, rope_theta=500.0))
+    shape = checkpoint.architecture
+    wrong = replace(checkpoint, architecture=replace(shape, rotary=(rotary(shape.head_dim, 500.0),)))
     with pytest.raises(VerificationFailed):
         report_on(tmp_path / "model.onnx", wrong, checkpoint, "fp32").check(BOUNDS["fp32"])
 

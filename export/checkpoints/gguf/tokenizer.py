@@ -4,28 +4,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
 from export.checkpoint import CheckpointError, TokenizerFiles, shown
+from export.checkpoints.gguf.pre_tokenizers import BEGINS_WITH_BOS, IGNORE_MERGES, PRE_TOKENIZERS
+from export.sentencepiece import CONTROL, NORMAL, UNKNOWN, USER_DEFINED, bpe_from_scores
+from export.special_tokens import enclose
 from export.tokenizers import byte_level_bpe, files, guarded
 
 TOKEN_LIMIT, TEXT_LIMIT = 1024, 16 << 20  # characters of a token, and of all: every way to split a token is looked at
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # llama.cpp's token types (besides unused and byte)
-
-WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"  # GPT-2's
-LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
-# what llama.cpp does for each name of `tokenizer.ggml.pre` (llama-vocab.cpp): patterns that cut one after the other
-PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "jina-es", "jina-de"), (WORDS,)),
-    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell"), (r"\p{N}", WORDS)),
-    **dict.fromkeys(("llama3", "llama-v3", "llama-bpe"), (LLAMA3,)),
-    **dict.fromkeys(("qwen2", "stablelm2"), (QWEN2,)),
-    "default": (r"[\p{P}\$\+<=>\^~\|]+", WORDS, r"\p{N}+", r"[0-9][0-9][0-9]"),
-}
+RAW = "gemma4"  # the name of the pre-tokenizer that cuts nothing
+PHI3_BARE = {"<unk>", "<s>", "<|endoftext|>"}
 # GGUF's words for the special tokens, and transformers'
 NAMES = {"bos": "bos", "eos": "eos", "unknown": "unk", "seperator": "sep", "padding": "pad", "cls": "cls", "mask": "mask"}
-IGNORE_MERGES = {"llama3", "llama-v3", "llama-bpe"}  # a word that is one token is that token, whatever the merges say
 
 
 def build(metadata: Mapping[str, Any]) -> TokenizerFiles:
@@ -38,22 +29,32 @@ def build(metadata: Mapping[str, Any]) -> TokenizerFiles:
     tokens, types = _tokens(metadata)
     with guarded("its vocabulary makes no tokenizer"):
         tokenizer: Tokenizer = builders[model](metadata, tokens, types)
-    kinds = {text: kind for text, kind in zip(tokens, types, strict=True) if kind in (CONTROL, USER_DEFINED)}
-    added = [AddedToken(text, special=kind == CONTROL, normalized=False) for text, kind in kinds.items()]
-    tokenizer.add_tokens(added)
+        added = _added(metadata, tokens, types)
+        tokenizer.add_tokens(added)
     ids = {key: _token_id(metadata, key, len(tokens)) for key in (*NAMES, "eot", "eom")}
     special = {f"{name}_token": tokens[number] for key, name in NAMES.items() if (number := ids[key]) is not None}
-    if (bos := special.get("bos_token")) is not None and metadata.get(
-        "tokenizer.ggml.add_bos_token", model == "llama" or metadata.get("tokenizer.ggml.pre") in [*IGNORE_MERGES]
-    ):
-        tokenizer.post_processor = processors.TemplateProcessing([bos, "$A"], [bos, "$A", "$B"], [(bos, ids["bos"])])
+    has_bos = model == "llama" or metadata.get("tokenizer.ggml.pre") in [*BEGINS_WITH_BOS]
+    if metadata.get("tokenizer.ggml.add_bos_token", has_bos):
+        enclose(tokenizer, special.get("bos_token"), None)
     template = metadata.get("tokenizer.chat_template")
     ends = [number for key in ("eos", "eot", "eom") if (number := ids[key]) is not None]
     made = files(tokenizer, template if isinstance(template, str) else None, ends)
     # llama.cpp renders templates with empty texts for the two that a file may lack
     names = {"bos_token": "", "eos_token": ""} | special
-    numbers = {text: number for number, text in enumerate(tokens) if text in kinds}
-    return replace(made, special_tokens=names, added_tokens=numbers)
+    texts = {token.content for token in added}
+    return replace(
+        made, special_tokens=names, added_tokens={text: number for number, text in enumerate(tokens) if text in texts}
+    )
+
+
+def _added(metadata: Mapping[str, Any], tokens: list[str], types: list[int]) -> list[AddedToken]:
+    """Those that are looked for in a text before anything else. Phi-3's own swallow the spaces behind them."""
+    phi3 = metadata.get("general.architecture") == "phi3" and metadata.get("tokenizer.ggml.model") == "llama"
+    return [
+        AddedToken(text, special=kind == CONTROL, normalized=False, rstrip=phi3 and text not in PHI3_BARE)
+        for text, kind in dict(zip(tokens, types, strict=True)).items()
+        if kind in (CONTROL, USER_DEFINED)
+    ]
 
 
 def _tokens(metadata: Mapping[str, Any]) -> tuple[list[str], list[int]]:
@@ -75,33 +76,27 @@ def _token_id(metadata: Mapping[str, Any], key: str, count: int) -> int | None:
 
 def _byte_level(metadata: Mapping[str, Any], tokens: list[str], types: list[int]) -> Tokenizer:
     pre = metadata.get("tokenizer.ggml.pre", "default")
-    if not isinstance(pre, str) or pre not in PRE_TOKENIZERS:
-        known = ", ".join(sorted(PRE_TOKENIZERS))
-        raise CheckpointError(f"its tokenizer.ggml.pre is {shown(pre)}; known are {known} (or name a tokenizer by TOKENIZER)")
     merges = [tuple(merge.split(" ", 1)) for merge in metadata.get("tokenizer.ggml.merges", [])]
     vocabulary = {text: number for number, text in enumerate(tokens)}
+    if pre == RAW:
+        return _raw_bpe(vocabulary, merges, tokens[types.index(UNKNOWN)] if UNKNOWN in types else None)
+    if not isinstance(pre, str) or pre not in PRE_TOKENIZERS:
+        known = ", ".join(sorted((*PRE_TOKENIZERS, RAW)))
+        raise CheckpointError(f"its tokenizer.ggml.pre is {shown(pre)}; known are {known} (or name a tokenizer by TOKENIZER)")
     return byte_level_bpe(vocabulary, merges, split=PRE_TOKENIZERS[pre], ignore_merges=pre in IGNORE_MERGES)
 
 
+def _raw_bpe(vocabulary: dict[str, int], merges: list[tuple[str, str]], unknown: str | None) -> Tokenizer:
+    """Gemma's tokenizer.json: BPE of characters as they are, spaces as `▁`."""
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return tokenizer
+
+
 def _sentencepiece(metadata: Mapping[str, Any], tokens: list[str], types: list[int]) -> Tokenizer:
-    """SentencePiece joins the neighbours whose union has the best score: BPE, with one merge for each way to split a piece."""
     scores = metadata.get("tokenizer.ggml.scores", [])
     if not isinstance(scores, list) or len(scores) != len(tokens):
         raise CheckpointError("its tokenizer.ggml.scores does not have one entry for each token")
-    vocabulary = {text: number for number, text in enumerate(tokens)}
-    merges = [
-        (-scores[number], piece[:cut], piece[cut:])
-        for piece, number in vocabulary.items()
-        if types[number] == NORMAL  # the text of a control token never makes that token
-        for cut in range(1, len(piece))
-        if piece[:cut] in vocabulary and piece[cut:] in vocabulary
-    ]
-    merges.sort(key=lambda merge: merge[0])
-    unknown = tokens[types.index(UNKNOWN)] if UNKNOWN in types else None
-    pairs = [(left, right) for _, left, right in merges]
-    tokenizer = Tokenizer(models.BPE(vocabulary, pairs, unk_token=unknown, fuse_unk=True, byte_fallback=True))
     prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
-    tokenizer.normalizer = normalizers.Sequence([*[normalizers.Prepend("▁")] * bool(prefix), normalizers.Replace(" ", "▁")])
-    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    tokenizer.decoder = decoders.Sequence([*steps, *[decoders.Strip(" ", 1, 0)] * bool(prefix)])
-    return tokenizer
+    return bpe_from_scores(tokens, scores, types, add_space_prefix=bool(prefix))

@@ -1,9 +1,12 @@
 """GGUF files (versions 2 and 3, little-endian): metadata and tensors, mapped and dequantised when asked for.
 
+A model may be split into several files, as llama.cpp's gguf-split does it: `name-00001-of-00003.gguf` and so on.
+
 The header is read by hand: the gguf package's reader makes several numpy views of every token of the vocabulary, which
 takes seconds, and trusts the lengths it finds. Its dequantisation, llama.cpp's own arithmetic, is used as it is.
 """
 
+import re
 import struct
 from functools import partial
 from math import gcd, prod
@@ -21,15 +24,62 @@ SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?
 STRING, ARRAY = 8, 9
 HEADER_LIMIT, COUNT_LIMIT = 64 << 20, 1 << 16  # bytes; tensors, and metadata entries
 ELEMENT_LIMIT = 1 << 22  # of an array: vocabularies have a quarter of a million
-# what gguf.quants can dequantise in general; a file of another type is refused by its name
-SERVED = {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"}
+# what gguf.quants can dequantise; a file of another type is refused by its name
+SERVED = {
+    "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "TQ1_0", "TQ2_0",
+    "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS", "MXFP4", "NVFP4",
+}  # fmt: skip
+PART = re.compile(r"(?P<name>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+
+Metadata = dict[str, Any]
+Tensors = dict[str, RawTensor]
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, RawTensor]]:
-    """The metadata by key, and the tensors by name with their shapes in row-major order."""
+def read(path: Path) -> tuple[Metadata, Tensors]:
+    """The metadata by key, and the tensors by name with their shapes in row-major order. Any part of a split stands for all."""
+    metadata, tensors = _read_one(path)
+    count = metadata.get("split.count", 1)
+    if count not in (0, 1):
+        metadata, tensors = _read_parts(path, count)
+    return metadata, fitting(tensors)
+
+
+def unsplit(name: str) -> str:
+    """What the parts of a split have in common; otherwise the name of the file."""
+    part = PART.fullmatch(name)
+    return f"{part['name']}.gguf" if part else name
+
+
+def _read_parts(path: Path, count: Any) -> tuple[Metadata, Tensors]:
+    """The first part has the metadata, each its tensors."""
+    part = PART.fullmatch(path.name)
+    if part is None or not isinstance(count, int) or int(part["count"]) != count:
+        raise CheckpointError(
+            f"it is one of {shown(count)} files of a split model, whose names end in -00001-of-….gguf and so on"
+        )
+    metadata: Metadata = {}
+    tensors: Tensors = {}
+    for number in range(count):
+        file = path.with_name(f"{part['name']}-{number + 1:05}-of-{count:05}.gguf")
+        if not file.is_file() or not file.stat().st_size:
+            raise CheckpointError(f"its part {file.name} is missing or empty")
+        own, more = _read_one(file)
+        if own.get("split.no") != number or own.get("split.count") != count:
+            raise CheckpointError(f"its part {file.name} is not what its name says: it belongs to another model, or place")
+        if twice := tensors.keys() & more:
+            raise CheckpointError(f"its part {file.name} holds the tensor {min(twice)} of another part")
+        metadata = metadata or own
+        tensors.update(more)
+    if (total := metadata.get("split.tensors.count")) != len(tensors):
+        raise CheckpointError(f"its parts hold {len(tensors)} tensors, expected are {shown(total)}")
+    return metadata, tensors
+
+
+def _read_one(path: Path) -> tuple[Metadata, Tensors]:
     data = np.memmap(path, np.uint8, mode="r")
     header = _Header(data[:HEADER_LIMIT].data)
-    header.take(4)  # the magic number, which brought us here
+    if bytes(header.take(4)) != b"GGUF":
+        raise CheckpointError(f"{path.name} is no GGUF file")
     version, tensor_count, entry_count = header.number("<I"), header.number("<Q"), header.number("<Q")
     if version not in (2, 3):
         raise CheckpointError(f"it is GGUF version {version}; served are 2 and 3, little-endian")
@@ -50,7 +100,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, RawTensor]]:
         tensors[name], size = _tensor(data, start, name, shape, kind, offset)
         places.append((name, offset, offset + size))
     check_places(places)
-    return metadata, fitting(tensors)
+    return metadata, tensors
 
 
 class _Header:

@@ -1,0 +1,73 @@
+"""How a byte-level BPE in a GGUF file cuts a text into words: by the name that `tokenizer.ggml.pre` has for it.
+
+llama.cpp's llama-vocab.cpp tells which names there are, and what each cuts; the patterns are those of the models' own
+tokenizer.json, which llama.cpp approximates in places.
+"""
+
+SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+MARKS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
+LEADING = r"[^\r\n\p{L}\p{N}]?"
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
+LLAMA3 = rf"{SHORT}|{LEADING}\p{{L}}+|\p{{N}}{{1,3}}|{MARKS}|{SPACES}"
+QWEN2 = rf"{SHORT}|{LEADING}\p{{L}}+|\p{{N}}|{MARKS}|{SPACES}"
+QWEN35 = rf"{SHORT}|{LEADING}[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{SPACES}"
+SEED_CODER = rf"{SHORT}|{LEADING}\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{SPACES}"
+TEKKEN = rf"{LEADING}{UPPER}*{LOWER}+|{LEADING}{UPPER}+{LOWER}*|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{SPACES}"
+GPT4O = (
+    rf"{LEADING}{UPPER}*{LOWER}+{SHORT}?|{LEADING}{UPPER}+{LOWER}*{SHORT}?|\p{{N}}{{1,3}}"
+    rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{SPACES}"
+)
+BAILING = rf"'(?i:[sdmt]|ll|ve|re)|{LEADING}\p{{L}}+|\p{{N}}|{MARKS}|\s*[\r\n]|\s+(?!\S)|\s+"
+DEEPSEEK3 = (
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{SPACES}"
+)
+DEEPSEEK_IDEOGRAPHS = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
+BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
+
+PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {  # patterns that cut one after the other
+    **dict.fromkeys(
+        (
+            "gpt-2", "phi-2", "mpt", "olmo", "jais", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "gigachat", "a.x-4.0",
+            "mellum", "modern-bert", "exaone4", "trillion", "granite-docling",
+        ),
+        (GPT2,),
+    ),
+    **dict.fromkeys(
+        ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"), (r"\p{N}", GPT2)
+    ),
+    **dict.fromkeys(
+        (
+            "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano", "dbrx",
+            "smaug-bpe", "chatglm-bpe", "glm4", "glm5",
+        ),
+        (LLAMA3,),
+    ),
+    **dict.fromkeys(
+        ("qwen2", "stablelm2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "hunyuan", "solar-open", "grok-2"), (QWEN2,)
+    ),
+    **dict.fromkeys(("gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"), (GPT4O,)),
+    **dict.fromkeys(("bailingmoe", "bailingmoe2", "llada-moe"), (BAILING,)),
+    **dict.fromkeys(
+        ("deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"),
+        (r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", DEEPSEEK3),
+    ),
+    **dict.fromkeys(("bloom", "gpt3-finnish", "poro-chat"), (BLOOM,)),
+    "viking": (BLOOM, r"\p{N}"),
+    "qwen35": (QWEN35,),
+    "seed-coder": (SEED_CODER,),
+    "tekken": (TEKKEN,),
+    "deepseek-llm": (
+        r"[\r\n]", r"\s?[\p{Lu}\p{Ll}\p{Lt}]+", r"\s?[!-/:-~！-／：-～‘-‟\u3000-。]+", r"\s+$", DEEPSEEK_IDEOGRAPHS, r"\p{N}+",
+    ),
+    "deepseek-coder": (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_IDEOGRAPHS, r"\p{N}"),
+    "falcon": (r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]"),
+    "default": (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"),
+}  # fmt: skip
+BEGINS_WITH_BOS = {
+    "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano", "tekken",
+}  # fmt: skip
+IGNORE_MERGES = BEGINS_WITH_BOS | {"glm4", "glm5"}  # a word that is one token is that token, whatever the merges say

@@ -1,0 +1,38 @@
+"""Tokenizers that a project leaves near its checkpoints."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from export.checkpoint import CheckpointError, TokenizerFiles
+from export.tokenizer_source import from_directory, named
+from export.tokenizers import token_count
+
+FOLDERS = ("", "model", "model/minimind_tokenizer", "tokenizer", "tokenizer_k", "data")
+WATCHED = ("tokenizer*", "tok*.model", "tok*.bin", "meta.pkl", "*/meta.pkl", "input.txt")
+LEVELS = 3  # directories: that of the checkpoint and those above it, of which a project's own is one
+
+
+def tokenizer(checkpoint: Path, names: Iterable[str], rows: int) -> tuple[Path, TokenizerFiles]:
+    """The first of these files, the nearest one, and its tokenizer. One with more tokens than ``rows`` is another model's."""
+    names = [*names]
+    above = Path(os.path.abspath(checkpoint)).parents[:LEVELS]
+    for file in (directory / name for directory in above for name in names):
+        if file.is_file():
+            files = _read(file, rows)
+            if token_count(files) <= rows:
+                return file, files
+    raise CheckpointError(
+        f"its tokenizer of {rows} tokens is missing: looked for {', '.join(names)} beside it and in the directories above; "
+        "name it by TOKENIZER"
+    )
+
+
+def watched(checkpoint: Path) -> list[Path]:
+    """What may be read beside a checkpoint, wherever a project leaves it."""
+    directories = (above / folder for above in Path(os.path.abspath(checkpoint)).parents[:LEVELS] for folder in FOLDERS)
+    return sorted({file for directory in directories for name in WATCHED for file in directory.glob(name)})
+
+
+def _read(file: Path, rows: int) -> TokenizerFiles:
+    return from_directory(file.parent, rows=rows) if file.suffix == ".json" else named(str(file))
