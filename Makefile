@@ -18,6 +18,7 @@
 #|   PRECISION          how its weights are stored: auto (by what they are and what computes them), fp32, int8, int8-row, int4 or fp16 (default: auto)
 #|   TOKENIZER          gpt2, a tokenizer.json, or a meta.pkl of nanoGPT (default: the checkpoint's own)
 #|   CHAT_TEMPLATE      dolly, none or a Jinja file (default: the checkpoint's own)
+#|   HEADS              of attention, where a bare checkpoint does not tell them (default: as the checkpoint says)
 #|   CONTEXT_LENGTH     positions of a sequence, prompt and text together (default: the model's own, at most 2048)
 #|   SLOTS              sequences cached at once (default: as many as fit into half of the memory, at most 32)
 #|   PORT               where the gateway listens (default: 5002)
@@ -44,19 +45,17 @@
 .PHONY: help serve export test chaos fuzz bench gpu-check audit setup setup-torch clean
 
 PYTHON_USED := $(or $(PYTHON),python3)
-# torch is installed only where a file of torch.save has to be read.
-TORCH := $(if $(filter %.pt %.pth %.ckpt %.bin,$(MODEL_CHECKPOINT)),torch)
 
 # Each last line is one plain command that make starts without a shell: so a signal to make reaches it.
 help:
 	@sed -n 's/^#| \{0,1\}//p' Makefile
 
 serve:
-	@$(PYTHON_USED) -m scripts.bootstrap serve $(TORCH)
+	@$(PYTHON_USED) -m scripts.bootstrap serve
 	@.venv/bin/python -m serve
 
 export:
-	@$(PYTHON_USED) -m scripts.bootstrap export $(TORCH)
+	@$(PYTHON_USED) -m scripts.bootstrap export
 	@.venv/bin/python -m serve.exporting
 
 setup:

@@ -115,7 +115,7 @@ def _row(title: str, checkpoint: Path | None, precision: str, repository: Path) 
 def _fp32_bytes(shape: dict[str, Any]) -> int:
     """Of the matrices of a model with a tied head."""
     attention = shape["width"] * shape["head_dim"] * (2 * shape["heads"] + 2 * shape["kv_heads"])
-    matrices, positions = (2, shape["context_length"]) if shape["family"] == "gpt2" else (3, 0)
+    matrices, positions = (2, shape["context_length"]) if not shape["rotary"] else (3, 0)
     layer = attention + matrices * shape["width"] * shape["mlp_width"]
     return 4 * (shape["layers"] * layer + (shape["vocabulary_size"] + positions) * shape["width"])
 

@@ -34,7 +34,10 @@ def huggingface(directory: Path) -> Path:
     tokenizer |= {"bos_token": names[end], "unk_token": names[min(names)]}  # CTranslate2's converter wants both
     _write(directory / "tokenizer_config.json", tokenizer | {"chat_template": files.chat_template})
     _write(directory / "generation_config.json", {"eos_token_id": end, "pad_token_id": end})
-    _write(directory / "config.json", _config(checkpoint.architecture, end, tied="head" not in checkpoint.weights))
+    theta = float(GGUFReader(demonstration_checkpoint()).fields["llama.rope.freq_base"].contents())
+    _write(
+        directory / "config.json", _config(checkpoint.architecture, end, theta, tied="head.weight" not in checkpoint.weights)
+    )
     return directory
 
 
@@ -55,7 +58,7 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _config(shape: Architecture, end: int, *, tied: bool) -> dict[str, object]:
+def _config(shape: Architecture, end: int, theta: float, *, tied: bool) -> dict[str, object]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -68,8 +71,8 @@ def _config(shape: Architecture, end: int, *, tied: bool) -> dict[str, object]:
         "vocab_size": shape.vocabulary_size,
         "max_position_embeddings": shape.context_length,
         "rms_norm_eps": shape.norm_epsilon,
-        "rope_theta": shape.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
+        "rope_theta": theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,

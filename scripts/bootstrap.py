@@ -39,10 +39,20 @@ def main(words: list[str]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two set-ups at once would unpack into each other's files
         make_venv()
         install("serve")
-        if "torch" in words:
+        if "torch" in words or ({"serve", "export"} & {*words} and is_of_torch(os.environ.get("MODEL_CHECKPOINT", ""))):
             install_torch()
         if "test" in words:
             install("test")
+
+
+def is_of_torch(checkpoint: str) -> bool:
+    """Whether reading it takes torch: it is a file that torch.save wrote, or a directory with such files and no others."""
+    path = Path(checkpoint).expanduser()
+    if not checkpoint or path.is_file():
+        return path.suffix in (".pt", ".pth", ".ckpt") or path.name.startswith("pytorch_model")
+    if any(path.glob("*.safetensors")) or any(path.glob("*.gguf")):
+        return False
+    return any(is_of_torch(str(file)) for depth in ("*", "*/*", "*/*/*") for file in path.glob(depth) if file.is_file())
 
 
 def use_fitting_python() -> None:

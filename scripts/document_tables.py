@@ -13,6 +13,7 @@ from pathlib import Path
 from backends.onnx_decoder.contract.tensors import INPUTS, OUTPUTS
 from scripts.api_parameters import format_table, parameter_table, unchanging_table
 from scripts.api_routes import endpoint_table, error_table, metric_table
+from scripts.families_table import families_table, kinds_table
 from scripts.gpu_memory import streams_table
 from scripts.settings_table import settings_table
 from scripts.wire_tables import columns_table, tensors_table
@@ -32,6 +33,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "/tokenize": lambda: parameter_table("/tokenize"),
         "/detokenize": lambda: parameter_table("/detokenize"),
     },
+    "export.md": {"kinds of checkpoints": kinds_table, "families": families_table},
     "gpu.md": {"streams": streams_table},
     "operations.md": {"settings": settings_table},
     "wire-contract.md": {

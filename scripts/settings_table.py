@@ -12,10 +12,13 @@ MAKEFILE = Path(__file__).resolve().parent.parent / "Makefile"
 LINE = re.compile(r"^#\|   ([A-Z_]+) +(.+?)(?: \(default: (.+)\))?$", re.MULTILINE)  # of `make help`: setting, meaning, default
 VARIABLES = {"checkpoint": "MODEL_CHECKPOINT"}  # of the fields that are not simply in capitals
 EXPORT, START, GATEWAY, SETUP = "export", "start", "gateway", "set-up"
-READERS = {"slots": START} | dict.fromkeys(("checkpoint", "precision", "tokenizer", "chat_template", "context_length"), EXPORT)
+READERS = {"slots": START} | dict.fromkeys(
+    ("checkpoint", "precision", "tokenizer", "chat_template", "heads", "context_length"), EXPORT
+)
 ALLOWED = {
     "MODEL_NAME": MODEL_NAME_ALLOWED,
     "PRECISION": ", ".join(PRECISIONS),
+    "HEADS": "a whole number of at least 1, or auto",
     "CONTEXT_LENGTH": "a whole number of at least 1, or auto",
     "SLOTS": "a whole number of at least 1, or auto",
     "LOG_FORMAT": " or ".join(gateway_settings.LOG_FORMATS),

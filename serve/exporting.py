@@ -34,6 +34,7 @@ def export_model(settings: Settings) -> str:
         "--precision": settings.precision,
         "--tokenizer": settings.tokenizer,
         "--chat-template": settings.chat_template,
+        "--heads": settings.heads,
         "--context-length": settings.context_length,
     }
     given = [f"{option}={value}" for option, value in options.items() if value is not None]

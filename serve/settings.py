@@ -22,6 +22,7 @@ class Settings:
     precision: str = AUTO
     tokenizer: str | None = None  # `gpt2` or a path; None: the checkpoint's own
     chat_template: str | None = None  # `dolly`, `none` or a path; None: the checkpoint's own
+    heads: int | None = None  # None: the checkpoint says
     context_length: int | None = None  # None: the model's own, at most 2048
     slots: int | None = None  # None: as many as fit into half of the memory, at most 32
 
@@ -39,6 +40,7 @@ class Settings:
             precision=_precision(values),
             tokenizer=_tokenizer(values),
             chat_template=_chat_template(values),
+            heads=_count(values, "HEADS"),
             context_length=_count(values, "CONTEXT_LENGTH"),
             slots=_count(values, "SLOTS"),
         )

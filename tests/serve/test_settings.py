@@ -32,6 +32,7 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
             "PRECISION": "fp32",
             "TOKENIZER": str(tokenizer),
             "CHAT_TEMPLATE": "dolly",
+            "HEADS": "12",
             "CONTEXT_LENGTH": "512",
             "SLOTS": "4",
             "TRITON_URL": "triton:8001",
@@ -39,7 +40,7 @@ def test_every_setting_arrives(tmp_path: Path) -> None:
         }
     )
     gateway = GatewaySettings(port=5003, triton_url="triton:8001")
-    assert read == Settings(gateway, False, checkpoint, "fp32", str(tokenizer), "dolly", 512, 4)
+    assert read == Settings(gateway, False, checkpoint, "fp32", str(tokenizer), "dolly", 12, 512, 4)
     assert read.model_name(checkpoint) == "model_40000"
 
 
