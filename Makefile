@@ -13,10 +13,10 @@
 #|   make help          this list
 #|
 #| Settings (environment variables, or make serve NAME=value)
-#|   MODEL_CHECKPOINT   what to serve: a .pt, a .gguf, a Hugging Face directory (default: SmolLM2-135M-Instruct)
+#|   MODEL_CHECKPOINT   what to serve: a file or directory, as its project left it (default: SmolLM2-135M-Instruct)
 #|   MODEL_NAME         its name for clients (default: from the file name)
 #|   PRECISION          how its weights are stored: auto (by what they are and what computes them), fp32, int8, int8-row, int4 or fp16 (default: auto)
-#|   TOKENIZER          gpt2, a tokenizer.json, or a meta.pkl of nanoGPT (default: the checkpoint's own)
+#|   TOKENIZER          gpt2, a tokenizer.json, SentencePiece's .model, a .tiktoken, a vocab.txt, a meta.pkl, or their directory (default: the checkpoint's own)
 #|   CHAT_TEMPLATE      dolly, none or a Jinja file (default: the checkpoint's own)
 #|   HEADS              of attention, where a bare checkpoint does not tell them (default: as the checkpoint says)
 #|   CONTEXT_LENGTH     positions of a sequence, prompt and text together (default: the model's own, at most 2048)

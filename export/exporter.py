@@ -45,7 +45,11 @@ class ExportSettings:
         if self.precision == AUTO:
             settings["chosen_by"] = [os.environ.get("TIDEGATE_DEVICE"), precision.has_vnni()]
         named = (Path(option).expanduser() for option in (self.tokenizer, self.chat_template) if option)
-        return fingerprint([path for path in (*watched(self.checkpoint), *named) if path.exists()], settings)
+        try:
+            files = [path for path in (*watched(self.checkpoint), *named) if path.exists()]
+        except CheckpointError as exc:
+            raise CheckpointError(f"{self.checkpoint}: {exc}") from exc
+        return fingerprint(files, settings)
 
 
 def export(settings: ExportSettings, *, force: bool = False) -> bool:

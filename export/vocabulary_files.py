@@ -46,9 +46,11 @@ def from_directory(
         return _wordpiece(directory / "vocab.txt", config)
     for file in sorted(directory.glob("*.tiktoken")):
         return tiktoken_files.from_ranks(file)
-    way_out = "transformers writes tokenizer.json: AutoTokenizer.from_pretrained(…).save_pretrained(…)"
-    others = f"{', '.join(MODELS)} or vocab.txt"
-    raise CheckpointError(f"{directory} holds neither tokenizer.json nor vocab.json with merges.txt, nor {others}; {way_out}")
+    others = f"{', '.join(MODELS)}, vocab.txt or *.tiktoken"
+    raise CheckpointError(
+        f"it holds neither tokenizer.json nor vocab.json with merges.txt, nor {others}: name a tokenizer by TOKENIZER, or save "
+        "its own with transformers, which writes tokenizer.json"
+    )
 
 
 def from_model(path: Path, *, add_bos: bool, config: Mapping[str, Any] | None = None) -> TokenizerFiles:

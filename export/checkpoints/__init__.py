@@ -1,5 +1,6 @@
 """From a path to a Checkpoint, whatever kind of checkpoint it is."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from export.checkpoints import (
 from export.checkpoints.options import Options
 
 MESSAGE_LIMIT = 600  # characters
+WEIGHTS = re.compile(r".*\.safetensors(\.index\.json)?|pytorch_model.*\.bin(\.index\.json)?", re.DOTALL)
 DIRECTORIES = (nanochat, litgpt, mingpt, huggingface, gguf, nanogpt, build_nanogpt, lone_file)  # the first that finds its own
 DICTIONARIES = (llama2c, nanogpt, nanochat, llms_from_scratch, minimind, mingpt, build_nanogpt)  # of torch.save
 FILES = (gguf, llm_c, llama2c_bin)
@@ -44,6 +46,8 @@ def read(
     try:
         path = _existing(path)
         checkpoint = _read(path, Options(tokenizer, heads))
+        if heads not in (None, checkpoint.architecture.heads):
+            raise CheckpointError(f"HEADS (--heads) is {heads}, but it says itself that it has {checkpoint.architecture.heads}")
         return replace(checkpoint, tokenizer=choose_template(checkpoint.tokenizer, chat_template))
     except CheckpointError as exc:
         raise CheckpointError(f"{path}: {one_line(str(exc))}") from exc
@@ -62,12 +66,19 @@ def one_line(text: str) -> str:
 
 def located(path: Path) -> Path:
     """The file or directory that is meant: a file inside a Hugging Face directory stands for the directory, and a directory in
-    which training left checkpoints for the newest of them."""
-    inside = path.name in {*huggingface.INSIDE, *litgpt.INSIDE} or path.name.endswith(huggingface.INSIDE_ENDINGS)
+    which training left checkpoints for the newest of them. CheckpointError where it is unclear which one is meant."""
+    inside = path.name in {*huggingface.INSIDE, *litgpt.INSIDE} or bool(WEIGHTS.fullmatch(path.name))
     directory = path.parent if inside else path
     if not directory.is_dir():
         return path
-    return next((found for kind in DIRECTORIES if (found := kind.find(directory)) is not None), directory)
+    found = _found(directory)
+    if inside and found != directory and path.suffix != ".json":
+        return path  # it was named itself, and is not part of what else lies there
+    return found or (directory if inside else lone_file.below(directory, _found) or directory)
+
+
+def _found(directory: Path) -> Path | None:
+    return next((found for kind in DIRECTORIES if (found := kind.find(directory)) is not None), None)
 
 
 def watched(checkpoint: Path) -> list[Path]:
@@ -92,6 +103,8 @@ def _existing(path: Path) -> Path:
 
 def _read(path: Path, options: Options) -> Checkpoint:
     if path.is_dir():
+        if not any(path.iterdir()):
+            raise CheckpointError("it is an empty directory")
         reader = litgpt if litgpt.find(path) == path else huggingface
         return reader.read(path, options)
     with path.open("rb") as file:
@@ -100,6 +113,8 @@ def _read(path: Path, options: Options) -> Checkpoint:
         saved = torch_file.load(path)
         kind = next((kind for kind in DICTIONARIES if kind.recognises(saved)), build_nanogpt)
         return kind.read(path, saved, options)
+    if path.suffix == ".safetensors":
+        raise CheckpointError("it has no config.json beside it, as it has in a Hugging Face directory")
     if start.startswith(b"version https://git-lfs"):
         raise CheckpointError("it is a Git LFS pointer, not the file itself: run `git lfs pull`")
     if start.startswith(b"\x80"):

@@ -22,6 +22,7 @@ from export.tokenizers import vocabulary_size
 
 EMBEDDING = "tok_embeddings.weight"
 MASKS = (".attention.mask",)  # causal ones, saved as buffers where torch had no fused attention
+TABLES = ("freqs_cos", "freqs_sin")  # of rotary positions
 CHATGLM = "chatglm_tokenizer"  # baby-llama2-chinese's
 CHATGLM_TEMPLATE = (  # of its sft.py
     "{% for message in messages %}{{ message['content'] }}"
@@ -176,4 +177,4 @@ def _weights(tensors: Mapping[str, RawTensor], architecture: Architecture, rows:
         out.attention_out(name, f"{name}.attention.wo.weight")
         gate, down, up = (f"{name}.feed_forward.w{number}.weight" for number in (1, 2, 3))
         out.gated_mlp(name, gate, up, down)
-    return out.weights(ignored=(*MASKS, "output.weight"))  # a tied head may be saved twice
+    return out.weights(ignored=(*MASKS, *TABLES, "output.weight"))  # a tied head may be saved twice

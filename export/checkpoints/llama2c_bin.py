@@ -26,7 +26,6 @@ FLAGS = struct.Struct("<Bi")  # whether the head is the embedding, and version 2
 HEADER = 256  # bytes, from version 1 on
 ATTENTION = tuple(f"attention.{name}" for name in ("wq", "wk", "wv", "wo"))
 MLP = tuple(f"feed_forward.{name}" for name in ("w1", "w2", "w3"))
-TABLES = ("freqs_cos", "freqs_sin")
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def _tensors(path: Path, header: Header) -> dict[str, RawTensor]:
         {
             name: RawTensor(shapes[name], partial(_fp32, data[begin:end], shapes[name], header.group))
             for name, (begin, end) in places.items()
-            if name not in TABLES
+            if name not in llama2c.TABLES
         }
     )
 
@@ -127,7 +126,7 @@ def _names(header: Header) -> Iterator[str]:
     if header.version == 0:
         yield "tok_embeddings.weight"
         yield from of_layers("attention_norm", *ATTENTION, "ffn_norm", *MLP)
-        yield from ("norm.weight", *TABLES)
+        yield from ("norm.weight", *llama2c.TABLES)
     else:
         yield from of_layers("attention_norm", "ffn_norm")
         yield from ("norm.weight", "tok_embeddings.weight")
@@ -144,7 +143,7 @@ def _shape(name: str, header: Header) -> Shape:
         **dict.fromkeys(("wk", "wv"), (header.kv_heads * size, width)),
         **dict.fromkeys(("w1", "w3"), (header.mlp_width, width)),
         "w2": (width, header.mlp_width),
-        **dict.fromkeys(TABLES, (header.context_length, size // 2)),
+        **dict.fromkeys(llama2c.TABLES, (header.context_length, size // 2)),
     }
     return shapes.get(name.removesuffix(".weight").split(".")[-1], (width,))
 

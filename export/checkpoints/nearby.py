@@ -6,10 +6,13 @@ from pathlib import Path
 
 from export.checkpoint import CheckpointError, TokenizerFiles
 from export.tokenizer_source import from_directory, named
-from export.tokenizers import token_count
+from export.tokenizers import token_count, vocabulary_size
 
-FOLDERS = ("", "model", "model/minimind_tokenizer", "tokenizer", "tokenizer_k", "data")
-WATCHED = ("tokenizer*", "tok*.model", "tok*.bin", "meta.pkl", "*/meta.pkl", "input.txt")
+FOLDERS = ("", "model", "model/minimind_tokenizer", "tokenizer", "tokenizer_k", "chatglm_tokenizer", "data")
+WATCHED = (  # what tokenizers, templates and configurations of all projects are called
+    "tokenizer*", "tok*.model", "tok*.bin", "*.jinja", "*.tiktoken", "special_tokens_map.json", "added_tokens.json", "vocab*",
+    "merges.txt", "meta.pkl", "*/meta.pkl", "input.txt", "generation_config.json",
+)  # fmt: skip
 LEVELS = 3  # directories: that of the checkpoint and those above it, of which a project's own is one
 
 
@@ -17,11 +20,15 @@ def tokenizer(checkpoint: Path, names: Iterable[str], rows: int) -> tuple[Path, 
     """The first of these files, the nearest one, and its tokenizer. One with more tokens than ``rows`` is another model's."""
     names = [*names]
     above = Path(os.path.abspath(checkpoint)).parents[:LEVELS]
+    too_large: TokenizerFiles | None = None
     for file in (directory / name for directory in above for name in names):
         if file.is_file():
             files = _read(file, rows)
             if token_count(files) <= rows:
                 return file, files
+            too_large = too_large or files
+    if too_large is not None:
+        vocabulary_size(too_large, rows)  # which says how it differs
     raise CheckpointError(
         f"its tokenizer of {rows} tokens is missing: looked for {', '.join(names)} beside it and in the directories above; "
         "name it by TOKENIZER"

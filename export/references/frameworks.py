@@ -60,7 +60,7 @@ def huggingface(directory: Path, model_type: str | None, otherwise: Run, vocabul
 
     @cache  # one copy of the weights, made at the first use
     def run() -> Run:
-        return _transformers(directory) if _knows(model_type) else otherwise
+        return _transformers(directory, otherwise) if _knows(model_type) else otherwise
 
     return lambda tokens: run()(np.asarray(tokens, np.int64))[:, :vocabulary]
 
@@ -73,20 +73,31 @@ def _knows(model_type: str | None) -> bool:
     return model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
-def _transformers(directory: Path) -> Run:
-    """None of the directory's own code is run."""
+def _transformers(directory: Path, otherwise: Run) -> Run:
+    """``otherwise`` where it does not find the weights, as it does not know names with prefixes. None of the directory's own
+    code is run."""
     import torch
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    load = transformers.AutoModelForCausalLM.from_pretrained
+    load: Any = transformers.AutoModelForCausalLM.from_pretrained
     try:
-        model = load(
-            directory, dtype=torch.float32, attn_implementation="eager", local_files_only=True, trust_remote_code=False
-        ).eval()
+        model, found = load(
+            directory,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except OSError:
+        return otherwise
     except Exception as exc:  # its own checks of a configuration are many
         raise _refusal(directory, exc) from exc
+    if found["missing_keys"]:
+        return otherwise
+    model.eval()
 
     def run(tokens: np.ndarray) -> np.ndarray:
         try:

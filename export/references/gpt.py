@@ -34,6 +34,12 @@ class Gpt(Transformer):
         """To logits, with the embedding where the file has no head."""
         return self.linear(x, head if self.has(f"{head}.weight") else embedding)
 
+    def project_with_bias(self, x: Array, embedding: str) -> Array:
+        """A head that the file ties to the embedding has its bias in the file all the same."""
+        logits = self.project(x, embedding)
+        own = self.has("lm_head.weight") or not self.has("lm_head.bias")
+        return logits if own else logits + self.t("lm_head.bias")
+
 
 @dataclass
 class GptNeo(Gpt):
@@ -74,9 +80,7 @@ class GptJ(Gpt):
         return x + self.feed_forward(hidden, f"{block}.mlp.fc_in", f"{block}.mlp.fc_out")
 
     def head(self, x: Array) -> Array:
-        logits = self.project(self.layer_norm(x, "transformer.ln_f"), "transformer.wte")
-        own = self.has("lm_head.weight") or not self.has("lm_head.bias")
-        return logits if own else logits + self.t("lm_head.bias")
+        return self.project_with_bias(self.layer_norm(x, "transformer.ln_f"), "transformer.wte")
 
 
 @dataclass
@@ -131,7 +135,7 @@ class Phi(Gpt):
         return x + self.feed_forward(hidden, f"{block}.mlp.fc1", f"{block}.mlp.fc2")
 
     def head(self, x: Array) -> Array:
-        return self.project(self.layer_norm(x, "model.final_layernorm"), "model.embed_tokens")
+        return self.project_with_bias(self.layer_norm(x, "model.final_layernorm"), "model.embed_tokens")
 
 
 @dataclass

@@ -28,10 +28,34 @@ def touched(directory: Path, *names: str) -> Path:
         (["stories15M.bin", "tokenizer.bin", "tok512.bin"], "stories15M.bin"),  # llama2.c
         (["model-Q4_K_M.gguf"], "model-Q4_K_M.gguf"),
         (["config.json", "model.safetensors", "optimizer.pt"], "."),
+        (
+            ["train.py", "out-shakespeare-char/ckpt.pt", "data/shakespeare_char/meta.pkl"],
+            "out-shakespeare-char/ckpt.pt",
+        ),  # a root
+        (["out/ckpt.pt", "out/model.bin", "out/model_q80.bin", "tok512.bin"], "out/ckpt.pt"),
+        (["out/finetune/full/final/lit_model.pth", "out/finetune/full/final/model_config.yaml"], "out/finetune/full/final"),
+        (["state_dict.pth"], "state_dict.pth"),
     ],
 )
 def test_a_directory_stands_for_what_training_left_in_it(names: list[str], expected: str, tmp_path: Path) -> None:
     assert located(touched(tmp_path, *names)) == tmp_path / expected
+
+
+@pytest.mark.parametrize("named", ["my.safetensors", "pytorch_model.bin"])
+def test_a_file_that_is_named_is_not_taken_for_another_beside_it(named: str, tmp_path: Path) -> None:
+    touched(tmp_path, "ckpt.pt", "m.gguf", named)
+    assert located(tmp_path / named) == tmp_path / named
+
+
+@pytest.mark.parametrize("inside", ["config.json", "model-00001-of-00002.safetensors", "pytorch_model-00002-of-00002.bin"])
+def test_a_file_of_a_directory_stands_for_it(inside: str, tmp_path: Path) -> None:
+    touched(tmp_path, "config.json", inside)
+    assert located(tmp_path / inside) == tmp_path
+
+
+def test_widths_in_names_are_no_steps(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="name one of them: full_sft_512.pth, full_sft_768.pth"):
+        located(touched(tmp_path, "full_sft_512.pth", "full_sft_768.pth"))
 
 
 def test_of_several_checkpoints_one_has_to_be_named(tmp_path: Path) -> None:

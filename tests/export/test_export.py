@@ -257,6 +257,9 @@ def test_the_readmes_configuration_is_the_one_that_is_written() -> None:
         ("SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2-135m-instruct-q4_1"),
         ("out/Llama 3.2 (1B)", "llama-3-2-1b"),
         ("模型.pt", "model"),
+        ("out/TideGate/model.safetensors", "tidegate"),
+        ("out/final/lit_model.pth", "final"),
+        ("hub/models--Qwen--Qwen3-0.6B/snapshots/0123abcd", "qwen3-0-6b"),
     ],
 )
 def test_a_models_name_comes_from_the_file_name(path: str, name: str) -> None:

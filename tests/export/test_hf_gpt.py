@@ -58,6 +58,7 @@ VARIANTS = [
     ("gpt_neox", {"tie_word_embeddings": True, "hidden_size": 40, "layer_norm_eps": 1e-3, "hidden_act": "gelu_fast"}),
     ("gpt_neox", {"rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
     ("phi", {}),
+    ("phi", {"tie_word_embeddings": True}),
     ("phi", {"num_key_value_heads": 2, "rope_parameters": {"partial_rotary_factor": 0.25, "rope_theta": 1e4}}),
     ("opt", {}),
     ("opt", {"enable_bias": False, "activation_function": "gelu"}),

@@ -112,6 +112,13 @@ def test_file_to_resume_from_is_read_beside_its_optimizer(tmp_path: Path) -> Non
     assert_says(path, logits, tmp_path)
 
 
+def test_heads_that_contradict_the_file_are_refused(tmp_path: Path) -> None:
+    state, _ = minimind3()
+    path = write_directory(tmp_path, state)
+    with pytest.raises(CheckpointError, match=r"HEADS \(--heads\) is 99, but it says itself that it has"):
+        read(path, heads=99)
+
+
 def test_heads_of_a_minimind_2_of_unknown_width_are_asked_for(tmp_path: Path) -> None:
     state, logits = minimind2()
     path = write(tmp_path, state, "out/pretrain_64.pth")

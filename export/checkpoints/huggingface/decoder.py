@@ -25,7 +25,7 @@ Made = tuple[Architecture, Weights, Transformer]
 Family = Callable[[dict[str, Any], Mapping[str, RawTensor], TokenizerFiles], Made]
 EMBEDDING, HEAD, FINAL_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
 BEFORE = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
-BUFFERS = (".rotary_emb.inv_freq", HEAD)  # a tied head may be saved twice
+BUFFERS = (".rotary_emb.inv_freq", "freqs_cos", "freqs_sin", HEAD)  # a tied head may be saved twice
 COMMON = {
     "hidden_act": "silu",
     "max_position_embeddings": 2048,
