@@ -21,17 +21,8 @@ from tokenizers import AddedToken, Tokenizer
 from export.checkpoint import CheckpointError, TokenizerFiles, shown
 from export.text_file import is_unicode, read_text
 from export.tokenizers import END_OF_TEXT, TOKENIZER_LIMIT, byte_level_bpe, check_sizes, files, gpt2, guarded, words
+from export.word_patterns import GPT4O, LLAMA3, QWEN2
 
-# What the ranks alone do not say. The patterns are written for Oniguruma, and mean the same.
-CL100K_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-QWEN_WORDS = CL100K_WORDS.replace("{1,3}", "")
-O200K_WORDS = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 LETTERS = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}  # bytes that stand for themselves
 MOVED = [byte for byte in range(256) if byte not in LETTERS]
 AS_LETTERS = {byte: chr(256 + place) for place, byte in enumerate(MOVED)}  # GPT-2's: the others get a character each
@@ -57,10 +48,10 @@ def _llama3() -> dict[str, int]:
 KNOWN = {
     50256: _Known((), {END_OF_TEXT: 50256}),  # GPT-2's, r50k_base
     50280: _Known((), {END_OF_TEXT: 50256}),  # p50k_base
-    100256: _Known((CL100K_WORDS,), {END_OF_TEXT: 100257, "<|endofprompt|>": 100276}),
-    199998: _Known((O200K_WORDS,), {END_OF_TEXT: 199999, "<|endofprompt|>": 200018}),
-    128000: _Known((CL100K_WORDS,), _llama3()),
-    151643: _Known((QWEN_WORDS,), {END_OF_TEXT: 151643, "<|im_start|>": 151644, "<|im_end|>": 151645}),
+    100256: _Known((LLAMA3,), {END_OF_TEXT: 100257, "<|endofprompt|>": 100276}),
+    199998: _Known((GPT4O,), {END_OF_TEXT: 199999, "<|endofprompt|>": 200018}),
+    128000: _Known((LLAMA3,), _llama3()),
+    151643: _Known((QWEN2,), {END_OF_TEXT: 151643, "<|im_start|>": 151644, "<|im_end|>": 151645}),
 }
 
 

@@ -16,6 +16,7 @@ from export.plain_wordpiece import Rules
 from export.special_tokens import require_one_text_each
 from export.text_file import read_object
 from export.tokenizers import byte_level_bpe, files, guarded, words
+from export.word_patterns import QWEN2
 
 ANY = (None, "PreTrainedTokenizer", "TokenizersBackend")
 BYTE_LEVEL = ("GPT2Tokenizer", "Qwen2Tokenizer", *ANY)
@@ -27,7 +28,6 @@ SENTENCEPIECE = (
 WORDPIECE = ("BertTokenizer", *ANY)
 RANK = re.compile(rb"[A-Za-z0-9+/]+=* [0-9]+\r?\n")  # tiktoken's line: a token in base64, and its rank
 MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
-QWEN2_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def from_directory(
@@ -89,7 +89,7 @@ def _byte_level(
     is_qwen2 = class_name == "Qwen2Tokenizer"
     prefix = config.get("add_prefix_space") is True
     with guarded("vocab.json and merges.txt make no byte-level BPE"):
-        tokenizer = byte_level_bpe(numbers, merges, split=(QWEN2_WORDS,) if is_qwen2 else (), add_prefix_space=prefix)
+        tokenizer = byte_level_bpe(numbers, merges, split=(QWEN2,) if is_qwen2 else (), add_prefix_space=prefix)
         if is_qwen2:
             tokenizer.normalizer = normalizers.NFC()
     require_one_text_each(numbers)

@@ -15,16 +15,13 @@ from export.checkpoints.options import Options
 from export.checkpoints.rotary import rotary
 from export.checkpoints.settings import checked
 from export.checkpoints.tensors import RawTensor, Weights
+from export.default_templates import CHATML
 from export.references.llms_from_scratch import Qwen3FromScratch
 from export.tokenizer_source import named
 from export.tokenizers import vocabulary_size
 
 THETA, EPSILON, CONTEXT_LENGTH = 1e6, 1e-6, 40960
 BASE, CHAT = "tokenizer-base.json", ("tokenizer.json", "tokenizer-reasoning.json")  # as the books download them
-TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
 
 
 def recognises(tensors: Mapping[str, RawTensor]) -> bool:
@@ -81,6 +78,6 @@ def _tokenizer(path: Path, rows: int) -> TokenizerFiles:
     for name in (BASE,) if is_base else CHAT:
         if (file := path.parent / name).is_file():
             files = named(str(file))
-            return files if is_base else replace(files, chat_template=TEMPLATE)
+            return files if is_base else replace(files, chat_template=CHATML)
     looked_for = BASE if is_base else " and ".join(CHAT)
     raise CheckpointError(f"its tokenizer of {rows} tokens is missing: looked for {looked_for} beside it; name it by TOKENIZER")
