@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional as F
 
-from export.tokenizers import gpt2
+from export.text.tokenizers import gpt2
 
 RECORDS = Path(__file__).with_name("tides.jsonl")
 END = 50256  # <|endoftext|>

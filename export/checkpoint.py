@@ -64,7 +64,7 @@ class Architecture:
 @dataclass(frozen=True)
 class TokenizerFiles:
     tokenizer_json: str  # for `tokenizers.Tokenizer.from_str`
-    chat_template: str | None  # Jinja, rendered as in export/chat_environment.py
+    chat_template: str | None  # Jinja, rendered as in export/text/chat_environment.py
     end_tokens: tuple[int, ...]  # ids that end a text
     special_tokens: Mapping[str, str] = field(default_factory=dict)  # by the names that templates use: `eos_token`, …
     added_tokens: Mapping[str, int] = field(default_factory=dict)  # texts with the ids that the checkpoint's files give them

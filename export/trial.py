@@ -120,11 +120,11 @@ def _heap() -> int:
 
 
 def _read(path: str, settings: dict[str, Any]) -> None:
-    from export import tokenizer_limits
-    from export.chat_template import require_rendering
     from export.checkpoints import one_line, read
-    from export.token_check import require_own_tokens
-    from export.tokenizers import guarded
+    from export.text import tokenizer_limits
+    from export.text.chat_template import require_rendering
+    from export.text.token_check import require_own_tokens
+    from export.text.tokenizers import guarded
     from export.verify import text_windows
 
     checkpoint = read(path, **settings)

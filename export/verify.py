@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from backends.onnx_decoder.decoder import Candidates, Decoder, Row
 from export.checkpoint import Checkpoint
-from export.token_check import known_text
+from export.text.token_check import known_text
 
 WINDOWS = (256, 192, 128, 96)  # tokens of each window of text: of unlike lengths, as the rows of a served batch are
 CHUNK = 64  # tokens of a prefill chunk, whose logits are in memory together with their reference

@@ -4,7 +4,6 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from export.chat_template import choose_template
 from export.checkpoint import Checkpoint, CheckpointError
 from export.checkpoints import (
     build_nanogpt,
@@ -24,6 +23,7 @@ from export.checkpoints import (
     torch_file,
 )
 from export.checkpoints.options import Options
+from export.text.chat_template import choose_template
 
 MESSAGE_LIMIT = 600  # characters
 WEIGHTS = re.compile(r".*\.safetensors(\.index\.json)?|pytorch_model.*\.bin(\.index\.json)?", re.DOTALL)
@@ -37,7 +37,7 @@ def read(
 ) -> Checkpoint:
     """The checkpoint at ``path``, of any kind that is served. No code of it is run.
 
-    ``tokenizer``: see `export.tokenizer_source.named`; None: the checkpoint's own.
+    ``tokenizer``: see `export.text.tokenizer_source.named`; None: the checkpoint's own.
     ``chat_template``: `dolly`, `none`, or a Jinja file; None: the checkpoint's own.
     ``heads`` of attention, where a file does not tell them.
     Raises CheckpointError, one sentence that begins with the path.
@@ -73,7 +73,7 @@ def located(path: Path) -> Path:
         return path
     found = _found(directory)
     if inside and found != directory and path.suffix != ".json":
-        return path  # it was named itself, and is not part of what else lies there
+        return path  # it was named itself, and is not part of what else is there
     return found or (directory if inside else lone_file.below(directory, _found) or directory)
 
 
@@ -82,7 +82,7 @@ def _found(directory: Path) -> Path | None:
 
 
 def watched(checkpoint: Path) -> list[Path]:
-    """What an export of it may read, as far as names tell: a directory, or a file with its other parts and what lies near."""
+    """What an export of it may read, as far as names tell: a directory, or a file with its other parts and what is near it."""
     place = located(checkpoint)
     return [place] if place.is_dir() else [*parts(place), *place.parent.glob("*.json"), *nearby.watched(place)]
 

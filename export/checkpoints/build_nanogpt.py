@@ -10,8 +10,8 @@ from export.checkpoints import gpt2, torch_file
 from export.checkpoints.options import Options
 from export.checkpoints.settings import LAYERS, whole
 from export.references.frameworks import torch_gpt2
-from export.tokenizer_source import named
-from export.tokenizers import vocabulary_size
+from export.text.tokenizer_source import named
+from export.text.tokenizers import vocabulary_size
 
 STEP = re.compile(r"model_(\d{1,12})\.pt")  # in `log/`
 

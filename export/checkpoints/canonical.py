@@ -16,7 +16,7 @@ def same(tensor: np.ndarray) -> np.ndarray:
 
 
 class Canonical:
-    """Collects where each canonical weight comes from. Names are whole; what is not in the file is told by `weights`.
+    """Collects where each canonical weight comes from. Names are whole; `weights` reports what the file lacks.
 
     A bias is taken where the file has one, or where the configuration says so.
     """

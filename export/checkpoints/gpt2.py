@@ -12,7 +12,7 @@ from export.checkpoints.canonical import Canonical
 from export.checkpoints.settings import checked, head_dim
 from export.checkpoints.tensors import RawTensor, Weights
 from export.references.transformer import Transformer
-from export.tokenizer_source import named
+from export.text.tokenizer_source import named
 
 ROWS = range(50257, 51201)  # GPT-2's 50257 tokens, and the padding that training scripts add
 MASKS = (".attn.bias", ".attn.masked_bias", ".attn.mask", ".att.mask")  # causal ones, which are saved as buffers
@@ -73,7 +73,7 @@ def named_weights(
 ) -> Weights:
     """``rows`` are the file's, of which the architecture's vocabulary is kept. ``biases``: None, as the file has them.
 
-    ``conv1d``: linear weights lie ``[in, out]``, as Hugging Face's do.
+    ``conv1d``: linear weights are stored as ``[in, out]``, as Hugging Face's do.
     """
     width, mlp_width = architecture.width, architecture.mlp_width
     out = Canonical(tensors, architecture, rows, biases=biases)

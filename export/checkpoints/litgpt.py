@@ -16,19 +16,19 @@ from export.checkpoints.litgpt_config import Settings, architecture, flag, model
 from export.checkpoints.options import Options
 from export.checkpoints.rotary import half_split
 from export.checkpoints.tensors import RawTensor, Weights
-from export.default_templates import default_template
 from export.own_files import require_own_files
 from export.references.litgpt import LitGpt
+from export.text.default_templates import default_template
+from export.text.tokenizer_source import from_directory, named
+from export.text.tokenizers import token_count, vocabulary_size
 from export.text_file import read_object, read_text
-from export.tokenizer_source import from_directory, named
-from export.tokenizers import token_count, vocabulary_size
 
 MODEL, CONFIG, STYLE = "lit_model.pth", "model_config.yaml", "prompt_style.yaml"
 PARTS = tuple(f"{MODEL}.{kind}" for kind in ("lora", "adapter", "adapter_v2"))  # trained beside a base model, saved without it
 INSIDE = (MODEL, CONFIG, STYLE, *PARTS)
 STEP = re.compile(r"step-(\d{1,12})")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
-ALPACA = Path(__file__).parents[1] / "alpaca.jinja"
+ALPACA = Path(__file__).parents[1] / "text" / "alpaca.jinja"
 ALPACA_STYLES = ("Alpaca", "FLAN", "Longform")
 EMBEDDING, HEAD = "transformer.wte.weight", "lm_head.weight"
 

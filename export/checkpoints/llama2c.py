@@ -17,8 +17,8 @@ from export.checkpoints.rotary import half_split, rotary
 from export.checkpoints.settings import LAYERS, checked, head_dim, real, whole
 from export.checkpoints.tensors import RawTensor, Weights
 from export.references.llama2c import Llama2c
-from export.tokenizer_source import named
-from export.tokenizers import vocabulary_size
+from export.text.tokenizer_source import named
+from export.text.tokenizers import vocabulary_size
 
 EMBEDDING = "tok_embeddings.weight"
 MASKS = (".attention.mask",)  # causal ones, saved as buffers where torch had no fused attention

@@ -17,8 +17,8 @@ from export.checkpoints.options import Options
 from export.checkpoints.settings import LAYERS, whole
 from export.checkpoints.tensors import RawTensor, Shape, fitting
 from export.references.gpt2 import Gpt2
-from export.tokenizer_source import named
-from export.tokenizers import vocabulary_size
+from export.text.tokenizer_source import named
+from export.text.tokenizers import vocabulary_size
 
 MODEL, STATE, LLAMA3 = 20240326, 20240327, 20240803  # the first number
 HEADER_BYTES = 4 * 256

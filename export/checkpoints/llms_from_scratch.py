@@ -14,12 +14,12 @@ from export.checkpoints.options import Options
 from export.checkpoints.settings import head_dim
 from export.checkpoints.tensors import RawTensor
 from export.references.llms_from_scratch import LlmsFromScratch
+from export.text.tokenizer_source import named
+from export.text.tokenizers import vocabulary_size
 from export.text_file import read_text
-from export.tokenizer_source import named
-from export.tokenizers import vocabulary_size
 
 HEADS = {768: 12, 1024: 16, 1280: 20, 1600: 25}  # by width: GPT-2 of 124M, 355M, 774M and 1558M weights
-ALPACA = Path(__file__).parents[1] / "alpaca.jinja"
+ALPACA = Path(__file__).parents[1] / "text" / "alpaca.jinja"
 BOOK = gpt2.Names(
     embedding="tok_emb",
     positions="pos_emb.weight",

@@ -10,9 +10,9 @@ from export.checkpoints.options import Options
 from export.checkpoints.settings import whole
 from export.checkpoints.tensors import RawTensor
 from export.references.gpt2 import FirstMinGpt, Gpt2
+from export.text.tokenizer_source import named
+from export.text.tokenizers import of_characters, vocabulary_size
 from export.text_file import read_object
-from export.tokenizer_source import named
-from export.tokenizers import of_characters, vocabulary_size
 
 MODELS = {  # its `model_type`s: layers, heads, width
     "openai-gpt": (12, 12, 768),

@@ -14,7 +14,7 @@ from export.checkpoints.llama2c import kv_heads
 from export.checkpoints.options import Options
 from export.checkpoints.settings import head_dim
 from export.checkpoints.tensors import RawTensor, is_tied
-from export.tokenizer_source import named
+from export.text.tokenizer_source import named
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 LORA = ".lora.A.weight"

@@ -17,9 +17,9 @@ from export.checkpoints import nearby, torch_file
 from export.checkpoints.nanochat_model import assembled
 from export.checkpoints.options import Options
 from export.checkpoints.settings import whole
+from export.text.tokenizer_source import named
+from export.text.tokenizers import vocabulary_size
 from export.text_file import read_object
-from export.tokenizer_source import named
-from export.tokenizers import vocabulary_size
 
 MODEL = re.compile(r"model_(\d+)\.pt")
 # of training, nanochat's own choice for a chat first: directories of models, and since July 2026 directories in those of models

@@ -8,8 +8,8 @@ from export.checkpoint import Checkpoint, CheckpointError, TokenizerFiles
 from export.checkpoints import build_nanogpt, gpt2
 from export.checkpoints.options import Options
 from export.checkpoints.settings import whole
-from export.tokenizer_source import named
-from export.tokenizers import token_count
+from export.text.tokenizer_source import named
+from export.text.tokenizers import token_count
 
 
 def find(path: Path) -> Path | None:

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from export.checkpoint import CheckpointError, TokenizerFiles
-from export.tokenizer_source import from_directory, named
-from export.tokenizers import token_count, vocabulary_size
+from export.text.tokenizer_source import from_directory, named
+from export.text.tokenizers import token_count, vocabulary_size
 
 FOLDERS = ("", "model", "model/minimind_tokenizer", "tokenizer", "tokenizer_k", "chatglm_tokenizer", "data")
 WATCHED = (  # what tokenizers, templates and configurations of all projects are called

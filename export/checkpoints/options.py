@@ -7,5 +7,5 @@ from dataclasses import dataclass
 class Options:
     """None: the checkpoint's own."""
 
-    tokenizer: str | None = None  # see `export.tokenizer_source.named`
+    tokenizer: str | None = None  # see `export.text.tokenizer_source.named`
     heads: int | None = None  # of files that do not tell them

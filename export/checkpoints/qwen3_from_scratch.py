@@ -15,10 +15,10 @@ from export.checkpoints.options import Options
 from export.checkpoints.rotary import rotary
 from export.checkpoints.settings import checked
 from export.checkpoints.tensors import RawTensor, Weights
-from export.default_templates import CHATML
 from export.references.llms_from_scratch import Qwen3FromScratch
-from export.tokenizer_source import named
-from export.tokenizers import vocabulary_size
+from export.text.default_templates import CHATML
+from export.text.tokenizer_source import named
+from export.text.tokenizers import vocabulary_size
 
 THETA, EPSILON, CONTEXT_LENGTH = 1e6, 1e-6, 40960
 BASE, CHAT = "tokenizer-base.json", ("tokenizer.json", "tokenizer-reasoning.json")  # as the books download them

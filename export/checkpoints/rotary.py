@@ -72,7 +72,7 @@ def yarn_scale(factor: float) -> float:
 
 def half_split(weight: np.ndarray, heads: int, *, turned: int | None = None, neighbours: bool = False) -> np.ndarray:
     """The rows of ``weight`` [heads · head_dim, …] (or a bias) in the graph's layout. ``turned``: as in `rotary`;
-    ``neighbours``: pairs lie side by side in the file."""
+    ``neighbours``: pairs are neighbours in the file."""
     head_dim = len(weight) // heads
     turned = head_dim if turned is None else turned
     pairs, rest = np.arange(turned // 2), np.arange(turned, head_dim)

@@ -1,4 +1,4 @@
-"""The models of GGUF files in numpy, on the tensors as they lie there: see `export.references.transformer`."""
+"""The models of GGUF files in numpy, on the tensors as they are stored: see `export.references.transformer`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from export.references.transformer import Array, Transformer, gelu, gelu_tanh, r
 
 @dataclass
 class Llama(Transformer):
-    """Touvron et al. 2023, and Mistral. Others are told by what is different in them."""
+    """Touvron et al. 2023, and Mistral. The others override what is different in them."""
 
     metadata: Mapping[str, Any] = field(default_factory=dict)
 

@@ -95,7 +95,7 @@ class CodeGen(GptJ):
 
 @dataclass
 class GptNeoX(Gpt):
-    """Black et al. 2022. Queries, keys and values lie together head by head."""
+    """Black et al. 2022. Queries, keys and values are stored together, head by head."""
 
     parallel: bool = True
 
@@ -168,7 +168,7 @@ class Opt(Gpt):
 
 @dataclass
 class GptBigCode(Gpt):
-    """Ben Allal et al. 2023: a GPT-2 whose heads share one key and one value; or where they lie together head by head."""
+    """Ben Allal et al. 2023: a GPT-2 whose heads share one key and one value, or stored together, head by head."""
 
     def embed(self, tokens: Array) -> Array:
         return self.t("transformer.wte.weight")[tokens] + self.t("transformer.wpe.weight")[: len(tokens)]

@@ -9,11 +9,11 @@ import pytest
 from tokenizers import Tokenizer
 
 from backends.onnx_decoder.decoder import Decoder, Row
-from export.chat_environment import compile_template, render
 from export.checkpoint import Checkpoint
 from export.checkpoints import read
 from export.graph import write_graph
 from export.quantize import PRECISIONS
+from export.text.chat_environment import compile_template, render
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "checkpoints"
 LARGEST_DIFFERENCE = 2e-4  # of a logit in fp32, in units of the logits' standard deviation

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from export.chat_environment import compile_template, render
-from export.chat_template import with_tokens
+from export.text.chat_environment import compile_template, render
+from export.text.chat_template import with_tokens
 from gateway.errors import InvalidRequest
 from gateway.text.prompt_process import Template
 
@@ -80,5 +80,5 @@ def test_a_token_does_not_take_the_place_of_the_conversation() -> None:
 
 
 def test_the_export_tries_out_templates_in_the_gateways_own_environment() -> None:
-    ours, gateways = (ROOT / package / "chat_environment.py" for package in ("export", "gateway/text"))
+    ours, gateways = (ROOT / package / "chat_environment.py" for package in ("export/text", "gateway/text"))
     assert ours.read_bytes() == gateways.read_bytes()

@@ -5,9 +5,9 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from export.chat_template import require_rendering
 from export.checkpoint import CheckpointError
 from export.checkpoints import read
+from export.text.chat_template import require_rendering
 from tests.export import samples
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from tokenizers import AddedToken, Tokenizer, models
 
-from export.chat_environment import compile_template, render
-from export.chat_template import with_tokens
 from export.checkpoints import read
-from export.default_templates import default_template
-from export.tokenizer_source import named
-from export.tokenizers import END_TEXTS
+from export.text.chat_environment import compile_template, render
+from export.text.chat_template import with_tokens
+from export.text.default_templates import default_template
+from export.text.tokenizer_source import named
+from export.text.tokenizers import END_TEXTS
 from tests.export.transformers_models import saved
 
 CHAT = [

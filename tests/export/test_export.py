@@ -16,7 +16,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from backends.onnx_decoder.contract.tensors import INPUTS, OUTPUTS
-from export import exporter, token_check
+from export import exporter
 from export.__main__ import main
 from export.checkpoint import CheckpointError
 from export.checkpoints import read
@@ -25,6 +25,7 @@ from export.graph import write_graph
 from export.model_directory import config_pbtxt
 from export.names import default_name
 from export.repository import Repository
+from export.text import token_check
 from testing import ROOT
 from tests.export import samples
 from tests.export.conftest import NAME, tree

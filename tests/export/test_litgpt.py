@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from export.chat_environment import compile_template, render
 from export.checkpoint import CheckpointError
 from export.checkpoints import read
+from export.text.chat_environment import compile_template, render
 from tests.export.families import assert_as_written, assert_same_logits, decoder_of, prefill, shared
 from tests.export.litgpt_models import COUNT, LLAMA, LLAMA3, VARIANTS, llama, qwen3, renamed, write
 from tests.export.samples import logits_of, save_tokenizer

@@ -14,10 +14,10 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from export.chat_environment import compile_template, render
 from export.checkpoint import CheckpointError
 from export.checkpoints import read
-from export.llama2c_tokenizer import from_bin
+from export.text.chat_environment import compile_template, render
+from export.text.llama2c_tokenizer import from_bin
 from tests.export.families import assert_as_written, assert_same_logits, decoder_of, greedy, prefill, shared
 from tests.export.samples import Logits, drawn, logits_of
 

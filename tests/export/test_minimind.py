@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from export.chat_environment import compile_template, render
 from export.checkpoint import CheckpointError
 from export.checkpoints import read
+from export.text.chat_environment import compile_template, render
 from tests.export.families import assert_as_written, assert_same_logits, decoder_of, prefill, shared
 from tests.export.samples import Logits, drawn, logits_of, save_tokenizer
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from export.chat_environment import compile_template, render
 from export.checkpoint import CheckpointError
 from export.checkpoints import located, read, torch_file
 from export.checkpoints.nanochat_model import generation
-from export.tiktoken_files import from_pickle
+from export.text.chat_environment import compile_template, render
+from export.text.tiktoken_files import from_pickle
 from tests.export import nanochat_files as made
 from tests.export.families import assert_as_written, assert_same_logits, decoder_of, prefill, shared
 

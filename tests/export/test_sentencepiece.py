@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from export.checkpoint import CheckpointError, TokenizerFiles
-from export.sentencepiece import from_model, read
-from export.token_check import SCRIPTS, TEXT, require_own_tokens
-from export.tokenizer_source import from_directory, named
+from export.text.sentencepiece import from_model, read
+from export.text.token_check import SCRIPTS, TEXT, require_own_tokens
+from export.text.tokenizer_source import from_directory, named
 from tests.export.families import shared
 from tests.export.sentencepiece import write_model
 
@@ -79,7 +79,7 @@ def test_tokens_and_text_are_those_of_the_library(kind: str, tmp_path: Path) -> 
         for token in special:
             text = text.replace(token, "")  # the library takes it for ordinary text
         if text.strip() in TRAINED[kind].get("user_defined_symbols", ()):
-            continue  # see export/sentencepiece.py
+            continue  # see export/text/sentencepiece.py
         expected = theirs.encode(text)
         assert ids(ours, text) == reference(text) == expected, text
         if theirs.unk_id() not in expected:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from export import tiktoken_files
 from export.checkpoint import CheckpointError, TokenizerFiles
-from export.tiktoken_files import AS_LETTERS, from_pickle, from_ranks
-from export.token_check import TEXT, require_own_tokens
-from export.tokenizers import gpt2
+from export.text import tiktoken_files
+from export.text.tiktoken_files import AS_LETTERS, from_pickle, from_ranks
+from export.text.token_check import TEXT, require_own_tokens
+from export.text.tokenizers import gpt2
 from tests.export import nanochat_files as made
 
 STRANGE = (

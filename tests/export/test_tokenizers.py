@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, pre_tokenizers
 
-from export import tokenizer_source, tokenizers
 from export.checkpoint import CheckpointError
 from export.checkpoints import read
 from export.checkpoints.gguf import tokenizer as gguf_tokenizer
-from export.token_check import require_own_tokens
-from export.tokenizer_source import named
+from export.text import tokenizer_source, tokenizers
+from export.text.token_check import require_own_tokens
+from export.text.tokenizer_source import named
 from tests.export import samples
 from tests.export.test_chat_templates import rendered
 

@@ -14,8 +14,8 @@ from transformers import AutoTokenizer
 
 from export.checkpoint import CheckpointError
 from export.checkpoints import read
-from export.token_check import TEXT, require_own_tokens
-from export.tokenizer_source import from_directory
+from export.text.token_check import TEXT, require_own_tokens
+from export.text.tokenizer_source import from_directory
 from tests.export import samples
 
 ADDED_JSON = Path(__file__).parents[3] / "shared" / "data" / "faults" / "gpt2-addedjson"

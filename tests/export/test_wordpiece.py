@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from transformers import BertTokenizer
 
 from export.checkpoint import CheckpointError
-from export.token_check import SCRIPTS, TEXT, require_own_tokens
-from export.tokenizer_source import from_directory, named
+from export.text.token_check import SCRIPTS, TEXT, require_own_tokens
+from export.text.tokenizer_source import from_directory, named
 from gateway.text.tokenizer import Tokenizer as Gateway
 from tests.export.families import shared
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from export import tokenizers as exported
+from export.text import tokenizers as exported
 from gateway.text.grammar import GrammarCompiler, Matcher
 from gateway.text.tokenizer import Tokenizer
 

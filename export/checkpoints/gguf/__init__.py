@@ -8,8 +8,8 @@ from export.checkpoints.gguf.families import family_of
 from export.checkpoints.gguf.layout import EMBEDDING, architecture, weights
 from export.checkpoints.options import Options
 from export.references.gguf import reference
-from export.tokenizer_source import named
-from export.tokenizers import vocabulary_size
+from export.text.tokenizer_source import named
+from export.text.tokenizers import vocabulary_size
 
 MAGIC = b"GGUF"
 NO_MODEL = "mmproj"  # how the names of llama.cpp's image encoders begin

@@ -4,7 +4,7 @@ llama.cpp's llama-vocab.cpp tells which names there are, and what each cuts; the
 tokenizer.json, which llama.cpp approximates in places.
 """
 
-from export.word_patterns import (
+from export.text.word_patterns import (
     BAILING,
     BLOOM,
     DEEPSEEK3,

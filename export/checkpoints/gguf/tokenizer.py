@@ -8,9 +8,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
 from export.checkpoint import CheckpointError, TokenizerFiles, shown
 from export.checkpoints.gguf.pre_tokenizers import BEGINS_WITH_BOS, IGNORE_MERGES, PRE_TOKENIZERS
-from export.sentencepiece import CONTROL, NORMAL, UNKNOWN, USER_DEFINED, bpe_from_scores
-from export.special_tokens import enclose
-from export.tokenizers import byte_level_bpe, files, guarded
+from export.text.sentencepiece import CONTROL, NORMAL, UNKNOWN, USER_DEFINED, bpe_from_scores
+from export.text.special_tokens import enclose
+from export.text.tokenizers import byte_level_bpe, files, guarded
 
 TOKEN_LIMIT, TEXT_LIMIT = 1024, 16 << 20  # characters of a token, and of all: every way to split a token is looked at
 RAW = "gemma4"  # the name of the pre-tokenizer that cuts nothing

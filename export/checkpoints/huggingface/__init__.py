@@ -13,11 +13,11 @@ from export.checkpoints.huggingface.minimind import minimind
 from export.checkpoints.huggingface.nanochat import nanochat
 from export.checkpoints.options import Options
 from export.checkpoints.settings import demand, whole
-from export.default_templates import default_template
 from export.own_files import require_own_files
 from export.references import frameworks
+from export.text.default_templates import default_template
+from export.text.tokenizer_source import from_directory, named
 from export.text_file import read_object
-from export.tokenizer_source import from_directory, named
 
 CONFIG = "config.json"
 INSIDE = (CONFIG, "pytorch_model.bin")  # files that stand for their directory

@@ -18,7 +18,7 @@ from export.checkpoints.settings import LAYERS, checked, demand, head_dim, real,
 from export.checkpoints.tensors import RawTensor, Weights
 from export.references.llama import Llama
 from export.references.transformer import Transformer
-from export.tokenizers import vocabulary_size
+from export.text.tokenizers import vocabulary_size
 
 Settings = Mapping[str, Any]
 Made = tuple[Architecture, Weights, Transformer]

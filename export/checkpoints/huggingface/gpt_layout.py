@@ -13,7 +13,7 @@ from export.checkpoints.huggingface.rope import Rope, of_all_layers
 from export.checkpoints.settings import LAYERS, checked, demand, head_dim, real, whole
 from export.checkpoints.tensors import RawTensor, Weights
 from export.references.transformer import Transformer
-from export.tokenizers import vocabulary_size
+from export.text.tokenizers import vocabulary_size
 
 Settings = dict[str, Any]
 Tensors = Mapping[str, RawTensor]
@@ -91,7 +91,7 @@ def canonical(
     arrange: Fold = same,
     affine: bool = True,
 ) -> Canonical:
-    """All but positions and head. ``turn``: queries and keys that lie apart; ``arrange``: stacked ones; ``affine``: if norms
+    """All but positions and head. ``turn``: queries and keys stored apart; ``arrange``: stacked ones; ``affine``: if norms
     have weights."""
     out, plain = (Canonical(tensors, architecture, rows, biases=biases) for biases in (True, False))
     plain.sources = out.sources
@@ -122,7 +122,7 @@ def canonical(
 
 
 def stacked(groups: int, heads: int, turn: Turn, order: tuple[int, int, int] = (0, 1, 2)) -> Fold:
-    """For rows that lie group by group, queries, keys and values of each in some ``order``."""
+    """For rows that are stored group by group, queries, keys and values of each in some ``order``."""
 
     def arrange(rows: np.ndarray) -> np.ndarray:
         parts = rows.reshape(groups, 3, -1, *rows.shape[1:])

@@ -12,7 +12,7 @@ from export.checkpoints.settings import LAYERS, checked, demand, real, whole
 from export.checkpoints.tensors import RawTensor, Weights
 from export.references.nanochat import HuggingFaceNanoChat
 from export.references.transformer import Transformer
-from export.tokenizers import vocabulary_size
+from export.text.tokenizers import vocabulary_size
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 

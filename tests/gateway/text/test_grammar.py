@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export import tokenizers as exported
+from export.text import tokenizers as exported
 from gateway.errors import InvalidRequest
 from gateway.text.grammar import Grammar, GrammarCompiler
 from gateway.text.tokenizer import Tokenizer

@@ -13,8 +13,8 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from export import plain_bpe
 from export.checkpoint import CheckpointError, TokenizerFiles
+from export.text import plain_bpe
 from export.text_file import is_unicode, read_object, read_text
 
 META_LIMIT = 64 << 20  # bytes: a table of all Unicode characters is smaller

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from export.chat_environment import ABSENT, compile_template, render
 from export.checkpoint import CheckpointError, TokenizerFiles
+from export.text.chat_environment import ABSENT, compile_template, render
 from export.text_file import is_unicode, read_text
 
 DOLLY = Path(__file__).with_name("dolly.jinja")

@@ -1,7 +1,7 @@
 """Chat templates as transformers renders them: the same Jinja environment, and the same names besides the messages.
 
-`gateway/text/chat_environment.py` and `export/chat_environment.py` are one file, twice: the export tries out what the gateway
-will render, and neither imports the other. Jinja and the standard library only.
+`gateway/text/chat_environment.py` and `export/text/chat_environment.py` are one file, twice: the export tries out what the
+gateway will render, and neither imports the other. Jinja and the standard library only.
 Source: transformers, utils/chat_template_utils.py.
 """
 

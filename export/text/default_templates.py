@@ -6,7 +6,7 @@ Sources: the chat templates of Gemma 3, of Llama 3 and of Qwen.
 from tokenizers import Tokenizer
 
 from export.checkpoint import TokenizerFiles
-from export.tokenizers import guarded
+from export.text.tokenizers import guarded
 
 GEMMA = """\
 {%- set system = namespace(text='') -%}

@@ -19,9 +19,9 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from export.checkpoint import CheckpointError, TokenizerFiles, shown
+from export.text.tokenizers import END_OF_TEXT, TOKENIZER_LIMIT, byte_level_bpe, check_sizes, files, gpt2, guarded, words
+from export.text.word_patterns import GPT4O, LLAMA3, QWEN2
 from export.text_file import is_unicode, read_text
-from export.tokenizers import END_OF_TEXT, TOKENIZER_LIMIT, byte_level_bpe, check_sizes, files, gpt2, guarded, words
-from export.word_patterns import GPT4O, LLAMA3, QWEN2
 
 LETTERS = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}  # bytes that stand for themselves
 MOVED = [byte for byte in range(256) if byte not in LETTERS]
@@ -32,7 +32,7 @@ Ranks = Mapping[str, int]  # of tokens, their bytes written as letters
 
 @dataclass(frozen=True)
 class _Known:
-    """A vocabulary that is told by its number of ranks."""
+    """A vocabulary that is recognised by its number of ranks."""
 
     split: tuple[str, ...]  # none: GPT-2's
     special_tokens: Mapping[str, int]
@@ -81,7 +81,7 @@ def from_pickle(path: Path) -> TokenizerFiles:
 
 
 def from_ranks(path: Path) -> TokenizerFiles:
-    """Lines of a token in base64 and its rank: GPT-2's, cl100k's, o200k's, Llama 3's or Qwen's, told by how many they are."""
+    """Lines of a token in base64 and its rank: GPT-2's, cl100k's, o200k's, Llama 3's or Qwen's, by their number."""
     ranks: dict[bytes, int] = {}
     for line in read_text(path, TOKENIZER_LIMIT).splitlines():
         try:

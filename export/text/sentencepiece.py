@@ -18,9 +18,9 @@ from google.protobuf.message import DecodeError
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from export.checkpoint import CheckpointError, TokenizerFiles, shown
-from export.plain_sentencepiece import NO_SYMBOLS, BestPath, Encoder, Merges, Normalizer, Symbols
-from export.special_tokens import enclose
-from export.tokenizers import files, guarded
+from export.text.plain_sentencepiece import NO_SYMBOLS, BestPath, Encoder, Merges, Normalizer, Symbols
+from export.text.special_tokens import enclose
+from export.text.tokenizers import files, guarded
 
 FILE_LIMIT = 32 << 20  # bytes: that of 256 thousand pieces has 4 million
 PIECES_LIMIT = 1 << 20

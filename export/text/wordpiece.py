@@ -5,11 +5,11 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from export import plain_wordpiece
 from export.checkpoint import CheckpointError, TokenizerFiles
-from export.plain_wordpiece import LONGEST_WORD, Rules
+from export.text import plain_wordpiece
+from export.text.plain_wordpiece import LONGEST_WORD, Rules
+from export.text.tokenizers import files, guarded
 from export.text_file import read_text
-from export.tokenizers import files, guarded
 
 NAMES = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
 ENDS = ("[SEP]", "[CLS]")  # UER ends a text by [SEP]; GPT2-Chinese a paragraph by [SEP], a text by [CLS]

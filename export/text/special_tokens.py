@@ -8,8 +8,8 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, processors
 
 from export.checkpoint import CheckpointError, shown
+from export.text.tokenizers import ID_LIMIT
 from export.text_file import is_unicode, read_object
-from export.tokenizers import ID_LIMIT
 
 NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # of the special tokens that every tokenizer may have
 FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")

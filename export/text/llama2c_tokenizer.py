@@ -9,9 +9,9 @@ from pathlib import Path
 from tokenizers import AddedToken
 
 from export.checkpoint import CheckpointError, TokenizerFiles
-from export.sentencepiece import BYTE, CONTROL, NORMAL, SPACE, TEXT_LIMIT, UNKNOWN, bpe_from_scores
-from export.special_tokens import enclose
-from export.tokenizers import files, guarded
+from export.text.sentencepiece import BYTE, CONTROL, NORMAL, SPACE, TEXT_LIMIT, UNKNOWN, bpe_from_scores
+from export.text.special_tokens import enclose
+from export.text.tokenizers import files, guarded
 
 LONGEST = struct.Struct("<I")  # bytes of the longest piece: all that comes before the pieces
 PIECE = struct.Struct("<fI")  # score, bytes of its text, which follows

@@ -10,13 +10,13 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, normalizers
 
-from export import plain_bpe, sentencepiece, tiktoken_files, wordpiece
 from export.checkpoint import CheckpointError, TokenizerFiles, shown
-from export.plain_wordpiece import Rules
-from export.special_tokens import require_one_text_each
+from export.text import plain_bpe, sentencepiece, tiktoken_files, wordpiece
+from export.text.plain_wordpiece import Rules
+from export.text.special_tokens import require_one_text_each
+from export.text.tokenizers import byte_level_bpe, files, guarded, words
+from export.text.word_patterns import QWEN2
 from export.text_file import read_object
-from export.tokenizers import byte_level_bpe, files, guarded, words
-from export.word_patterns import QWEN2
 
 ANY = (None, "PreTrainedTokenizer", "TokenizersBackend")
 BYTE_LEVEL = ("GPT2Tokenizer", "Qwen2Tokenizer", *ANY)

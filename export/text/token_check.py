@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from export.added_tokens import AddedTokens
 from export.checkpoint import CheckpointError, TokenizerFiles, shown
-from export.plain_sentencepiece import Encoder
+from export.text.added_tokens import AddedTokens
+from export.text.plain_sentencepiece import Encoder
 
-TEXT = Path(__file__).with_name("verify_text.txt")
+TEXT = Path(__file__).parents[1] / "verify_text.txt"
 SCRIPTS = Path(__file__).with_name("token_text.txt")  # several of them, code, and what special tokens look like
 
 

@@ -121,7 +121,7 @@ class Normalizer:
     remove_extra_whitespaces: bool
     lower_case: bool
     symbols: Symbols = NO_SYMBOLS
-    without_prefix: Symbols = NO_SYMBOLS  # texts, unlike in SentencePiece: see export/sentencepiece.py
+    without_prefix: Symbols = NO_SYMBOLS  # texts, unlike in SentencePiece: see export/text/sentencepiece.py
 
     def __call__(self, text: str) -> str:
         text = "".join(self._characters(text.lower() if self.lower_case else text))

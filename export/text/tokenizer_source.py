@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from export import llama2c_tokenizer, tiktoken_files, vocabulary_files, wordpiece
 from export.checkpoint import CheckpointError, TokenizerFiles
 from export.own_files import require_own_files
-from export.special_tokens import (
+from export.text import llama2c_tokenizer, tiktoken_files, vocabulary_files, wordpiece
+from export.text.special_tokens import (
     Json,
     add,
     declared,
@@ -19,8 +19,8 @@ from export.special_tokens import (
     optional_object,
     special_tokens,
 )
+from export.text.tokenizers import characters, files, gpt2, guarded, parsed
 from export.text_file import read_text
-from export.tokenizers import characters, files, gpt2, guarded, parsed
 
 # What transformers' class takes where the files name no other.
 CLASS_TOKENS = {
