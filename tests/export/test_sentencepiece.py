@@ -81,7 +81,11 @@ def test_tokens_and_text_are_those_of_the_library(kind: str, tmp_path: Path) -> 
         if text.strip() in TRAINED[kind].get("user_defined_symbols", ()):
             continue  # see export/text/sentencepiece.py
         expected = theirs.encode(text)
-        assert ids(ours, text) == reference(text) == expected, text
+        found = ids(ours, text)
+        assert found == reference(text), text
+        if found != expected:  # only where another way to cut the text is as probable
+            scores = [sum(map(theirs.get_score, one)) for one in (found, expected)]
+            assert scores[0] == pytest.approx(scores[1], abs=1e-3) and text not in lines, text
         if theirs.unk_id() not in expected:
             assert ours.decode(expected) == theirs.decode(expected)
     assert files.end_tokens == (theirs.eos_id(),)
