@@ -23,6 +23,14 @@ from tests.export import nanochat_files
 from tests.export.transformers_models import saved
 
 SIZES = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 8, "max_position_embeddings": 256}
+MORE = {  # where transformers' own defaults do not fit these sizes
+    "codegen": {"rotary_dim": 32},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "gptj": {"rotary_dim": 32},
+    "helium": {"head_dim": 32, "num_key_value_heads": 8},
+    "ministral": {"head_dim": 32},
+}
+OTHERS = {"minimind", "Tiny-K"}  # model types that transformers does not know
 Make = Callable[[Path], Path]
 HEADER = "| family | parameters | " + " | ".join(f"{precision}: KL, top-1" for precision in PRECISIONS) + " | s | peak memory |"
 
@@ -46,12 +54,12 @@ def main() -> None:
 
 def makers() -> dict[str, Make]:
     """What writes a checkpoint of each family into a directory, and returns the path that a user would name."""
-    kinds: dict[str, Make] = {kind: partial(_huggingface, kind) for kind in FAMILIES if kind != "minimind"}
+    kinds: dict[str, Make] = {kind: partial(_huggingface, kind) for kind in FAMILIES if kind not in OTHERS}
     return kinds | {"nanochat, its own files": _nanochat}
 
 
 def _huggingface(kind: str, directory: Path) -> Path:
-    saved(kind, directory, **SIZES)
+    saved(kind, directory, **SIZES, **MORE.get(kind, {}))
     return directory
 
 
