@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from export.checkpoints import read
 from export.checkpoints.huggingface import FAMILIES
@@ -23,7 +24,7 @@ from tests.export import nanochat_files
 from tests.export.transformers_models import saved
 
 SIZES = {"hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 8, "max_position_embeddings": 256}
-MORE = {  # where transformers' own defaults do not fit these sizes
+MORE: dict[str, dict[str, Any]] = {  # where transformers' own defaults do not fit these sizes
     "codegen": {"rotary_dim": 32},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "gptj": {"rotary_dim": 32},

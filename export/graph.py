@@ -1,6 +1,4 @@
-"""A decoder-only transformer as one ONNX graph that serves prefill, decode and verification.
-
-docs/wire-contract.md names its inputs and outputs.
+"""A decoder-only transformer as one ONNX graph that serves prefill, decode and verification: see docs/wire-contract.md.
 
 Dense layers see packed tokens [T]; GroupQueryAttention alone sees the padded view [B, S], with the KV cache in place. There is
 one writer for all families: the architecture's settings and the presence of weights decide what it writes.

@@ -169,15 +169,5 @@ def tokenizer(rows: int) -> TokenizerFiles:
 def reference(
     kind: type[Transformer], tensors: Mapping[str, RawTensor], architecture: Architecture, **settings: Any
 ) -> Callable[[np.ndarray], np.ndarray]:
-    shape = architecture
-    model = kind(
-        lambda name: tensors[name].read(),
-        tensors.__contains__,
-        shape.layers,
-        shape.heads,
-        shape.kv_heads,
-        shape.head_dim,
-        epsilon=shape.norm_epsilon,
-        **settings,
-    )
-    return lambda tokens: model(tokens)[:, : shape.vocabulary_size]
+    model = kind.of(tensors, architecture, **settings)
+    return lambda tokens: model(tokens)[:, : architecture.vocabulary_size]

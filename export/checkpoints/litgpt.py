@@ -56,14 +56,9 @@ def read(path: Path, options: Options) -> Checkpoint:
         raise CheckpointError(f"its {MODEL} holds a LoRA beside the model: `litgpt merge_lora` makes one of both")
     if HEAD not in tensors:
         raise CheckpointError(f"it lacks the tensor {HEAD}")
-    run = LitGpt(
-        lambda name: tensors[name].read(),
-        tensors.__contains__,
-        shape.layers,
-        shape.heads,
-        shape.kv_heads,
-        shape.head_dim,
-        epsilon=shape.norm_epsilon,
+    run = LitGpt.of(
+        tensors,
+        shape,
         config=config,
         model=model_name(config),
     )

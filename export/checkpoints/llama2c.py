@@ -150,17 +150,7 @@ def assembled(
             rotary=(rotary(size, theta),),
         )
     )
-    shape = architecture
-    reference = Llama2c(
-        lambda name: tensors[name].read(),
-        tensors.__contains__,
-        shape.layers,
-        shape.heads,
-        shape.kv_heads,
-        shape.head_dim,
-        shape.norm_epsilon,
-        theta,
-    )
+    reference = Llama2c.of(tensors, architecture, theta=theta)
     return architecture, _weights(tensors, architecture, rows), reference
 
 

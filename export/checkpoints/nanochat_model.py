@@ -48,13 +48,9 @@ def assembled(config: Mapping[str, Any], tensors: Tensors) -> tuple[Architecture
     """``config``: the `model_config` of its meta_NNNNNN.json."""
     kind = generation(tensors)
     shape = _architecture(config, tensors, kind)
-    reference = NanoChat(
-        lambda name: tensors[name].read(),
-        tensors.__contains__,
-        shape.layers,
-        shape.heads,
-        shape.kv_heads,
-        shape.head_dim,
+    reference = NanoChat.of(
+        tensors,
+        shape,
         epsilon=EPSILON,
         theta=kind.theta,
         windows=shape.layer_window,

@@ -22,9 +22,8 @@ class Llama(Transformer):
     logit_scale: float = 1.0
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Any], shape: Architecture, **settings: Any) -> Self:
-        sizes = (shape.layers, shape.heads, shape.kv_heads, shape.head_dim, shape.norm_epsilon)
-        return cls(lambda name: tensors[name].read(), tensors.__contains__, *sizes, shape=shape, **settings)
+    def of(cls, tensors: Mapping[str, Any], architecture: Architecture, /, **settings: Any) -> Self:
+        return super().of(tensors, architecture, shape=architecture, **settings)
 
     def embed(self, tokens: Array) -> Array:
         return self.t("model.embed_tokens.weight")[tokens] * np.float32(self.embedding_scale)

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.references.transformer import Array, Transformer, relu2, rotate_halves, sigmoid
+from export.references.transformer import Array, Model, Transformer, relu2, rotate_halves, sigmoid
 
 
 @dataclass
-class _NanoChat(Transformer):
+class _NanoChat(Model):
     """What both forms share: norms without weights, positions that turn back, a norm of queries and keys behind them."""
 
     softcap: float | None = None
@@ -85,7 +85,7 @@ class NanoChat(_NanoChat):
 
 
 @dataclass
-class HuggingFaceNanoChat(_NanoChat):
+class HuggingFaceNanoChat(_NanoChat, Transformer):
     """Of transformers: nanochat as it was until January 2026."""
 
     def embed(self, tokens: Array) -> Array:

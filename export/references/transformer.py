@@ -1,20 +1,25 @@
 """A decoder-only transformer in numpy, as its paper has it: one text, no cache, every head by itself.
 
-Families derive from `Transformer` and override what is different in them. They read the raw tensors under their raw names, in
-the file's own layout, and share nothing with `export.checkpoints`' mapping or the graph: a wrong mapping shows.
+Families derive from `Transformer`, or from `Model`, and override what is different in them. They read the raw tensors under
+their raw names, in the file's own layout, and share nothing with `export.checkpoints`' mapping or the graph: a wrong mapping
+shows.
 """
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import erf, pi, sqrt
+from typing import Any, Self
 
 import numpy as np
+
+from export.checkpoint import Architecture
 
 Array = np.ndarray
 
 
 @dataclass
-class Transformer:
+class Model(ABC):
     """``t(name)``: a raw tensor, fp32. Shapes: x [n, width]; q [n, heads, head_dim]; k, v [n, kv_heads, head_dim]."""
 
     t: Callable[[str], Array]
@@ -26,21 +31,17 @@ class Transformer:
     epsilon: float = 1e-5
     theta: float = 10000.0
 
+    @classmethod
+    def of(cls, tensors: Mapping[str, Any], architecture: Architecture, /, **settings: Any) -> Self:
+        """``tensors``: RawTensors. Sizes and epsilon are the architecture's, where ``settings`` have no others."""
+        shape = architecture
+        sizes = {"layers": shape.layers, "heads": shape.heads, "kv_heads": shape.kv_heads, "head_dim": shape.head_dim}
+        given = sizes | {"epsilon": shape.norm_epsilon} | settings
+        return cls(lambda name: tensors[name].read(), tensors.__contains__, **given)
+
+    @abstractmethod
     def __call__(self, tokens: Array) -> Array:
         """tokens [n] → logits [n, rows of the head]."""
-        x = self.embed(np.asarray(tokens, np.int64))
-        for layer in range(self.layers):
-            x = self.block(x, layer)
-        return self.head(x)
-
-    def embed(self, tokens: Array) -> Array:
-        raise NotImplementedError
-
-    def block(self, x: Array, layer: int) -> Array:
-        raise NotImplementedError
-
-    def head(self, x: Array) -> Array:
-        raise NotImplementedError
 
     def linear(self, x: Array, name: str) -> Array:
         """x · weightᵀ + bias, if it has one."""
@@ -88,6 +89,26 @@ class Transformer:
                 scores = np.tanh(scores / np.float32(softcap)) * np.float32(softcap)
             out[:, head] = softmax(np.where(seen, scores, np.float32(-np.inf))) @ v[:, group]
         return out.reshape(n, -1)
+
+
+@dataclass
+class Transformer(Model):
+    """Layers that know nothing of each other."""
+
+    def __call__(self, tokens: Array) -> Array:
+        x = self.embed(np.asarray(tokens, np.int64))
+        for layer in range(self.layers):
+            x = self.block(x, layer)
+        return self.head(x)
+
+    @abstractmethod
+    def embed(self, tokens: Array) -> Array: ...
+
+    @abstractmethod
+    def block(self, x: Array, layer: int) -> Array: ...
+
+    @abstractmethod
+    def head(self, x: Array) -> Array: ...
 
 
 def rotate_halves(x: Array, frequencies: Array, scale: float = 1.0) -> Array:

@@ -1,12 +1,12 @@
 """The decoder's promise: a row's logits are the same to the last bit, however it is computed."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from backends.onnx_decoder.decoder import Decoder, Row
+from tests.backend.rows import crowd, logits, short_prefills
 from tests.conftest import DEMO, TINY, version_directory
 from tests.logits import assert_same
 
@@ -16,14 +16,6 @@ TOKENS = np.random.default_rng(11).integers(0, 49152, 40).astype(np.int32)
 @pytest.fixture(scope="module", params=[TINY, DEMO])
 def decoder(request: pytest.FixtureRequest, model_repository: Path) -> Decoder:
     return Decoder(version_directory(model_repository, request.param) / "model.onnx", slots=8, context_length=256)
-
-
-def logits(decoder: Decoder, *rows: tuple[int, int, Sequence[int] | np.ndarray]) -> np.ndarray:
-    """Full logits of all new positions of rows (slot, past, tokens), row after row."""
-    found = decoder.run(
-        [Row(slot, past, np.array(tokens, np.int32), len(tokens), full_logits=True) for slot, past, tokens in rows]
-    )
-    return np.concatenate([candidates.logits for candidates in found if candidates.logits is not None])
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 8, 9, 25])
@@ -46,30 +38,12 @@ def test_prefills_of_every_length_give_the_bits_of_tokens_one_by_one(decoder: De
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 2, 0, 3, 1]])
 def test_crowds_give_the_bits_of_one_alone(decoder: Decoder, order: list[int]) -> None:
-    """Decode, verification and prefill rows of unlike pasts together, in any slots and order, with idle ones between."""
-    pasts, counts, slots = [20, 3, 31, 12, 0], [1, 4, 1, 8, 30], [1, 2, 4, 6, 7]
-    places = list(zip(slots, pasts, counts, strict=True))
-    whole = logits(decoder, (0, 0, TOKENS))
-    for slot, past, _ in places:
-        if past:
-            logits(decoder, (slot, 0, TOKENS[:past]))
-    places = [places[row] for row in order]
-    crowd = logits(decoder, *((slot, past, TOKENS[past : past + count]) for slot, past, count in places))
-    assert_same(crowd, np.concatenate([whole[past : past + count] for _, past, count in places]))
+    assert_same(*crowd(decoder, TOKENS, order))
 
 
 @pytest.mark.parametrize("slots", [[0, 1, 2, 3], [7, 0, 3, 5]])
 def test_short_prefills_in_one_pass_give_the_bits_of_each_alone(decoder: Decoder, slots: list[int]) -> None:
-    """Also of 17, 33 and 49 tokens, which leave attention a block with one query."""
-    pasts, counts = [0, 3, 0, 5], [17, 33, 9, 49]
-    tokens = np.resize(TOKENS, 70)
-    whole = logits(decoder, (6, 0, tokens))
-    for slot, past in zip(slots, pasts, strict=True):
-        if past:
-            logits(decoder, (slot, 0, tokens[:past]))
-    parts = [slice(past, past + count) for past, count in zip(pasts, counts, strict=True)]
-    found = logits(decoder, *((slot, part.start, tokens[part]) for slot, part in zip(slots, parts, strict=True)))
-    assert_same(found, np.concatenate([whole[part] for part in parts]))
+    assert_same(*short_prefills(decoder, np.resize(TOKENS, 70), slots))
 
 
 def test_short_prefills_at_the_end_of_the_context_write_over_nothing(decoder: Decoder) -> None:

@@ -3,7 +3,6 @@
 Windows of its layers are shorter than the texts, and layers turn positions by two tables, one of them backwards.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from export.checkpoint import Architecture, Rotary
 from export.graph import write_graph
 from export.quantize import PRECISIONS
 from tests.backend.in_process import Backend
+from tests.backend.rows import crowd, logits, short_prefills
 from tests.backend.test_devices import Elsewhere, bind_copies
 from tests.logits import WIDER_VECTORS
 
@@ -105,14 +105,6 @@ def backend(model: Path) -> Backend:
     return Backend(model, SLOTS, CONTEXT)
 
 
-def logits(decoder: Decoder, *rows: tuple[int, int, Sequence[int] | np.ndarray]) -> np.ndarray:
-    """Full logits of all new positions of rows (slot, past, tokens), row after row."""
-    found = decoder.run(
-        [Row(slot, past, np.array(tokens, np.int32), len(tokens), full_logits=True) for slot, past, tokens in rows]
-    )
-    return np.concatenate([candidates.logits for candidates in found if candidates.logits is not None])
-
-
 def assert_same(one: np.ndarray, other: np.ndarray) -> None:
     """To the last bit, with wider vectors to rounding: see tests/logits.py. A wrong token before one changes far more."""
     assert one.shape == other.shape
@@ -151,27 +143,11 @@ def test_a_text_begins_anew_in_a_slot_that_held_another(decoder: Decoder) -> Non
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 2, 0, 3, 1]])
 def test_crowds_give_the_bits_of_one_alone(decoder: Decoder, order: list[int]) -> None:
-    """Decode, verification and prefill rows of unlike pasts together, in any slots and order, with idle ones between."""
-    pasts, counts, slots = [20, 3, 31, 12, 0], [1, 4, 1, 8, 30], [1, 2, 4, 6, 7]
-    places = list(zip(slots, pasts, counts, strict=True))
-    whole = logits(decoder, (0, 0, TOKENS))
-    for slot, past, _ in places:
-        if past:
-            logits(decoder, (slot, 0, TOKENS[:past]))
-    places = [places[row] for row in order]
-    crowd = logits(decoder, *((slot, past, TOKENS[past : past + count]) for slot, past, count in places))
-    assert_same(crowd, np.concatenate([whole[past : past + count] for _, past, count in places]))
+    assert_same(*crowd(decoder, TOKENS, order))
 
 
 def test_short_prefills_in_one_pass_give_the_bits_of_each_alone(decoder: Decoder) -> None:
-    pasts, counts, slots = [0, 3, 0, 5], [17, 33, 9, 49], [7, 0, 3, 5]
-    whole = logits(decoder, (6, 0, TOKENS))
-    for slot, past in zip(slots, pasts, strict=True):
-        if past:
-            logits(decoder, (slot, 0, TOKENS[:past]))
-    parts = [slice(past, past + count) for past, count in zip(pasts, counts, strict=True)]
-    found = logits(decoder, *((slot, part.start, TOKENS[part]) for slot, part in zip(slots, parts, strict=True)))
-    assert_same(found, np.concatenate([whole[part] for part in parts]))
+    assert_same(*short_prefills(decoder, TOKENS, [7, 0, 3, 5]))
 
 
 def test_drafts_that_are_rolled_back_leave_nothing_behind(decoder: Decoder) -> None:

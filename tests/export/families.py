@@ -70,16 +70,16 @@ def greedy(decoder: Decoder, last: np.ndarray, past: int, count: int, *, slot: i
 def assert_as_written(path: Path, folder: Path, tmp_path: Path, **options: Any) -> Checkpoint:
     """The checkpoint at ``path`` says what ref.json and ref_logits.npy of ``folder`` say: logits of the graph in chunks and of
     the reference, greedy tokens one by one, tokens of texts, and a rendered conversation. ``options`` as for `read`."""
-    told = json.loads((folder / "ref.json").read_text(encoding="utf-8"))
+    sample = json.loads((folder / "ref.json").read_text(encoding="utf-8"))
     expected = np.load(folder / "ref_logits.npy")
     checkpoint = read(path, **options)
     decoder = decoder_of(checkpoint, tmp_path)
-    logits = prefill(decoder, told["prompt_ids"])
+    logits = prefill(decoder, sample["prompt_ids"])
     assert_same_logits(logits, expected)
-    greedy_ids = greedy(decoder, logits[-1], len(told["prompt_ids"]), len(told["greedy_ids"]))
-    assert greedy_ids == told["greedy_ids"][: len(greedy_ids)]
-    assert_same_logits(checkpoint.reference(np.array(told["prompt_ids"])), expected)
-    assert_tokenizer_as_written(checkpoint, told)
+    greedy_ids = greedy(decoder, logits[-1], len(sample["prompt_ids"]), len(sample["greedy_ids"]))
+    assert greedy_ids == sample["greedy_ids"][: len(greedy_ids)]
+    assert_same_logits(checkpoint.reference(np.array(sample["prompt_ids"])), expected)
+    assert_tokenizer_as_written(checkpoint, sample)
     return checkpoint
 
 
@@ -90,13 +90,13 @@ def assert_same_logits(logits: np.ndarray, expected: np.ndarray) -> None:
     assert difference <= LARGEST_DIFFERENCE * max(1.0, float(expected.std()))
 
 
-def assert_tokenizer_as_written(checkpoint: Checkpoint, told: dict[str, Any]) -> None:
+def assert_tokenizer_as_written(checkpoint: Checkpoint, sample: dict[str, Any]) -> None:
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer.tokenizer_json)
-    for check in told.get("tokenizer_checks", ()):
+    for check in sample.get("tokenizer_checks", ()):
         assert tokenizer.encode(check["text"], add_special_tokens=False).ids == check["ids"], check["text"]
-    for text, number in told.get("special", {}).items():
+    for text, number in sample.get("special", {}).items():
         assert tokenizer.token_to_id(text) == number
-    if conversation := told.get("chat_check"):
+    if conversation := sample.get("chat_check"):
         messages = conversation["conversation"]["messages"]
         if messages[-1] == {"role": "assistant", "content": ""}:  # it is the model's turn
             messages = messages[:-1]

@@ -95,12 +95,12 @@ def test_tokens_and_text_are_those_of_the_library(kind: str, tmp_path: Path) -> 
 
 def test_the_model_of_a_llama2_c_gives_the_tokens_it_was_trained_with() -> None:
     folder = shared("llama2c")
-    told = json.loads((folder / "ref.json").read_text(encoding="utf-8"))
+    sample = json.loads((folder / "ref.json").read_text(encoding="utf-8"))
     files = named(str(folder / "tok512.model"))
     require_own_tokens(files)
-    for check in told["tokenizer_checks"]:
+    for check in sample["tokenizer_checks"]:
         assert ids(loaded(files), check["text"]) == check["ids"]
-    assert loaded(files).encode("Once").ids[0] == told["prompt_ids"][0] == 1
+    assert loaded(files).encode("Once").ids[0] == sample["prompt_ids"][0] == 1
 
 
 @pytest.mark.parametrize("kind", [BPE, UNIGRAM, CHARACTERS])

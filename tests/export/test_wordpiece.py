@@ -121,10 +121,11 @@ def test_a_text_file_that_is_no_vocabulary_is_refused(tmp_path: Path) -> None:
 
 def test_gpt2_chinese_has_the_tokens_of_its_project() -> None:
     folder = shared("gpt2-chinese")
-    told = json.loads((folder / "ref.json").read_text(encoding="utf-8"))
+    sample = json.loads((folder / "ref.json").read_text(encoding="utf-8"))
     files = from_directory(folder)
     tokenizer = Tokenizer.from_str(files.tokenizer_json)
-    for check in told["tokenizer_checks"]:
+    for check in sample["tokenizer_checks"]:
         assert tokenizer.encode(check["text"]).ids == check["ids"]
-    assert tokenizer.decode(told["prompt_ids"]).startswith("萧炎望着测验魔石碑上面闪亮得甚至有些刺眼的五个大字，面无表情，gpt")
+    text = tokenizer.decode(sample["prompt_ids"])
+    assert text.startswith("萧炎望着测验魔石碑上面闪亮得甚至有些刺眼的五个大字，面无表情，gpt")
     require_own_tokens(files)

@@ -20,7 +20,6 @@ from export.checkpoints.huggingface.gpt_layout import (
     canonical,
     flag,
     read_rope,
-    reference,
     require_even,
     stacked,
     weights,
@@ -114,7 +113,7 @@ def gpt2(config: Settings, tensors: Tensors, tokenizer: TokenizerFiles) -> Read:
     tensors = prefixed(tensors, GPT2.prefix)
     require_head(config, tensors, "lm_head.weight", "transformer.wte.weight", tied=True)
     mapped = of_gpt2.weights(tensors, shape, rows=rows, biases=True, conv1d=True)
-    return shape, mapped, reference(Gpt2, tensors, shape, conv1d=True, exact_gelu=shape.activation == "gelu")
+    return shape, mapped, Gpt2.of(tensors, shape, conv1d=True, exact_gelu=shape.activation == "gelu")
 
 
 def gpt_neo(config: Settings, tensors: Tensors, tokenizer: TokenizerFiles) -> Read:
@@ -123,7 +122,7 @@ def gpt_neo(config: Settings, tensors: Tensors, tokenizer: TokenizerFiles) -> Re
     shape, tensors = replace(shape, layer_window=windows), prefixed(tensors, GPT_NEO.prefix)
     out = canonical(tensors, shape, GPT_NEO, rows)
     out.positions("transformer.wpe.weight")
-    run = reference(references.GptNeo, tensors, shape, activation=shape.activation, windows=windows)
+    run = references.GptNeo.of(tensors, shape, activation=shape.activation, windows=windows)
     return shape, weights(out, config, GPT_NEO, tied=True), run
 
 
@@ -163,7 +162,7 @@ def _gptj(config: Settings, tensors: Tensors, tokenizer: TokenizerFiles, names: 
     return (
         shape,
         weights(out, config, names, tied=False),
-        reference(kind, tensors, shape, activation=shape.activation, turned=turned),
+        kind.of(tensors, shape, activation=shape.activation, turned=turned),
     )
 
 
@@ -179,7 +178,7 @@ def gpt_neox(config: Settings, tensors: Tensors, tokenizer: TokenizerFiles) -> R
     arrange = stacked(shape.heads, shape.heads, partial(half_split, turned=rope.turned))
     out = canonical(tensors, shape, names, rows, arrange=arrange)
     settings |= {"activation": shape.activation, "parallel": parallel}
-    return shape, weights(out, config, names, tied=False), reference(references.GptNeoX, tensors, shape, **settings)
+    return shape, weights(out, config, names, tied=False), references.GptNeoX.of(tensors, shape, **settings)
 
 
 def phi(config: Settings, tensors: Tensors, tokenizer: TokenizerFiles) -> Read:
@@ -190,7 +189,7 @@ def phi(config: Settings, tensors: Tensors, tokenizer: TokenizerFiles) -> Read:
     shape, tensors = checked(replace(shape, kv_heads=kv_heads, rotary=(rope.rotary,))), prefixed(tensors, PHI.prefix)
     out = canonical(tensors, shape, PHI, rows, turn=partial(half_split, turned=rope.turned))
     settings |= {"activation": shape.activation}
-    return shape, weights(out, config, PHI, tied=False), reference(references.Phi, tensors, shape, **settings)
+    return shape, weights(out, config, PHI, tied=False), references.Phi.of(tensors, shape, **settings)
 
 
 def opt(config: Settings, tensors: Tensors, tokenizer: TokenizerFiles) -> Read:
@@ -205,7 +204,7 @@ def opt(config: Settings, tensors: Tensors, tokenizer: TokenizerFiles) -> Read:
     final_norm = not config.get("_remove_final_layer_norm")
     if not final_norm:  # of models that were tuned with transformers before 4.20.1
         out.sources = {name: source for name, source in out.sources.items() if not name.startswith("final_norm.")}
-    run = reference(references.Opt, tensors, shape, activation=shape.activation, final_norm=final_norm)
+    run = references.Opt.of(tensors, shape, activation=shape.activation, final_norm=final_norm)
     return shape, weights(out, config, OPT, tied=True), run
 
 
@@ -221,5 +220,5 @@ def gpt_bigcode(config: Settings, tensors: Tensors, tokenizer: TokenizerFiles) -
     return (
         shape,
         weights(out, config, GPT2, tied=True),
-        reference(references.GptBigCode, tensors, shape, activation=shape.activation),
+        references.GptBigCode.of(tensors, shape, activation=shape.activation),
     )

@@ -12,7 +12,6 @@ from export.checkpoints.huggingface.common import activation, require_head
 from export.checkpoints.huggingface.rope import Rope, of_all_layers
 from export.checkpoints.settings import LAYERS, checked, demand, head_dim, real, whole
 from export.checkpoints.tensors import RawTensor, Weights
-from export.references.transformer import Transformer
 from export.text.tokenizers import vocabulary_size
 
 Settings = dict[str, Any]
@@ -156,17 +155,3 @@ def require_even(turned: int, size: int) -> int:
     if not 2 <= turned <= size or turned % 2:
         raise CheckpointError(f"its rotary_dim is {turned}, allowed are even numbers from 2 to its head size {size}")
     return turned
-
-
-def reference(kind: type[Transformer], tensors: Tensors, architecture: Architecture, **settings: Any) -> Transformer:
-    shape = architecture
-    return kind(
-        lambda name: tensors[name].read(),
-        tensors.__contains__,
-        shape.layers,
-        shape.heads,
-        shape.kv_heads,
-        shape.head_dim,
-        epsilon=shape.norm_epsilon,
-        **settings,
-    )

@@ -24,14 +24,9 @@ def nanochat(
     tensors = prefixed(tensors, "model.")
     require_head(config, tensors, HEAD, EMBEDDING, tied=False)
     shape, rows, theta = _architecture(config, tokenizer)
-    reference = HuggingFaceNanoChat(
-        lambda name: tensors[name].read(),
-        tensors.__contains__,
-        shape.layers,
-        shape.heads,
-        shape.kv_heads,
-        shape.head_dim,
-        epsilon=shape.norm_epsilon,
+    reference = HuggingFaceNanoChat.of(
+        tensors,
+        shape,
         theta=theta,
         softcap=shape.logit_softcap,
     )
