@@ -1,12 +1,10 @@
 """Hugging Face's GPT families: tiny models that transformers makes, in the decoder that serves them."""
 
-import json
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import transformers
@@ -14,13 +12,11 @@ from torch import nn
 
 from export.checkpoint import CheckpointError
 from export.checkpoints import read
-from export.checkpoints.huggingface import gpt, weight_files
-from tests.export.families import assert_as_written, assert_same_logits, decoder_of, prefill, shared
-from tests.export.samples import drawn, logits_of, save_tokenizer, small_tokenizer
+from tests.export.families import assert_as_written, shared
+from tests.export.samples import drawn, save_tokenizer
+from tests.export.transformers_models import COUNT, assert_as_transformers, edit
 
-COUNT = small_tokenizer().get_vocab_size()
 ROWS = COUNT + 7  # the embedding is padded
-TOKENS = [int(token) for token in np.random.default_rng(3).integers(0, COUNT, 48)]
 OF_GPT2 = {"vocab_size": ROWS, "n_positions": 64, "n_embd": 64, "n_layer": 2, "n_head": 4}
 COMMON = {
     "vocab_size": ROWS,
@@ -78,30 +74,14 @@ def saved(kind: str, directory: Path, *, bare: bool = False, **config: Any) -> n
     return model
 
 
-def edit(directory: Path, drop: tuple[str, ...] = (), **settings: Any) -> None:
-    path = directory / "config.json"
-    config = {key: value for key, value in json.loads(path.read_text()).items() if key not in drop}
-    path.write_text(json.dumps(config | settings))
-
-
-def assert_same(directory: Path, model: nn.Module) -> None:
-    """The graph, in chunks, and the reference in numpy say what transformers' model says."""
-    expected = logits_of(model)(np.array(TOKENS))
-    checkpoint = read(directory)
-    assert_same_logits(prefill(decoder_of(checkpoint, directory), TOKENS, chunk=13), expected)
-    config = json.loads((directory / "config.json").read_text())
-    _, _, reference = getattr(gpt, config["model_type"])(config, weight_files.tensors(directory), checkpoint.tokenizer)
-    assert_same_logits(reference(np.array(TOKENS)), expected)
-
-
 @pytest.mark.parametrize(("kind", "config"), VARIANTS, ids=[f"{kind}-{number}" for number, (kind, _) in enumerate(VARIANTS)])
 def test_a_model_is_served_as_transformers_computes_it(kind: str, config: dict[str, Any], tmp_path: Path) -> None:
-    assert_same(tmp_path, saved(kind, tmp_path, **config))
+    assert_as_transformers(tmp_path, saved(kind, tmp_path, **config))
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gpt_neo", "opt", "gpt_bigcode"])
 def test_a_model_that_was_saved_without_its_head_is_served_with_the_embedding(kind: str, tmp_path: Path) -> None:
-    assert_same(tmp_path, saved(kind, tmp_path, bare=True))
+    assert_as_transformers(tmp_path, saved(kind, tmp_path, bare=True))
 
 
 def test_transformers_4_names_the_rotary_settings_in_the_familys_own_words(tmp_path: Path) -> None:
@@ -112,7 +92,7 @@ def test_transformers_4_names_the_rotary_settings_in_the_familys_own_words(tmp_p
     ):
         model = saved(kind, tmp_path / kind, rope_parameters=rope)
         edit(tmp_path / kind, drop=("rope_parameters",), **written)
-        assert_same(tmp_path / kind, model)
+        assert_as_transformers(tmp_path / kind, model)
 
 
 MASK = torch.ones(1, 1, 64, 64)
@@ -140,7 +120,7 @@ def test_masks_that_older_versions_saved_are_left_alone(kind: str, tmp_path: Pat
         name.replace("lm_head.", "embed_out.") if kind == "gpt_neox" else name: one for name, one in model.state_dict().items()
     }
     torch.save(state | BUFFERS[kind], tmp_path / "pytorch_model.bin")
-    assert_same(tmp_path, model)
+    assert_as_transformers(tmp_path, model)
 
 
 @pytest.mark.parametrize("kind", MODELS)
