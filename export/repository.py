@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 CONFIG = "config.pbtxt"
 VERSION = re.compile("[1-9][0-9]*")  # the name of a version's directory
@@ -64,13 +65,17 @@ class Repository:
     def models(self) -> list[str]:
         return sorted(path.parent.name for path in self.path.glob("*/config.pbtxt"))
 
-    def fingerprint_of(self, name: str) -> str | None:
-        """The fingerprint in the card of a model's newest version; None where there is none."""
+    def card_of(self, name: str) -> dict[str, Any]:
+        """The model card of the newest version; empty where there is none."""
         try:
             card = self.path / name / str(self.versions(name)[-1]) / "model_card.json"
-            return json.loads(card.read_text(encoding="utf-8"))["fingerprint"]
-        except (IndexError, OSError, ValueError, KeyError):
-            return None
+            return dict(json.loads(card.read_text(encoding="utf-8")))
+        except (IndexError, OSError, ValueError, TypeError):
+            return {}
+
+    def fingerprint_of(self, name: str) -> str | None:
+        """Of the newest version; None where there is none."""
+        return self.card_of(name).get("fingerprint")
 
     @contextmanager
     def lock(self, *, wait: bool = True) -> Iterator[None]:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from export.demonstration import demonstration_checkpoint
+from export.repository import Repository
 from gateway.settings import SettingsError
 from serve.processes import GuardedProcess
 from serve.settings import Settings
@@ -28,6 +29,9 @@ def export_model(settings: Settings) -> str:
     except FileNotFoundError as error:
         raise ExportFailed(str(error)) from error
     name = settings.model_name(checkpoint)
+    if settings.checkpoint is None and _is_someone_elses(name, checkpoint):
+        print(f"MODEL_CHECKPOINT is not set: {name} stays as it was exported", flush=True)
+        return name
     options = {
         "--repository": MODEL_REPOSITORY,
         "--name": name,
@@ -48,6 +52,12 @@ def export_model(settings: Settings) -> str:
     if status != 0:
         raise ExportFailed(f"the export of {checkpoint} ended with status {status}")
     return name
+
+
+def _is_someone_elses(name: str, demonstration: Path) -> bool:
+    """Whether a model of this name exists that was not made from the demonstration checkpoint, which must never replace it."""
+    repository = Repository(MODEL_REPOSITORY)
+    return bool(repository.versions(name)) and repository.card_of(name).get("checkpoint") != demonstration.name
 
 
 if __name__ == "__main__":

@@ -155,7 +155,11 @@ def test_another_checkpoint_is_taken_over_without_a_restart(stack: Stack, whole_
         return str(httpx.get(f"{stack.url}/health").json()["data"]["models"]["checkpoint"]["version"])
 
     stack.wait_until(lambda: version() == "2")
-    assert "".join(streamed(stack)) != whole_text
+    text = "".join(streamed(stack))
+    assert text != whole_text
+    stack.compose("up", "--wait", "--no-build")  # without MODEL_CHECKPOINT: the demonstration model must not replace it
+    assert "stays as it was exported" in stack.compose("logs", "--no-log-prefix", "--tail=1", "export")
+    assert (version(), "".join(streamed(stack))) == ("2", text)
     assert {name: stack.container(name)["State"]["StartedAt"] for name in SERVICES} == started
 
 
