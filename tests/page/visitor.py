@@ -62,9 +62,12 @@ class Visitor:
         self.finished()
 
     def answers(self) -> list[str]:
-        """Those that are shown, in their order; without the prompt."""
-        script = "all => all.map(one => one.textContent.slice(one.querySelector('.before')?.textContent.length ?? 0))"
-        told: list[str] = self.page.locator(".sample .message").evaluate_all(script)
+        """Those that are shown, in their order, as the model wrote them: Markdown looks different."""
+        script = """async () => {
+            const { exchanges, currentVersion } = await import(new URL("static/js/conversation.js", location));
+            return exchanges().flatMap((one) => currentVersion(one)?.samples.map(({ text }) => text) ?? []);
+        }"""
+        told: list[str] = self.page.evaluate(script)
         return told
 
     def click(self, name: str) -> None:

@@ -4,6 +4,7 @@ import { isRunning } from "./answering.js";
 import { currentVersion, exchanges, state } from "./conversation.js";
 import { copy, element, make } from "./dom.js";
 import { t } from "./i18n.js";
+import { markdownView } from "./markdown.js";
 import { close, moveByKeys, tokenNode } from "./tokens.js";
 
 const DRAW_EVERY = 40; // ms: each drawing lays the whole answer out again, so not each token has one
@@ -167,19 +168,29 @@ function sampleNode(exchange, version, sample) {
 
 // Returns what adds the text that is new since the last time: an answer of a thousand tokens is not drawn a thousand times.
 function writer(exchange, version, sample, message) {
-  const before = state.mode === "complete" ? [make("span", { className: "before" }, exchange.prompt)] : [];
-  const tinted = probabilities();
+  if (probabilities()) return tokenWriter(exchange, version, sample, message);
+  if (state.mode === "chat") {
+    message.classList.add("markdown");
+    const show = markdownView(message);
+    return () => show(sample.text);
+  }
   const rest = document.createTextNode("");
-  const group = make("span", tinted ? { role: "group", "aria-label": t("tokens") } : {});
-  if (tinted) moveByKeys(group);
+  message.append(make("span", { className: "before" }, exchange.prompt), rest);
+  return () => {
+    rest.data = sample.text;
+  };
+}
+
+// Token by token, and as it was written: a token is no Markdown.
+function tokenWriter(exchange, version, sample, message) {
+  const before = state.mode === "complete" ? [make("span", { className: "before" }, exchange.prompt)] : [];
+  const rest = document.createTextNode("");
+  const group = make("span", { role: "group", "aria-label": t("tokens") });
+  moveByKeys(group);
   message.append(...before, group, rest);
   let count = 0;
   return () => {
     const { list } = sample.segments;
-    if (!tinted) {
-      rest.data = sample.text;
-      return;
-    }
     if (list.length < count) {
       group.replaceChildren();
       count = 0;

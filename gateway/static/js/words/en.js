@@ -20,6 +20,7 @@ export default {
   stop: "Stop",
   clear: "New",
   copy: "Copy",
+  copyCode: "Copy code",
   copied: "Copied",
   close: "Close",
   edit: "Edit",

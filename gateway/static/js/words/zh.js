@@ -20,6 +20,7 @@ export default {
   stop: "停止",
   clear: "新对话",
   copy: "复制",
+  copyCode: "复制代码",
   copied: "已复制",
   close: "关闭",
   edit: "编辑",

@@ -1,0 +1,101 @@
+"""Answers as Markdown: what is shown, what is never let through, what it costs."""
+
+from typing import Any
+
+import pytest
+
+from tests.page.scripted import ScriptedVisitor, stream
+
+ANSWER = """# Tides
+
+They come **twice** a day, see [the sea](https://example.org/sea).
+
+| moon | tide |
+| :--- | ---: |
+| full | high |
+
+```python
+print("<b>tide</b>")
+```
+
+1. flood
+2. ebb
+"""
+HOSTILE = """<img src=x onerror=alert(1)><script>alert(2)</script>
+
+[a](javascript:alert(3)) [b](data:text/html,<script>alert(4)</script>) <javascript:alert(5)> [c](vbscript:x)
+
+![tracker](https://example.org/pixel.png)
+
+[d]: javascript:alert(6)
+[d] and [e](https://example.org/" onclick="alert(7))
+
+```html" onload="alert(8)
+<iframe src="https://example.org"></iframe>
+```
+"""
+
+
+@pytest.fixture
+def visitor(browser: Any) -> Any:
+    context = browser.new_context(locale="en-US", permissions=["clipboard-read", "clipboard-write"])
+    visitor = ScriptedVisitor(context.new_page())
+    visitor.arrive()
+    yield visitor
+    context.close()
+    assert visitor.problems == []
+    assert [address for address in visitor.asked if not address.startswith(visitor.url)] == []
+
+
+def answered(visitor: ScriptedVisitor, text: str) -> Any:
+    visitor.server.answers = [stream([text], finish="stop")]
+    visitor.send("Hello")
+    return visitor.page.locator(".sample .message").last
+
+
+def test_an_answer_is_shown_as_markdown_and_token_by_token_as_it_was_written(visitor: ScriptedVisitor) -> None:
+    message = answered(visitor, ANSWER)
+    assert message.locator("h1").inner_text() == "Tides" and message.locator("strong").inner_text() == "twice"
+    assert message.locator("ol li").all_inner_texts() == ["flood", "ebb"]
+    assert message.locator("td").last.evaluate("cell => getComputedStyle(cell).textAlign") == "right"
+    link = message.get_by_role("link")
+    assert link.get_attribute("target") == "_blank" and link.get_attribute("rel") == "noopener noreferrer"
+    assert message.locator(".code-head span").inner_text() == "python"
+    visitor.click("Copy code")
+    visitor.page.get_by_text("Copied").wait_for()
+    assert visitor.page.evaluate("navigator.clipboard.readText()") == 'print("<b>tide</b>")'
+    visitor.page.check("#probabilities")
+    assert visitor.page.locator(".sample .message").inner_text().strip() == ANSWER.strip()
+
+
+def test_no_html_script_or_image_of_an_answer_reaches_the_page(visitor: ScriptedVisitor) -> None:
+    message = answered(visitor, HOSTILE)
+    assert "<img src=x onerror=alert(1)><script>alert(2)</script>" in message.inner_text()
+    assert message.locator("img, script, iframe, object, embed, form, style").count() == 0
+    names = message.evaluate("node => [...node.querySelectorAll('*')].flatMap(one => one.getAttributeNames())")
+    assert not [name for name in names if name.startswith("on") or name in ("style", "src")]
+    addresses = message.locator("a").evaluate_all("all => all.map(link => link.href)")
+    assert addresses and all(address.startswith("https://example.org/") for address in addresses)
+
+
+def test_an_answer_of_two_thousand_tokens_is_drawn_cheaply_to_its_end(visitor: ScriptedVisitor) -> None:
+    """Each drawing parses the whole text, but leaves the nodes of finished blocks alone."""
+    told = visitor.page.evaluate(
+        """async (part) => {
+            const { markdownView } = await import("/static/js/markdown.js");
+            const target = document.body.appendChild(document.createElement("div"));
+            const show = markdownView(target);
+            const text = part.repeat(50);
+            show(text.slice(0, 300));
+            const first = target.firstChild;
+            const begin = performance.now();
+            let drawings = 0;
+            for (let end = 300; end < text.length; end += 12, drawings += 1) show(text.slice(0, end));
+            show(text);
+            const each = (performance.now() - begin) / drawings;
+            return { each, drawings, kept: target.firstChild === first, characters: text.length };
+        }""",
+        ANSWER,
+    )
+    assert told["characters"] > 8000 and told["drawings"] > 600
+    assert told["kept"] and told["each"] < 15  # ms; a drawing comes every 40
