@@ -138,7 +138,6 @@ def _make(version: Path, checkpoint: Checkpoint, settings: ExportSettings, finge
     report.check(BOUNDS[settings.precision])
     size = sum(path.stat().st_size for path in version.iterdir())
     card = {
-        "checkpoint": settings.checkpoint.name,
         "fingerprint": fingerprint,
         "verification": figures,
         "bounds": asdict(BOUNDS[settings.precision]),

@@ -57,7 +57,8 @@ def export_model(settings: Settings) -> str:
 def _is_someone_elses(name: str, demonstration: Path) -> bool:
     """Whether a model of this name exists that was not made from the demonstration checkpoint, which must never replace it."""
     repository = Repository(MODEL_REPOSITORY)
-    return bool(repository.versions(name)) and repository.card_of(name).get("checkpoint") != demonstration.name
+    made_from = repository.card_of(name).get("parameters", {}).get("checkpoint")
+    return bool(repository.versions(name)) and made_from != demonstration.name
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def test_a_start_without_a_checkpoint_never_replaces_somebody_elses_model(
     monkeypatch.setattr(exporting, "MODEL_REPOSITORY", tmp_path)
     version = tmp_path / "mine" / "1"
     version.mkdir(parents=True)
-    (version / "model_card.json").write_text(json.dumps({"checkpoint": "model_40000.pt", "fingerprint": "0"}))
+    (version / "model_card.json").write_text(json.dumps({"parameters": {"checkpoint": "model_40000.pt"}}))
     assert exporting.export_model(Settings.from_environment({"MODEL_NAME": "mine"})) == "mine"
     assert "mine stays as it was exported" in capfd.readouterr().out
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["1"]
