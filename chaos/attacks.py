@@ -22,10 +22,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from chaos.attack_watcher import HEADERS, KEY, MODEL, PATIENCE, PROBE_INTERVAL, json_bytes
-from serve.processes import children
 from testing import ROOT
 from testing.gateway import Gateway
-from testing.proc import memory
+from testing.proc import shared_once
 from testing.triton import Triton
 
 SECONDS = 5.0  # that a line is watched for, at least
@@ -149,7 +148,7 @@ def pace(url: str, pid: int, line: Line) -> float:
 @contextmanager
 def watched(address: str, pid: int, figures: Figures) -> Iterator[None]:
     """Fills ``figures`` with what a stream, /livez and the processes' memory show meanwhile."""
-    over, before = threading.Event(), memory_of_all(pid)
+    over, before = threading.Event(), shared_once(pid) / 2**20
     watching_memory = threading.Thread(target=_watch_memory, args=(pid, before, over, figures))
     watching_memory.start()
     command = [sys.executable, "-m", "chaos.attack_watcher", address]  # not in this process, which is busy with sending
@@ -166,16 +165,7 @@ def watched(address: str, pid: int, figures: Figures) -> Iterator[None]:
 
 def _watch_memory(pid: int, before: float, over: threading.Event, figures: Figures) -> None:
     while not over.wait(PROBE_INTERVAL):
-        figures.grown = max(figures.grown, memory_of_all(pid) - before)
-
-
-def memory_of_all(pid: int) -> float:
-    """MiB that a process and those that it has started hold, each page that they share counted once."""
-    total = 0.0
-    for one in [pid, *children(pid)]:
-        with suppress(OSError):  # it has ended
-            total += memory(one)["Pss"] / 2**20
-    return total
+        figures.grown = max(figures.grown, shared_once(pid) / 2**20 - before)
 
 
 def _send_all(address: str, requests: list[Request], figures: Figures, at_once: int) -> None:

@@ -1,13 +1,10 @@
-"""What processes hold, sampled from /proc, and whether it grows."""
+"""What processes hold, sampled, and whether it grows."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-
-from testing.proc import memory
+import psutil
 
 MIB = 2**20
 
@@ -22,17 +19,10 @@ class Sample:
 
 
 def sample(pid: int, at: float) -> Sample:
-    """Raises OSError where the process has ended."""
-    process = Path("/proc") / str(pid)
-    held = memory(pid)
-    threads = next(line for line in (process / "status").read_text().splitlines() if line.startswith("Threads:"))
-    return Sample(
-        at=at,
-        rss=held["Rss"] / MIB,
-        pss=held["Pss"] / MIB,
-        open_files=len(os.listdir(process / "fd")),
-        threads=int(threads.split()[1]),
-    )
+    """Raises psutil.NoSuchProcess where the process has ended."""
+    process = psutil.Process(pid)
+    held = process.memory_full_info()
+    return Sample(at, held.rss / MIB, held.pss / MIB, process.num_fds(), process.num_threads())
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from testing import ROOT
-from testing.proc import memory
 from testing.server import PORT, Server
 
 
@@ -58,7 +59,7 @@ class Gateway(Server):
 
     def memory(self) -> int:
         """Bytes that are resident."""
-        return memory(self.pid)["Rss"]
+        return int(psutil.Process(self.pid).memory_info().rss)
 
     @property
     def address(self) -> tuple[str, int]:

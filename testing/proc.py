@@ -1,19 +1,26 @@
-"""What a process takes, from /proc."""
+"""What a process takes, and those that it has started. psutil.NoSuchProcess: it has ended."""
 
-import os
-from pathlib import Path
+from contextlib import suppress
 
-TICK = os.sysconf("SC_CLK_TCK")  # a second's
+import psutil
 
 
 def cpu_seconds(pid: int) -> float:
     """Of all its threads, in user and in kernel mode."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
-def memory(pid: int) -> dict[str, int]:
-    """Bytes by kind: `Rss`, resident; `Pss`, where shared pages are divided among their owners; … OSError: it ended."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-    fields = [line.split() for line in lines]
-    return {field[0].rstrip(":"): int(field[1]) * 1024 for field in fields}
+def family(pid: int) -> list[psutil.Process]:
+    """The process and its children."""
+    process = psutil.Process(pid)
+    return [process, *process.children()]
+
+
+def shared_once(pid: int) -> int:
+    """Bytes that are resident, of the process and its children; what several share is divided among them (PSS)."""
+    total = 0
+    for process in family(pid):
+        with suppress(psutil.NoSuchProcess):
+            total += process.memory_full_info().pss
+    return total

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import resource
 import struct
 import subprocess
@@ -10,10 +9,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from testing.proc import family
 from tests.export import samples
 
 ROOT = Path(__file__).parents[2]
@@ -52,27 +55,14 @@ def processor_seconds() -> float:
 
 
 def watched_memory(pid: int, poll: Callable[[], int | None]) -> int:
-    """Waits for the end; the most bytes that the process and its children held in memory together (private pages)."""
+    """Waits for the end; the most bytes that the process and its children held in memory together, without shared pages."""
     peak = 0
     while poll() is None:
-        held = 0
-        for process in (pid, *children(pid)):
-            try:
-                status = Path(f"/proc/{process}/status").read_text()
-            except OSError:
-                continue
-            found = re.search(r"RssAnon:\s+(\d+) kB", status)
-            held += int(found[1]) * 1024 if found else 0
-        peak = max(peak, held)
+        with suppress(psutil.NoSuchProcess):
+            held = [process.memory_info() for process in family(pid)]
+            peak = max(peak, sum(memory.rss - memory.shared for memory in held))
         time.sleep(0.02)
     return peak
-
-
-def children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 def cut(file: Path, kept: int) -> None:

@@ -1,10 +1,10 @@
 """Sampling is exact: against a plain reference over the full distribution, for every combination of rules."""
 
 from collections import Counter
+from itertools import product
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -91,45 +91,41 @@ def case() -> tuple[np.ndarray, Counter[int]]:
     return logits, Counter({3: 2, int(logits.argmax()): 4, int(logits.argmin()): 1})
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 2.0])
-@pytest.mark.parametrize("filters", FILTERS, ids=str)
-@pytest.mark.parametrize("changes", CHANGES, ids=str)
-@pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
-def test_draws_follow_the_full_distribution(
-    temperature: float, filters: dict[str, Any], changes: dict[str, Any], masked: bool
-) -> None:
+def test_draws_follow_the_full_distribution() -> None:
+    """Of every temperature, filter and change together, with a mask and without."""
     logits, generated = case()
-    parameters = SamplingParameters(temperature, **filters, **changes)
-    allowed = np.arange(VOCABULARY) % 3 != 0 if masked else None
-    expected = reference_distribution(logits, parameters, generated, allowed)
     # Evenly spaced uniforms hit each token in exact proportion, so the comparison needs no statistical tolerance.
     n = 5_000
-    drawn = draw(logits, parameters, generated, 16, (np.arange(n) + 0.5) / n, allowed)
-    counts = np.bincount(drawn, minlength=VOCABULARY)
-    assert np.abs(counts / n - expected).max() < 2 / n + 1e-6
-    assert not counts[expected == 0].any()
+    uniform = (np.arange(n) + 0.5) / n
+    mask = np.arange(VOCABULARY) % 3 != 0
+    for temperature, filters, changes, allowed in product([0.0, 0.3, 1.0, 2.0], FILTERS, CHANGES, [None, mask]):
+        parameters = SamplingParameters(temperature, **filters, **changes)
+        expected = reference_distribution(logits, parameters, generated, allowed)
+        counts = np.bincount(draw(logits, parameters, generated, 16, uniform, allowed), minlength=VOCABULARY)
+        assert np.abs(counts / n - expected).max() < 2 / n + 1e-6, (parameters, allowed)
+        assert not counts[expected == 0].any(), (parameters, allowed)
 
 
-@pytest.mark.parametrize("filters", FILTERS, ids=str)
-@pytest.mark.parametrize("changes", CHANGES, ids=str)
-def test_random_draws_pass_a_chi_square_test(filters: dict[str, Any], changes: dict[str, Any]) -> None:
-    """The uniforms of real generations: one seed each, at the same place of the text."""
+def test_random_draws_pass_a_chi_square_test() -> None:
+    """The uniforms of real generations: one seed each, at the same position of the sequence."""
     logits, generated = case()
-    parameters = SamplingParameters(0.9, **filters, **changes)
-    expected = reference_distribution(logits, parameters, generated)
     n = 20_000
     uniform = uniforms(np.arange(n, dtype=np.uint64), np.full(n, 17))
-    counts = np.bincount(draw(logits, parameters, generated, 16, uniform), minlength=VOCABULARY)
-    assert not counts[expected == 0].any()
-    common = n * expected >= 5  # where the statistic follows its distribution; the rest is one more class
-    observed, wanted = counts[common], n * expected[common]
-    if (~common).any() and (rest := n * expected[~common].sum()) > 0.5:
-        observed, wanted = np.append(observed, counts[~common].sum()), np.append(wanted, rest)
-    chi_square = ((observed - wanted) ** 2 / wanted).sum()
-    degrees = len(wanted) - 1
-    # Wilson and Hilferty (1931): (χ²/k)^⅓ is nearly normal; 4.5 standard deviations are p = 3e-6 for each of 91 cases.
-    spread = 2 / (9 * max(degrees, 1))
-    assert degrees == 0 or ((chi_square / degrees) ** (1 / 3) - (1 - spread)) / spread**0.5 < 4.5
+    for filters, changes in product(FILTERS, CHANGES):
+        parameters = SamplingParameters(0.9, **filters, **changes)
+        expected = reference_distribution(logits, parameters, generated)
+        counts = np.bincount(draw(logits, parameters, generated, 16, uniform), minlength=VOCABULARY)
+        assert not counts[expected == 0].any(), parameters
+        common = n * expected >= 5  # where the statistic follows its distribution; the rest is one more class
+        observed, wanted = counts[common], n * expected[common]
+        if (~common).any() and (rest := n * expected[~common].sum()) > 0.5:
+            observed, wanted = np.append(observed, counts[~common].sum()), np.append(wanted, rest)
+        degrees = len(wanted) - 1
+        if degrees:
+            # Wilson and Hilferty (1931): (χ²/k)^⅓ is nearly normal; 4.5 standard deviations are p = 3e-6 for each case.
+            spread = 2 / (9 * degrees)
+            chi_square = ((observed - wanted) ** 2 / wanted).sum()
+            assert ((chi_square / degrees) ** (1 / 3) - (1 - spread)) / spread**0.5 < 4.5, parameters
 
 
 def test_rows_do_not_influence_each_other() -> None:

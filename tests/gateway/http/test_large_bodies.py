@@ -1,20 +1,18 @@
 """One request never hurts another: beside the largest bodies of all kinds, a stream and a liveness probe go on."""
 
-import re
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
 
 from gateway.http.body import MAXIMUM_BODY
-from serve.processes import children
 from serve.triton_server import TritonServer
 from testing.gateway import Gateway
+from testing.proc import shared_once
 from tests.conftest import TINY
 from tests.gateway.http_client import client
 from tests.gateway.large_bodies import BODIES
@@ -23,7 +21,6 @@ from tests.gateway.large_bodies import BODIES
 SLOWEST_PROBE = 0.6  # seconds
 SLOWEST_ANSWER = 8.0  # seconds
 MOST_MEMORY = 512 << 20  # bytes, of the gateway and its processes
-PSS = re.compile(r"^Pss: +(\d+) kB", re.MULTILINE)
 STREAM = {"model": TINY, "prompt": "The king", "max_tokens": 900, "temperature": 0, "ignore_eos": True, "stream": True}
 
 
@@ -43,9 +40,9 @@ class Neighbour:
                 self.slowest_probe = max(self.slowest_probe, time.monotonic() - began)
 
     def watch_memory(self) -> None:
-        before = memory(self._gateway)
+        before = shared_once(self._gateway.pid)
         while not self._over.wait(0.02):
-            self.memory = max(self.memory, memory(self._gateway) - before)
+            self.memory = max(self.memory, shared_once(self._gateway.pid) - before)
 
     def read_streams(self) -> None:
         with client(self._gateway.url, self._key) as http:
@@ -70,17 +67,6 @@ class Neighbour:
                 self._over.set()
         for task in tasks:
             task.result()
-
-
-def memory(gateway: Gateway) -> int:
-    """Bytes that are resident, of the gateway and the processes that it has begun; what they share counts once (PSS)."""
-    total = 0
-    for pid in [gateway.pid, *children(gateway.pid)]:
-        try:
-            total += sum(int(size) * 1024 for size in PSS.findall(Path(f"/proc/{pid}/smaps_rollup").read_text()))
-        except (FileNotFoundError, ProcessLookupError):  # it has just ended
-            continue
-    return total
 
 
 @pytest.fixture(scope="module")
