@@ -20,7 +20,7 @@
 #|   CHAT_TEMPLATE      dolly, none or a Jinja file (default: the checkpoint's own)
 #|   HEADS              of attention, where a bare checkpoint does not tell them (default: as the checkpoint says)
 #|   CONTEXT_LENGTH     positions of a sequence, prompt and text together (default: the model's own, at most 2048)
-#|   SLOTS              sequences cached at once (default: as many as fit into half of the memory, at most 32)
+#|   SLOTS              sequences cached at once, whose memory is then reserved at the start (default: up to 32, by the free memory; it grows with use)
 #|   PORT               where the gateway listens (default: 5002)
 #|   HOST               on which address of this machine (default: 0.0.0.0, all of them)
 #|   MY_API_KEY         the key that clients send (default: a_default_key_for_testing, which everyone knows)

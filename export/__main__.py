@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--heads", type=int, help="of attention, where a bare file does not tell them (default: as the checkpoint says)")
     add("--context-length", type=int, help="positions a sequence may have (default: the model's own, at most 2048)")
     add(
-        "--slots", default="auto", help="sequences cached at once (default: as many as fit into half of the memory, at most 32)"
+        "--slots",
+        default="auto",
+        help="sequences cached at once, with their memory reserved (default: up to 32, by the free memory; it grows with use)",
     )
     add("--candidates", type=int, default=64, help="most probable tokens that cross the wire (default: %(default)s)")
     add("--force", action="store_true", help="export again although the same export is there")

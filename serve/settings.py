@@ -24,7 +24,7 @@ class Settings:
     chat_template: str | None = None  # `dolly`, `none` or a path; None: the checkpoint's own
     heads: int | None = None  # None: the checkpoint says
     context_length: int | None = None  # None: the model's own, at most 2048
-    slots: int | None = None  # None: as many as fit into half of the memory, at most 32
+    slots: int | None = None  # reserved at the start. None: up to 32, by the free memory; it grows with use
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":

@@ -95,8 +95,9 @@ class Decoder:
         # query, or (without query_seqlens) an idle slot, writes one position behind the last token.
         self._slot_shape = (kv_heads, context_length + JOINED_TOKENS, head_dim)
         self._cache_type = np.dtype(NUMPY_TYPES[first.type])
-        self._slot_bytes = int(np.prod(self._slot_shape)) * self._cache_type.itemsize
-        self.slots = slots if isinstance(slots, int) else slots(self._slot_bytes * len(self._cache_names))
+        self._slot_bytes = int(np.prod(self._slot_shape)) * self._cache_type.itemsize  # in one tensor
+        self.slot_bytes = self._slot_bytes * len(self._cache_names)
+        self.slots = slots if isinstance(slots, int) else slots(self.slot_bytes)
         self._lengths = np.zeros(self.slots, np.int32)  # tokens in each slot's cache, as far as runs and copies tell
         # which ones, where the graph reads the token before each
         self._tokens = np.zeros((self.slots, context_length), np.int32) if "previous" in inputs else None

@@ -1,6 +1,8 @@
 """What computes and holds the KV pool, as the decoder needs it: the CPU here, a GPU in gpu.py."""
 
+import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -37,19 +39,33 @@ class Device(Protocol):
 
 
 class Cpu:
+    """``growing``: the pool takes memory only as its positions are first written. Otherwise it takes all of it at once."""
+
     name = "cpu"
     providers: ClassVar[Sequence[str]] = ("CPUExecutionProvider",)
     copies_inputs = False
 
+    def __init__(self, *, growing: bool = False) -> None:
+        self.growing = growing
+
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> Memory:
-        return _CpuMemory(shape, dtype)
+        return _CpuMemory(_unmapped_zeros(shape, dtype) if self.growing else np.full(shape, 0, dtype))
 
 
 class _CpuMemory:
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        # Written once now: untouched pages would be mapped during the first steps, which then take seconds.
-        self._array = np.full(shape, 0, dtype)
-        self.address = self._array.ctypes.data
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+        self.address = array.ctypes.data
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         self._array[target, :, :length] = self._array[source, :, :length]
+
+
+def _unmapped_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros whose pages the kernel provides at their first write. Small pages, because a huge one spans the positions of
+    several slots: the first step of a few sequences would then map nearly all of the pool, which takes seconds."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, dtype).reshape(shape)

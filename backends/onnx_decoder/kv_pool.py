@@ -20,7 +20,11 @@ STALE_AFTER = 60.0  # seconds without a step after which an owned slot may be ev
 
 
 class KvPool:
-    """``copy(source, target, length)`` copies a prefix of the cache between slots."""
+    """``copy(source, target, length)`` copies a prefix of the cache between slots.
+
+    ``room`` says how many more tokens the memory can take, where the cache grows as it is used; None where it has all of its
+    memory already.
+    """
 
     def __init__(
         self,
@@ -29,9 +33,12 @@ class KvPool:
         copy: Callable[[int, int, int], None],
         clock: Callable[[], float] = time.monotonic,
         counts: defaultdict[Any, float] | None = None,
+        room: Callable[[], int] | None = None,
     ) -> None:
         self.lengths = np.zeros(slots, np.int32)  # tokens cached in each slot
         self._tokens = np.zeros((slots, context_length), np.int32)  # which ones
+        self._longest = np.zeros(slots, np.int32)  # most tokens that each slot has held: those have memory
+        self._room = room
         self._owner: list[int | None] = [None] * slots
         self._slot_of: dict[int, int] = {}
         self._last_use = np.zeros(slots)  # seconds of the clock
@@ -78,6 +85,7 @@ class KvPool:
         if slot != source and length >= held + COPY_AT_LEAST:
             self._copy(source, slot, length)
             self._tokens[slot, :length] = tokens[:length]
+            self._longest[slot] = max(self._longest[slot], length)
             held = length
         self._counts["prefix_cache_queries"] += reusable
         self._counts["prefix_cache_hits"] += held
@@ -92,7 +100,9 @@ class KvPool:
             self._tokens[slots, lengths] = tokens
         else:
             self._tokens[np.repeat(slots, counts), ranges(lengths, counts)] = tokens
-        self.lengths[slots] = lengths + counts
+        self.lengths[slots] = lengths = lengths + counts
+        if self._room:
+            self._longest[slots] = np.maximum(self._longest[slots], lengths)
 
     def release(self, sequence_id: int) -> None:
         """The sequence has ended; its slot becomes idle. An unknown sequence is ignored: it may have been evicted."""
@@ -125,14 +135,26 @@ class KvPool:
 
     def _choose(self, source: int, common: int) -> int | None:
         """The slot to give to a new sequence whose longest cached prefix, ``common`` tokens, is in ``source``."""
-        if self._owner[source] is None and common == self.lengths[source] > 0:
+        if self._owner[source] is None and common == self.lengths[source] > 0 and self._fits(source):
             return source  # the new sequence continues what is cached there: nothing is lost and nothing is copied
         free = [slot for slot, owner in enumerate(self._owner) if owner is None]
         if free:
             # Empty slots first, then the least recently used; the slot with the prefix last, for copying keeps both.
-            return min(free, key=lambda slot: (common > 0 and slot == source, self.lengths[slot] > 0, self._last_use[slot]))
-        oldest = int(self._last_use.argmin())
+            best = min(free, key=lambda slot: (common > 0 and slot == source, self.lengths[slot] > 0, self._last_use[slot]))
+            if not self._fits(best):
+                best = max(free, key=lambda slot: int(self._longest[slot]))  # needs the least new memory
+            if self._fits(best) or not self._slot_of:  # where nothing runs, waiting would free nothing
+                return best
+        oldest = min(self._slot_of.values(), key=lambda slot: float(self._last_use[slot]))
         return oldest if self._clock() - self._last_use[oldest] > STALE_AFTER else None
+
+    def _fits(self, slot: int) -> bool:
+        """Whether there is memory for a new sequence in ``slot`` and all that run to fill their contexts."""
+        if self._room is None:
+            return True
+        in_use = [slot, *self._slot_of.values()]
+        growth = self._tokens.shape[1] * len(in_use) - int(self._longest[in_use].sum())
+        return growth == 0 or growth <= self._room()
 
     def _own(self, slot: int, sequence_id: int) -> None:
         former = self._owner[slot]

@@ -27,7 +27,15 @@ from onnx_decoder.device import Cpu, Device
 from onnx_decoder.dlpack import SharedArray
 from onnx_decoder.kv_pool import KvPool
 from onnx_decoder.metrics import Metrics
-from onnx_decoder.resources import choose_slots, free_memory, keep_freed_memory, usable_cores, use_huge_pages
+from onnx_decoder.resources import (
+    AUTO,
+    choose_slots,
+    free_memory,
+    keep_freed_memory,
+    room_for_tokens,
+    usable_cores,
+    use_huge_pages,
+)
 from onnx_decoder.stepper import Stepper
 
 
@@ -41,7 +49,7 @@ class _Refused(Exception):
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        """Loads the session and touches the whole KV pool. Any failure refuses the model with one sentence."""
+        """Loads the session and makes the KV pool. Any failure refuses the model with one sentence."""
         try:
             self._load(args)
         except Exception as exc:
@@ -88,10 +96,11 @@ class TritonPythonModel:
         directory = Path(args["model_repository"]) / args["model_version"]
         parameters: dict[str, str] = json.loads((directory / "model_card.json").read_text("utf-8"))["parameters"]
         context_length = int(parameters["context_length"])
-        device = _device(parameters["precision"])
+        asked = os.environ.get("TIDEGATE_SLOTS") or parameters["slots"]
+        device = _device(parameters["precision"], growing=asked == AUTO)
         decoder = Decoder(
             directory / "model.onnx",
-            slots=_slots(parameters, device),
+            slots=_slots(asked, device),
             context_length=context_length,
             device=device,
             threads=usable_cores(),
@@ -99,7 +108,9 @@ class TritonPythonModel:
         if isinstance(device, Cpu):
             use_huge_pages()
         self._counts: defaultdict[Any, float] = defaultdict(float)
-        pool = KvPool(decoder.slots, context_length, decoder.copy_prefix, counts=self._counts)
+        token_bytes = decoder.slot_bytes / context_length
+        room = room_for_tokens(token_bytes) if isinstance(device, Cpu) and device.growing else None
+        pool = KvPool(decoder.slots, context_length, decoder.copy_prefix, counts=self._counts, room=room)
         end_tokens = [int(token) for token in parameters["end_tokens"].split(",") if token]
         self._stepper = Stepper(pool, decoder, end_tokens, self._counts)
         labels = {"model": args["model_name"], "version": args["model_version"]}
@@ -115,7 +126,9 @@ class TritonPythonModel:
         }
         self._parameters = _json({"parameters": parameters})
         self._description = _json({"parameters": parameters, **_texts(directory)})
-        pb_utils.Logger.log_info(f"{args['model_name']}: {decoder.slots} slots of {context_length} tokens on {device.name}")
+        # serve/triton_server.py reads this line
+        slots = f"{decoder.slots} slots of {context_length} tokens on {device.name}, {decoder.slot_bytes} bytes each"
+        pb_utils.Logger.log_info(f"{args['model_name']}: {slots}")
 
     def _response(self, outputs: dict[str, np.ndarray]) -> Any:
         shared = {name: SharedArray(array) for name, array in outputs.items()}
@@ -123,25 +136,24 @@ class TritonPythonModel:
         return pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(name, array) for name, array in shared.items()])
 
 
-def _device(precision: str) -> Device:
+def _device(precision: str, growing: bool) -> Device:
     """TIDEGATE_DEVICE: "cuda" or "cpu", or "auto" for a GPU wherever one can be used; where not, the log says why."""
     asked = os.environ.get("TIDEGATE_DEVICE") or "auto"
     if asked not in ("auto", "cuda", "cpu"):
         raise ValueError(f"TIDEGATE_DEVICE is {asked!r}, must be auto, cuda or cpu")
     if asked == "cpu" or (asked == "auto" and not gpu.present()):
-        return Cpu()
+        return Cpu(growing=growing)
     if reason := gpu.why_not(precision):
         if asked == "cuda":
             raise ValueError(f"it was asked to run on a GPU, and cannot: {reason}")
         pb_utils.Logger.log_warn(f"on the CPU although there is a GPU: {reason}")
-        return Cpu()
+        return Cpu(growing=growing)
     device = gpu.Device()
     pb_utils.Logger.log_info(f"on a GPU: {device.describe()}")
     return device
 
 
-def _slots(parameters: dict[str, str], device: Device) -> Callable[[int], int]:
-    asked = os.environ.get("TIDEGATE_SLOTS") or parameters["slots"]
+def _slots(asked: str, device: Device) -> Callable[[int], int]:
     free = device.free_memory if isinstance(device, gpu.Device) else free_memory
     return lambda slot_bytes: choose_slots(asked, slot_bytes, free(), device.name)
 

@@ -2,12 +2,15 @@
 
 import ctypes
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+AUTO = "auto"
 MOST_SLOTS = {"cpu": 32, "cuda": 256}  # of an automatic choice
 # Of the free memory, in an automatic choice. On a CPU others work too; on a GPU the rest is for what a step computes.
 SHARE = {"cpu": 1 / 2, "cuda": 3 / 4}
+ROOM_INTERVAL = 1.0  # seconds between looks at the free memory
 KEPT_MEMORY = 64 * 2**20  # bytes
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 HUGE_PAGE = 2 << 20  # bytes
@@ -16,12 +19,12 @@ CGROUP = Path("/sys/fs/cgroup")  # of a container: its own
 
 
 def choose_slots(asked: str, slot_bytes: int, free: int, device: str = "cpu") -> int:
-    """The number of slots for ``asked``: a number, or "auto" for as many as a share of the ``free`` bytes holds, at most 32 on
+    """The number of slots for ``asked``: a number, or AUTO for as many as a share of the ``free`` bytes holds, at most 32 on
     the CPU and 256 on a GPU.
 
     Raises ValueError with a sentence where the asked slots, or a single one, do not fit.
     """
-    if asked == "auto":
+    if asked == AUTO:
         usable = int(free * SHARE[device])
         slots = min(MOST_SLOTS[device], usable // slot_bytes)
         if slots < 1:
@@ -39,6 +42,20 @@ def choose_slots(asked: str, slot_bytes: int, free: int, device: str = "cpu") ->
             f"ask for at most {max(free // slot_bytes, 0)} slots, or export with a smaller --context-length"
         )
     return slots
+
+
+def room_for_tokens(token_bytes: float, clock: Callable[[], float] = time.monotonic) -> Callable[[], int]:
+    """How many more tokens a cache on the CPU may take: what fits into the share of the memory that is free now, since other
+    models and programs take memory too."""
+    seen, room = -ROOM_INTERVAL, 0
+
+    def look() -> int:
+        nonlocal seen, room
+        if clock() - seen >= ROOM_INTERVAL:
+            seen, room = clock(), int(free_memory() * SHARE["cpu"] / token_bytes)
+        return room
+
+    return look
 
 
 def usable_cores() -> int:

@@ -1,6 +1,7 @@
 """Where a model computes: what is asked for is what is used, or the model is refused with a sentence."""
 
 import json
+import mmap
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -66,6 +67,19 @@ def test_a_device_that_copies_its_inputs_gets_those_of_every_step(model: Path, m
     (copied,) = elsewhere.run([Row(3, len(TOKENS), TOKENS[:3], 3, full_logits=True)])
     assert copied.logits is not None and whole.logits is not None
     assert_same(copied.logits, whole.logits)
+
+
+def test_a_growing_pool_computes_the_same_and_takes_memory_only_for_what_it_holds(model: Path) -> None:
+    expected = text(Decoder(model, slots=2, context_length=128), 1, 20)
+    before = resident_bytes()
+    growing = Decoder(model, slots=20_000, context_length=128, device=Cpu(growing=True))
+    assert text(growing, 19_000, 20) == expected
+    assert growing.slots * growing.slot_bytes > 20 * (resident_bytes() - before)
+
+
+def resident_bytes() -> int:
+    """Of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 def test_a_provider_that_onnx_runtime_leaves_out_in_silence_is_an_error(model: Path) -> None:

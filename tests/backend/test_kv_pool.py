@@ -192,3 +192,27 @@ def test_where_all_is_full_a_spare_position_costs_one_token(clock: Clock) -> Non
     begin(pool, 1, PROMPT)
     assert pool.spare() == (0, 59)
     assert find(pool, 1, 60) == -1 and find(pool, 1, 59) == 0
+
+
+def test_a_cache_that_grows_takes_no_more_than_the_memory_has_room_for(clock: Clock) -> None:
+    """Else another model's growth, or another program's, would end in the kernel's killing Triton."""
+    room = 250
+    pool = KvPool(slots=3, context_length=128, copy=lambda *_: None, clock=clock, room=lambda: room)
+    begin(pool, 1, PROMPT)
+    assert pool.begin(2, OTHER, 59) >= 0  # 68 tokens of the first may follow, and 128 of this one
+    assert pool.begin(3, OTHER, 59) == -1  # waits, although a slot is free
+    pool.release(1)
+    room = 200
+    assert begin(pool, 3, OTHER[1:]) == (0, 0)  # the memory of one that has ended serves again
+    assert pool.begin(4, OTHER, 59) == -1
+    pool.release(3)
+    pool.release(2)
+    room = 0
+    assert pool.begin(5, OTHER, 59) >= 0  # one always runs
+
+
+def test_a_cache_without_room_still_takes_the_slot_of_a_gateway_that_died(clock: Clock) -> None:
+    pool = KvPool(slots=3, context_length=128, copy=lambda *_: None, clock=clock, room=lambda: 0)
+    begin(pool, 1, PROMPT)
+    clock.now += STALE_AFTER
+    assert begin(pool, 2, OTHER)[0] == 0
