@@ -37,7 +37,7 @@ def test_an_end_token_as_the_alternative_ends_the_answer_and_asks_for_nothing(vi
     visitor.page.locator("#alternatives .alternative").get_by_text("</s>").click()
     visitor.page.get_by_text("2/2").wait_for()
     visitor.finished()
-    assert visitor.answers() == ["One"] and "complete" in visitor.page.inner_text(".how-ended")
+    assert visitor.answers() == ["One"] and visitor.page.locator(".ending .why").count() == 0
     assert len(visitor.server.bodies) == 1 and visitor.notice().is_hidden()
 
 
@@ -90,11 +90,25 @@ def test_trying_again_replaces_the_answer_that_failed_and_no_other(visitor: Scri
     visitor.send("Hello")
     visitor.click("Regenerate")
     visitor.notice().get_by_text("met an error").wait_for()
-    visitor.click("Earlier answer")
+    assert visitor.answers() == ["First"] and visitor.page.locator(".versions").count() == 0  # what failed leaves nothing
     visitor.click("Try again")
     assert happens(lambda: visitor.answers() == ["Second"], visitor)
-    visitor.click("Earlier answer")
+    visitor.click("Previous answer")
     assert visitor.answers() == ["First"]
+
+
+def test_a_question_without_an_answer_is_no_bubble_and_can_be_asked_again(visitor: ScriptedVisitor) -> None:
+    visitor.server.answers = [refuse(500), hold([]), stream(["Hello"])]
+    visitor.send("Hi")
+    assert visitor.page.locator(".sample").count() == 0
+    ask_again = visitor.page.locator(".asked").get_by_role("button", name="Try again")
+    ask_again.click()
+    visitor.click("Stop")  # before anything was written
+    visitor.finished()
+    assert visitor.page.locator(".sample").count() == 0
+    ask_again.click()
+    assert happens(lambda: visitor.answers() == ["Hello"], visitor)
+    assert visitor.page.locator(".versions").count() == 0 and ask_again.count() == 0
 
 
 def test_another_model_in_the_middle_of_a_chat_leaves_the_chat_in_view(visitor: ScriptedVisitor) -> None:
@@ -170,9 +184,9 @@ def test_the_keyboard_stays_where_it_was_when_another_answer_is_shown(visitor: S
     visitor.page.get_by_text("2/2").wait_for()
     visitor.finished()
     focused = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent"
-    visitor.page.get_by_role("button", name="Earlier answer").press("Enter")
+    visitor.page.get_by_role("button", name="Previous answer").press("Enter")
     visitor.page.get_by_text("1/2").wait_for()
-    assert visitor.page.evaluate(focused) == "Later answer"  # there is no earlier one
+    assert visitor.page.evaluate(focused) == "Next answer"  # there is no earlier one
     visitor.page.get_by_role("button", name="Edit").press("Enter")
     visitor.page.keyboard.press("Escape")
     assert visitor.page.evaluate(focused) == "Edit"

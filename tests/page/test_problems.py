@@ -45,7 +45,7 @@ def test_a_wrong_key_is_told_where_to_mend_it_and_the_message_goes_out_again(vis
     visitor.page.fill("#key", api_key)
     visitor.page.locator("#key").blur()
     visitor.notice().wait_for(state="hidden")
-    visitor.click("Regenerate")
+    visitor.click("Try again")
     visitor.answered()
 
 

@@ -81,7 +81,7 @@ def test_the_text_goes_on_from_the_alternative_that_was_clicked(visitor: Visitor
         {"model": CHARACTERS, "prompt": "the" + new[:5], "max_tokens": 20, "temperature": 0},
     )
     assert new[5:] == expected["choices"][0]["text"]
-    visitor.click("Earlier answer")
+    visitor.click("Previous answer")
     assert visitor.answers() == [old]
 
 

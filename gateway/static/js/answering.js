@@ -2,7 +2,7 @@
 
 import { Problem, events, request } from "./api.js";
 import { hideNotice, waitOut, watchSilence } from "./notice.js";
-import * as figures from "./figures.js";
+import { measure } from "./figures.js";
 import { fresh, goingOn, read } from "./requests.js";
 
 let controller = null;
@@ -16,7 +16,6 @@ export async function run(version, onPiece) {
   controller = new AbortController();
   const { signal } = controller;
   hideNotice();
-  figures.begin();
   let finish = "broken";
   try {
     while (open(version).length && !(await attempt(version, onPiece, signal)));
@@ -25,7 +24,6 @@ export async function run(version, onPiece) {
     finish = "stopped";
     hideNotice();
   } finally {
-    figures.end();
     controller = null;
     for (const sample of open(version)) {
       sample.finish = finish;
@@ -58,14 +56,15 @@ async function stream(version, onPiece, signal, silence) {
   if (version.source.values.response_format) samples.forEach(reset);
   const anew = samples.length === version.samples.length && samples.every((sample) => !sample.text);
   samples.forEach((sample) => sample.segments.settle());
+  const meter = measure(version, anew);
   const { path, body } = anew ? fresh(version.source) : await goingOn(version.source, samples, signal);
   for await (const event of events(await request(path, body, signal))) {
     silence.heard();
     const { usage, pieces } = read(event);
-    if (usage) figures.usage(usage);
+    if (usage) meter.usage(usage);
     for (const piece of pieces) {
       take(samples[piece.index], piece);
-      figures.tokens(piece.tokens.length);
+      meter.tokens(piece.tokens.length);
       onPiece(samples[piece.index]);
     }
   }

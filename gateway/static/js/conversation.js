@@ -1,7 +1,8 @@
 // What was said, and nothing of how it looks.
 //
 //   exchange  {prompt, versions, current}: what somebody wrote, and each time that it was answered
-//   version   {source, samples, chosen}: one time; `source`: all that its request was made of; `chosen`: the sample that counts
+//   version   {source, samples, chosen, figures}: one time; `source`: all that its request was made of; `chosen`: the index of
+//             the sample that the conversation goes on with; `figures`: what it took, see figures.js
 //   sample    {text, segments, finish, spent}: one of the n answers; finish is null while it is open; spent counts tokens
 
 import { Segments } from "./segments.js";
@@ -29,9 +30,16 @@ export function forgetAfter(exchange) {
 }
 
 export function addVersion(exchange, source, samples) {
-  const version = { source, samples, chosen: 0 };
+  const version = { source, samples, chosen: 0, figures: null };
   exchange.current = exchange.versions.push(version) - 1;
   return version;
+}
+
+// Of a version that failed or was stopped before anything was written, nothing stays.
+export function dropEmpty(exchange, version) {
+  if (version.samples.some(({ text, finish }) => text || !["broken", "stopped"].includes(finish))) return;
+  exchange.versions = exchange.versions.filter((other) => other !== version);
+  exchange.current = exchange.versions.length - 1;
 }
 
 export const newSample = () => ({ text: "", segments: new Segments(), finish: null, spent: 0 });

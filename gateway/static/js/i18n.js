@@ -15,6 +15,14 @@ export function t(key, values = {}) {
 
 export const known = (key) => key in WORDS[language];
 
+export const number = (value, digits = 0) =>
+  new Intl.NumberFormat(language, { minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
+
+export const duration = (milliseconds) =>
+  milliseconds < 1000
+    ? t("milliseconds", { number: number(milliseconds) })
+    : t("seconds", { number: number(milliseconds / 1000, 1) });
+
 export const percent = (share) =>
   new Intl.NumberFormat(language, { style: "percent", maximumSignificantDigits: share < 0.1 ? 2 : 3 }).format(share);
 

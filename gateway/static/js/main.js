@@ -3,10 +3,9 @@
 import { Problem } from "./api.js";
 import { isRunning, run, stop } from "./answering.js";
 import { setUpChat, showChanged, showConversation, showMore } from "./chat.js";
-import { addExchange, addVersion, branched, clear, exchanges, forgetAfter, newSample, state } from "./conversation.js";
+import { addExchange, addVersion, branched, clear, dropEmpty, exchanges, forgetAfter, newSample, state } from "./conversation.js";
 import { listenForDialogs } from "./dialogs.js";
 import { announce, element } from "./dom.js";
-import { draw as drawFigures } from "./figures.js";
 import { language, localize, setLanguage, t } from "./i18n.js";
 import { hideNotice } from "./notice.js";
 import { closePanel, listenForPanel, openPanel } from "./panel.js";
@@ -28,29 +27,34 @@ async function write(exchange, version) {
   showRunning(true);
   announce(t("writing"));
   try {
-    await run(version, showMore);
+    await run(version, showMore).finally(() => showEnd(exchange, version));
     const { finish, text } = version.samples[version.chosen];
     announce(finish === "stopped" ? t("stoppedAnnounced") : t("written", { text }));
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     await tell(error, () => retry(error, exchange, version));
   } finally {
-    showChanged();
     showRunning(isRunning()); // another may have begun while a problem was shown
   }
+}
+
+function showEnd(exchange, version) {
+  dropEmpty(exchange, version);
+  showMore(version.samples[0]); // its figures are complete only now
+  if (exchange.versions.includes(version)) showChanged();
+  else showConversation({ toEnd: true });
 }
 
 // With the settings of now where nothing was written yet, else where it ended.
 function retry({ act }, exchange, version) {
   if (!exchanges().includes(exchange) || !ready()) return; // it may have been cleared meanwhile
   const at = exchange.versions.indexOf(version);
-  if (version.samples.some((sample) => sample.text)) {
+  if (at >= 0) {
     for (const sample of version.samples) if (sample.finish === "broken") sample.finish = null;
     if (act === "models") version.source = { ...version.source, model: state.model };
     exchange.current = at;
     write(exchange, version);
   } else {
-    exchange.versions.splice(at, 1);
     start(exchange, sourceOf(exchange.prompt, exchange));
   }
 }
@@ -69,23 +73,23 @@ function settled() {
 
 const ready = () => settled() && isConnected && !isRunning();
 
-function send() {
-  const prompt = element("prompt").value;
-  if (!prompt.trim() || !ready()) return;
-  const source = sourceOf(prompt);
-  element("prompt").value = "";
+function ask(prompt) {
+  if (!prompt.trim() || !ready()) return false;
+  const source = sourceOf(prompt); // before the exchange is a part of what was said
   start(addExchange(prompt), source);
+  return true;
+}
+
+function send() {
+  if (ask(element("prompt").value)) element("prompt").value = "";
 }
 
 setUpChat({
-  example(text) {
-    element("prompt").value = text;
-    element("prompt").focus();
-  },
+  example: ask,
   edit(exchange, prompt) {
     if (!ready()) return;
     forgetAfter(exchange);
-    exchange.prompt = prompt;
+    Object.assign(exchange, { prompt, versions: [], current: -1 }); // another question: the old answers are none to it
     start(exchange, sourceOf(prompt, exchange));
   },
   regenerate(exchange) {
@@ -130,7 +134,6 @@ function showMode() {
 
 function showEverything() {
   localize();
-  drawFigures();
   showPresets();
   showMode();
 }

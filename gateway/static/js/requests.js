@@ -14,7 +14,8 @@ export function sourceOf(prompt, exchange = null) {
 }
 
 export const answersOf = (source) => source.values.n ?? 1;
-const budget = (source) => source.values.max_tokens ?? field("max_tokens").fallback;
+// The most tokens of an answer; null: as many as the context holds.
+export const limitOf = (source) => source.values.max_tokens ?? field("max_tokens").fallback ?? null;
 
 export function fresh({ mode, model, said, values, alternatives }) {
   const chat = mode === "chat";
@@ -26,9 +27,10 @@ export function fresh({ mode, model, said, values, alternatives }) {
 // `samples`: those that are open. What they have is part of the prompt now; a chat's prompt is known as tokens only.
 export async function goingOn(source, samples, signal) {
   const { model, said, values, alternatives } = source;
-  const left = Math.max(1, ...samples.map((sample) => budget(source) - sample.spent));
+  const limit = limitOf(source);
+  const left = limit && Math.max(1, ...samples.map((sample) => limit - sample.spent));
   const { n, min_tokens = 0, ...rest } = values;
-  const least = Math.min(left, Math.max(0, min_tokens - Math.min(...samples.map((sample) => sample.spent))));
+  const least = Math.min(left ?? Infinity, Math.max(0, min_tokens - Math.min(...samples.map((sample) => sample.spent))));
   const prompt = said.messages
     ? await asTokens(model, said.messages, samples, signal)
     : samples.map((sample) => said.prompt + sample.text);
@@ -37,7 +39,7 @@ export async function goingOn(source, samples, signal) {
     model,
     prompt,
     ...rest,
-    max_tokens: left,
+    ...(left && { max_tokens: left }),
     ...(least && { min_tokens: least }),
     stream: true,
     stream_options: { include_usage: true },
