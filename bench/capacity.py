@@ -135,22 +135,22 @@ def gateway_cost() -> GatewayCost:
 def tables(step: StepCost, gateway: GatewayCost) -> str:
     """Markdown: the costs, and what one Triton behind one gateway does with them."""
     rows = {
-        "a step, whatever takes part (*a*)": f"{step.fixed * 1000:.1f} ms",
-        "a row of it (*b*)": f"{step.per_row * 1000:.2f} ms",
-        "a hundred cached tokens of a row (100 · *c*)": f"{step.per_row_past * 100_000:.2f} ms",
-        "a chunk of a prompt, and a token of it": f"{step.prefill_fixed * 1000:.1f} ms, {step.prefill_per_token * 1000:.2f} ms",
-        "the gateway's core: a step (*per step*)": f"{gateway.per_step * 1000:.2f} ms",
-        "a token, as an event of a stream (*per token*)": f"{gateway.per_token * 1000:.3f} ms",
-        "a request (*per request*)": f"{gateway.per_request * 1000:.1f} ms",
+        "a step, independent of its rows (*a*)": f"{step.fixed * 1000:.1f} ms",
+        "each row in it (*b*)": f"{step.per_row * 1000:.2f} ms",
+        "100 cached tokens of a row (100 · *c*)": f"{step.per_row_past * 100_000:.2f} ms",
+        "a prompt chunk, and each token in it": f"{step.prefill_fixed * 1000:.1f} ms, {step.prefill_per_token * 1000:.2f} ms",
+        "gateway CPU: a step (*per step*)": f"{gateway.per_step * 1000:.2f} ms",
+        "gateway CPU: a streamed token (*per token*)": f"{gateway.per_token * 1000:.3f} ms",
+        "gateway CPU: a request (*per request*)": f"{gateway.per_request * 1000:.1f} ms",
     }
     lines = ["| cost of | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())]
-    lines += ["", f"{WORKLOAD}:", "", "| streams | time between tokens, ms | tokens/s | answers/s | people |"]
+    lines += ["", f"{WORKLOAD}:", "", "| streams | time between tokens, ms | tokens/s | answers/s | users |"]
     lines.append("| --- | --- | --- | --- | --- |")
     for streams in ROWS:
         every = pace(step, gateway, streams)
         answers = streams / (ANSWER * every)  # Little's law: streams = answers a second · seconds of an answer
-        people = answers * THINKING + streams
-        lines.append(f"| {streams} | {every * 1000:.0f} | {streams / every:.0f} | {answers:.2f} | {people:.0f} |")
+        users = answers * THINKING + streams
+        lines.append(f"| {streams} | {every * 1000:.0f} | {streams / every:.0f} | {answers:.2f} | {users:.0f} |")
     return "\n".join(lines)
 
 

@@ -82,7 +82,7 @@ KINDS = (  # project, its repository, what a user names, what is read besides, i
 
 def kinds_table() -> str:
     """Raises ValueError where a test module does not exist."""
-    lines = ["| checkpoint | what you name | read besides | proven by |", "| --- | --- | --- | --- |"]
+    lines = ["| checkpoint | what you name | also read | tested by |", "| --- | --- | --- | --- |"]
     for name, repository, named, besides, tests in KINDS:
         if not (TESTS / f"{tests}.py").is_file():
             raise ValueError(f"{name}: there is no tests/export/{tests}.py")

@@ -53,9 +53,9 @@ def test_a_streams_pace_is_a_step_the_gateways_work_and_its_share_of_prompts() -
 
 def test_the_table_of_what_a_triton_does_follows_littles_law() -> None:
     last = capacity.tables(STEP, GATEWAY).splitlines()[-1]
-    streams, _, _, answers, people = (float(cell) for cell in last.strip("| ").split("|"))
+    streams, _, _, answers, users = (float(cell) for cell in last.strip("| ").split("|"))
     assert streams == pytest.approx(answers * ANSWER * pace(STEP, GATEWAY, streams), rel=0.05)
-    assert people == pytest.approx(streams + answers * capacity.THINKING, abs=1)
+    assert users == pytest.approx(streams + answers * capacity.THINKING, abs=1)
 
 
 def test_costs_are_found_again_from_steps_that_they_make() -> None:
