@@ -14,7 +14,7 @@
 #|
 #| Settings (environment variables, or make serve NAME=value)
 #|   MODEL_CHECKPOINT   what to serve: a file or directory, as its project left it (default: SmolLM2-135M-Instruct)
-#|   MODEL_NAME         its name for clients (default: from the file name)
+#|   MODEL_NAME         its name for clients (default: from the name of the file or its directory)
 #|   PRECISION          how its weights are stored: auto (by what they are and what computes them), fp32, int8, int8-row, int4 or fp16 (default: auto)
 #|   TOKENIZER          gpt2, a tokenizer.json, SentencePiece's .model, a .tiktoken, a vocab.txt, a meta.pkl, or their directory (default: the checkpoint's own)
 #|   CHAT_TEMPLATE      dolly, none or a Jinja file (default: the checkpoint's own)

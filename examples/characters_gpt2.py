@@ -1,7 +1,7 @@
 """A GPT-2 over single characters, saved as nanoGPT saves: the checkpoint, and the table of characters beside it in meta.pkl.
 
     .venv/bin/python -m examples.characters_gpt2 log/characters/ckpt.pt --text your.txt
-    MODEL_CHECKPOINT=log/characters/ckpt.pt MODEL_NAME=characters make serve
+    MODEL_CHECKPOINT=log/characters/ckpt.pt make serve
 
 nanoGPT's own `data/shakespeare_char/prepare.py` and `train.py` leave the same two files, if at two places: both are found.
 """

@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("checkpoint", nargs="?", type=Path, help="a .pt, a .gguf or a Hugging Face directory (default: SmolLM2-135M-Instruct)")
     add("--repository", type=Path, default=Path("model_repository"), help="where the model goes (default: %(default)s)")
-    add("--name", help="the model's name (default: from the file name)")
+    add("--name", help="the model's name (default: from the name of the file or its directory)")
     add("--precision", choices=PRECISIONS, default=AUTO, help=PRECISION)
     add("--tokenizer", help="`gpt2`, a tokenizer.json, or a meta.pkl of nanoGPT (default: the checkpoint's own)")
     add("--chat-template", help="`dolly`, `none` or a Jinja file (default: the checkpoint's own)")

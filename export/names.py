@@ -1,5 +1,6 @@
 """The names that a user may give, with the words in which they are refused. Standard library only, so that a set-up can ask."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,17 +8,29 @@ AUTO = "auto"  # by what the checkpoint is and what will compute it: export/prec
 PRECISIONS = (AUTO, "fp32", "int8", "int8-row", "int4", "fp16")
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MODEL_NAME_ALLOWED = "letters, digits, '_', '.' and '-', the first of them a letter, a digit or '_'"
-STANDING_FOR_DIRECTORIES = {"config.json", "model.safetensors", "pytorch_model.bin", "lit_model.pth", "model_config.yaml"}
-CHECKPOINT_SUFFIXES = {".pt", ".pth", ".gguf", ".bin", ".ckpt", ".safetensors"}
+SUFFIXES = {".pt", ".pth", ".gguf", ".bin", ".ckpt", ".safetensors", ".json", ".yaml"}
+# Names, without suffixes, that say nothing about a model: the directory's is taken instead.
+SAYING_NOTHING = re.compile(
+    r"(ckpt|checkpoint|(pytorch_|lit_)?model(_config)?|config|weights|best|final|last|latest|"
+    r"out|output|logs?|ckpts|checkpoints|models)(-\d+-of-\d+)?(\.(safetensors|bin)\.index)?",
+    re.IGNORECASE,
+)
+PLACES = {"", "data", "downloads", "home", "mnt", "root", "tmp"}  # directories that hold anything: never a model's name
 
 
 def default_name(checkpoint: Path) -> str:
-    """`log/model_40000.pt` → `model_40000`, `SmolLM2-135M-Instruct.Q4_1.gguf` → `smollm2-135m-instruct-q4_1`. A file that all
-    models have stands for its directory, and a directory of the hub's cache for the model: `models--Qwen--Qwen3-0.6B` →
-    `qwen3-0-6b`."""
-    if checkpoint.name in STANDING_FOR_DIRECTORIES:
-        checkpoint = checkpoint.absolute().parent
+    """`log/model_40000.pt` → `model_40000`, `SmolLM2-135M-Instruct.Q4_1.gguf` → `smollm2-135m-instruct-q4_1`,
+    `out-shakespeare-char/ckpt.pt` → `out-shakespeare-char`, `nanoGPT/out/ckpt.pt` → `nanogpt`, and in the hub's cache
+    `models--Qwen--Qwen3-0.6B` → `qwen3-0-6b`."""
     cached = (part for part in reversed(checkpoint.parts) if part.startswith("models--"))
-    checkpoint = next((Path(part.rpartition("--")[2]) for part in cached), checkpoint)
-    stem = checkpoint.stem if checkpoint.suffix in CHECKPOINT_SUFFIXES else checkpoint.name
-    return re.sub(r"[^a-z0-9_]+", "-", stem.lower()).strip("-") or "model"
+    name = next((part.rpartition("--")[2] for part in cached), None) or _telling(Path(os.path.abspath(checkpoint)))
+    return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-") or "model"
+
+
+def _telling(path: Path) -> str:
+    """The name of the file or directory, or of the nearest one above that says something; its own where none does."""
+    own = path.stem if path.suffix in SUFFIXES else path.name
+    if not SAYING_NOTHING.fullmatch(own):
+        return own
+    directory = next(directory for directory in path.parents if not SAYING_NOTHING.fullmatch(directory.name))
+    return own if directory.name.lower() in PLACES or directory == Path.home() else directory.name

@@ -40,6 +40,17 @@ def below(directory: Path, find_in: Callable[[Path], Path | None]) -> Path | Non
     return next(iter(found), None)
 
 
+def nothing(directory: Path) -> CheckpointError:
+    """For a directory in which nothing is known."""
+    found = [entry.name + "/" * entry.is_dir() for entry in sorted(directory.iterdir())]
+    listed = ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+    endings = ", ".join(sorted(SUFFIXES))
+    return CheckpointError(
+        f"it holds no checkpoint: neither here nor in the directories below is a model's {endings} or .gguf, "
+        f"or a directory with config.json (Hugging Face) or lit_model.pth (litgpt); found here: {listed}"
+    )
+
+
 def _directories(directory: Path) -> Iterator[Path]:
     """From the top down, without hidden ones, and not through links."""
     for place, folders, _ in os.walk(directory):

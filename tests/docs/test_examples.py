@@ -50,7 +50,7 @@ def served(trained: Path, api_key: str) -> Iterator[str]:
     serve = MakeServe(MODEL_CHECKPOINT=str(trained / "dolly.pt"), CHAT_TEMPLATE="dolly", SLOTS="2")
     try:
         serve.wait_for("  try ")
-        make_export(MODEL_CHECKPOINT=str(trained / "characters" / "ckpt.pt"), MODEL_NAME="characters")
+        make_export(MODEL_CHECKPOINT=str(trained / "characters" / "ckpt.pt"))
         make_export(MODEL_CHECKPOINT=str(trained / "tide-llama"))
         url = f"http://127.0.0.1:{serve.port}"
         wait_until_listed(url, api_key)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from export.checkpoint import CheckpointError
-from export.checkpoints import located
+from export.checkpoints import located, read
 
 
 def touched(directory: Path, *names: str) -> Path:
@@ -51,6 +51,20 @@ def test_a_file_that_is_named_is_not_taken_for_another_beside_it(named: str, tmp
 def test_a_file_of_a_directory_stands_for_it(inside: str, tmp_path: Path) -> None:
     touched(tmp_path, "config.json", inside)
     assert located(tmp_path / inside) == tmp_path
+
+
+def test_a_directory_without_a_checkpoint_is_refused_with_what_was_looked_for_and_found(tmp_path: Path) -> None:
+    touched(tmp_path, "README.md", "data/input.txt", "optimizer.pt", *(f"z{number}" for number in range(9)))
+    with pytest.raises(CheckpointError) as refused:
+        read(tmp_path)
+    assert str(refused.value) == (
+        f"{tmp_path}: it holds no checkpoint: neither here nor in the directories below is a model's .bin, .ckpt, .pt, .pth or "
+        ".gguf, or a directory with config.json (Hugging Face) or lit_model.pth (litgpt); "
+        "found here: README.md, data/, optimizer.pt, z0, z1, z2 and 6 more"
+    )
+    touched(tmp_path, "model.safetensors")
+    with pytest.raises(CheckpointError, match=f"{tmp_path}: it lacks config.json, as Hugging Face directories have"):
+        read(tmp_path)
 
 
 def test_widths_in_names_are_no_steps(tmp_path: Path) -> None:

@@ -251,17 +251,23 @@ def test_the_readmes_configuration_is_the_one_that_is_written() -> None:
     assert shown == written
 
 
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("log/model_40000.pt", "model_40000"),
-        ("SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2-135m-instruct-q4_1"),
-        ("out/Llama 3.2 (1B)", "llama-3-2-1b"),
-        ("模型.pt", "model"),
-        ("out/TideGate/model.safetensors", "tidegate"),
-        ("out/final/lit_model.pth", "final"),
-        ("hub/models--Qwen--Qwen3-0.6B/snapshots/0123abcd", "qwen3-0-6b"),
-    ],
-)
-def test_a_models_name_comes_from_the_file_name(path: str, name: str) -> None:
-    assert default_name(Path(path)) == name
+def test_a_model_is_named_after_its_file_or_the_nearest_directory_whose_name_says_something() -> None:
+    names = {
+        "log/model_40000.pt": "model_40000",
+        "SmolLM2-135M-Instruct.Q4_1.gguf": "smollm2-135m-instruct-q4_1",
+        "out/Llama 3.2 (1B)": "llama-3-2-1b",
+        "模型.pt": "model",
+        "TideGate/model.safetensors": "tidegate",
+        "TideGate/model-00001-of-00002.safetensors": "tidegate",
+        "TideGate/config.json": "tidegate",
+        "out/pythia-160m/final/lit_model.pth": "pythia-160m",
+        "hub/models--Qwen--Qwen3-0.6B/snapshots/0123abcd": "qwen3-0-6b",
+        "out-shakespeare-char/ckpt.pt": "out-shakespeare-char",
+        "nanoGPT/out/ckpt.pt": "nanogpt",
+        "nanoGPT/out": "nanogpt",
+        "nanoGPT/out/../out": "nanogpt",
+        "/checkpoints/out/ckpt.pt": "ckpt",
+        "/tmp/ckpt.pt": "ckpt",
+        "~/ckpt.pt": "ckpt",
+    }
+    assert {path: default_name(Path(path).expanduser()) for path in names} == names

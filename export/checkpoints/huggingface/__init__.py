@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from export.checkpoint import Checkpoint, CheckpointError, TokenizerFiles, shown
+from export.checkpoints import lone_file
 from export.checkpoints.huggingface import gemma, gpt, llama, weight_files
 from export.checkpoints.huggingface.decoder import Family
 from export.checkpoints.huggingface.minimind import minimind
@@ -76,6 +77,8 @@ def read(path: Path, options: Options) -> Checkpoint:
             raise CheckpointError(
                 "it is an adapter (PEFT, LoRA), which is no model: merge it into the one it was trained for (merge_and_unload)"
             )
+        if not any(entry.name in INSIDE or entry.name.endswith(INSIDE_ENDINGS) for entry in path.iterdir()):
+            raise lone_file.nothing(path)
         raise CheckpointError(f"it lacks {CONFIG}, as Hugging Face directories have")
     config = read_object(path / CONFIG)
     said, kind = config.get("model_type"), _kind(config)
