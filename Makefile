@@ -1,6 +1,6 @@
 #| Targets
-#|   make serve         serve a checkpoint: sets up, exports it, starts Triton and the gateway; Ctrl-C stops all
-#|   make export        the export alone, into model_repository/ (all its options: .venv/bin/python -m export --help)
+#|   make serve         serve a checkpoint: set up, export it, start Triton and the gateway; Ctrl-C stops all of it
+#|   make export        export a checkpoint, without serving it; a server that is running serves it too
 #|   make test          all tests and checks
 #|   make chaos         break a real stack for about 13 minutes and check that nothing is lost: docs/reliability.md
 #|   make fuzz          12,000 changed steps for the backend and 12,000 changed checkpoints for the exporter
@@ -12,34 +12,38 @@
 #|   make clean         remove everything that was made: .venv, exported models, logs
 #|   make help          this list
 #|
+#| The command behind them, once set up: .venv/bin/tidegate --help (serve, export, models, remove, keys, check, version)
+#|
 #| Settings (environment variables, or make serve NAME=value)
-#|   MODEL_CHECKPOINT   what to serve: a file or directory, as its project left it (default: SmolLM2-135M-Instruct)
-#|   MODEL_NAME         its name for clients (default: from the name of the file or its directory)
-#|   PRECISION          how its weights are stored: auto (by what they are and what computes them), fp32, int8, int8-row, int4 or fp16 (default: auto)
-#|   TOKENIZER          gpt2, a tokenizer.json, SentencePiece's .model, a .tiktoken, a vocab.txt, a meta.pkl, or their directory (default: the checkpoint's own)
-#|   CHAT_TEMPLATE      dolly, none or a Jinja file (default: the checkpoint's own)
-#|   HEADS              of attention, where a bare checkpoint does not tell them (default: as the checkpoint says)
-#|   CONTEXT_LENGTH     positions of a sequence, prompt and text together (default: the model's own, at most 2048)
-#|   SLOTS              sequences cached at once, whose memory is then reserved at the start (default: up to 32, by the free memory; it grows with use)
-#|   PORT               where the gateway listens (default: 5002)
-#|   HOST               on which address of this machine (default: 0.0.0.0, all of them)
-#|   MY_API_KEY         the key that clients send (default: a_default_key_for_testing, which everyone knows)
-#|   MY_API_KEY_FILE    a file that holds that key and nothing else, as secrets of containers do (default: none)
-#|   API_KEYS_FILE      more keys, each with limits of its own; .venv/bin/python -m gateway.keys makes it (default: none)
-#|   ALLOW_DEFAULT_KEY  on or off: whether that public key may be the key; the gateway's image has off, and empty is off (default: on)
-#|   CORS_ORIGINS       whose web pages may ask: *, none, or https://chat.example,https://… (default: *)
-#|   LOG_FORMAT         text or json (default: text)
-#|   MAX_WAITING        requests that may queue before the answer is 429 (default: 256)
-#|   QUEUE_TIMEOUT      seconds that one may queue before the answer is 429 (default: 60)
-#|   PREFILL_CHUNK      prompt tokens that one step may compute; while texts are written, fewer (default: 256)
-#|   SPECULATION        on or off: guess tokens from the text so far, check several in a step; same texts, sooner (default: on)
-#|   RUN_AHEAD          milliseconds that a step may take for tokens which Triton draws itself, or off; same texts, sooner (default: 25)
-#|   RECOVERY_TIMEOUT   seconds that a text waits for a Triton that does not answer (default: 30)
-#|   DRAIN_DELAY        seconds that a stopping gateway still accepts, for load balancers to see /readyz say 503 (default: 0)
-#|   GRACE_PERIOD       seconds after that in which the texts under way may finish (default: 2)
-#|   OTEL_EXPORTER_OTLP_ENDPOINT   where traces go, http://collector:4318 (default: nowhere)
-#|   TRITON_URL         gRPC address of a Triton that runs already: no export, no Triton of our own
-#|   PYTHON             the Python that makes .venv, 3.11 to 3.13 (default: python3, else one of them on PATH)
+#|   MODEL_CHECKPOINT  checkpoint to serve: a file or directory, as training left it (default: SmolLM2-135M-Instruct)
+#|   MODEL_NAME        name of the model; one in the model repository is served without a checkpoint (default: from the name of the checkpoint or its directory)
+#|   PRECISION         how weights are stored: auto, fp32, int8, int8-row, int4, fp16; auto decides by the checkpoint and this machine's processor (default: auto)
+#|   TOKENIZER         gpt2, a tokenizer.json, SentencePiece .model, .tiktoken, vocab.txt or meta.pkl, or a directory with one (default: the checkpoint's own)
+#|   CHAT_TEMPLATE     dolly, none or a Jinja file (default: the checkpoint's own)
+#|   HEADS             attention heads, if the checkpoint does not store them (default: as the checkpoint says)
+#|   CONTEXT_LENGTH    tokens per sequence, prompt and answer together (default: the model's own, at most 2048)
+#|   MODEL_REPOSITORY  directory of exported models (default: model_repository/ in a clone, else ~/.local/share/tidegate/model_repository)
+#|   MODELS            other models of the repository to serve as well: names separated by commas, or all (default: none)
+#|   SLOTS             sequences cached at once, whose memory is then reserved at the start (default: up to 32, by the free memory; it grows with use)
+#|   PORT              port to listen on (default: 5002)
+#|   HOST              address of this machine to listen on (default: 0.0.0.0, all of them)
+#|   TRITON_URL        gRPC address of a Triton that is already running; `serve` then exports nothing and starts no Triton
+#|   CORS_ORIGINS      origins whose web pages may call the API (default: *)
+#|   MY_API_KEY        the key that clients send (default: a_default_key_for_testing, which everyone knows)
+#|   MY_API_KEY_FILE   file that holds only that key, such as a mounted container secret (default: none)
+#|   API_KEYS_FILE     more keys, each with its own limits; `tidegate keys` manages the file (default: none)
+#|   ALLOW_DEFAULT_KEY whether the public default key is accepted; off in the gateway's image, and empty means off (default: on)
+#|   MAX_WAITING       requests that may queue; more are answered with 429 (default: 256)
+#|   QUEUE_TIMEOUT     seconds a request may queue before it is answered with 429 (default: 60)
+#|   PREFILL_CHUNK     prompt tokens per step; fewer while other sequences decode (default: 256)
+#|   SPECULATION       draft tokens from the text so far and verify several per step; same output, sooner (default: on)
+#|   RUN_AHEAD         milliseconds per step for tokens that Triton draws itself, or off; same output, sooner (default: 25)
+#|   RECOVERY_TIMEOUT  seconds a sequence waits for a Triton that does not answer (default: 30)
+#|   DRAIN_DELAY       seconds a stopping gateway keeps accepting requests while /readyz already answers 503 (default: 0)
+#|   GRACE_PERIOD      seconds running sequences then have to finish (default: 2)
+#|   LOG_FORMAT        format of log lines (default: text)
+#|   OTEL_EXPORTER_OTLP_ENDPOINT where traces are sent, such as http://collector:4318 (default: nowhere)
+#|   PYTHON            the Python that makes .venv, 3.11 to 3.13 (default: python3, else one of them on PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help serve export test chaos fuzz bench gpu-check audit setup setup-torch clean
@@ -52,11 +56,11 @@ help:
 
 serve:
 	@$(PYTHON_USED) -m scripts.bootstrap serve
-	@.venv/bin/python -m serve
+	@.venv/bin/tidegate serve
 
 export:
 	@$(PYTHON_USED) -m scripts.bootstrap export
-	@.venv/bin/python -m serve.exporting
+	@.venv/bin/tidegate export
 
 setup:
 	@$(PYTHON_USED) -m scripts.bootstrap

@@ -4,7 +4,7 @@ step is planned, when its answer is delivered, when a token is chosen, or when i
 from collections.abc import Callable
 from typing import Any
 
-from gateway.__main__ import main
+from gateway import server
 from gateway.engine.sequence import Sequence
 
 VICTIM = 20_261_128  # a seed
@@ -31,4 +31,4 @@ def _faulty(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
 
 if __name__ == "__main__":
     break_victims()
-    main()
+    server.run()

@@ -27,7 +27,9 @@ RUN --mount=type=cache,target=/pip-cache \
 FROM ${PYTHON_IMAGE} AS source
 COPY backends /opt/tidegate/backends
 COPY serve /opt/tidegate/serve
-COPY gateway/__init__.py gateway/settings.py /opt/tidegate/gateway/
+# Of the gateway what the command is made of: settings, flags, helps.
+COPY gateway/__init__.py gateway/command_line.py gateway/key_commands.py gateway/misspelt.py gateway/setting_table.py gateway/settings.py /opt/tidegate/gateway/
+COPY tidegate /opt/tidegate/tidegate
 COPY export /opt/tidegate/export
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/tidegate \
     && install -d -o 10001 -g 10001 /opt/tidegate/model_repository
@@ -45,11 +47,12 @@ WORKDIR /checkpoints
 ENV PATH=/opt/tidegate/venv/bin:${PATH} \
     PYTHONPATH=/opt/tidegate \
     PYTHONSAFEPATH=1 \
+    MODEL_REPOSITORY=/opt/tidegate/model_repository \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp
 USER 10001:10001
-CMD ["python", "-m", "serve.exporting"]
+CMD ["python", "-m", "tidegate", "export"]
 
 FROM exporter AS export-torch
 COPY --from=torch-packages /opt/tidegate/venv /opt/tidegate/venv

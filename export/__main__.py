@@ -11,13 +11,13 @@ from pathlib import Path
 
 from export.checkpoint import CheckpointError
 from export.demonstration import demonstration_checkpoint
-from export.exporter import ExportSettings, export
+from export.exporter import ExportSettings, export, is_current
 from export.names import AUTO, MODEL_NAME, MODEL_NAME_ALLOWED, PRECISIONS, default_name
 from export.progress import say
 from export.repository import RepositoryError
 from export.verify import VerificationFailed
 
-USAGE_ERROR, REFUSED = 2, 1
+USAGE_ERROR, REFUSED, OUTDATED = 2, 1, 3
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(str(error))
     began = time.monotonic()
     try:
+        if options.check:
+            return 0 if is_current(settings) else OUTDATED
         if not export(settings, force=options.force):
             say(f"{settings.name} is up to date")
             return 0
@@ -73,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--candidates", type=int, default=64, help="most probable tokens that cross the wire (default: %(default)s)")
     add("--force", action="store_true", help="export again although the same export is there")
+    add("--check", action="store_true", help="export nothing; exit status 3 unless the same export is there")
     add("--query-seqlens", action=argparse.BooleanOptionalAction, help=QUERY_SEQLENS)
     return parser
 

@@ -52,6 +52,11 @@ class ExportSettings:
         return fingerprint(files, settings)
 
 
+def is_current(settings: ExportSettings) -> bool:
+    """Whether the same export is in the repository already."""
+    return Repository(settings.repository).fingerprint_of(settings.name) == settings.fingerprint()
+
+
 def export(settings: ExportSettings, *, force: bool = False) -> bool:
     """Puts the model into the repository. False where the same export lies there already.
 

@@ -123,6 +123,14 @@ class Repository:
             self._retire(name, version)
         self._clear_workshop()
 
+    def remove(self, name: str) -> None:
+        """Removes a model with all its versions, in one step for those who read. Needs ``lock``. Raises RepositoryError."""
+        with writing(self.path):
+            removed = self._workshop / "new" / name
+            removed.parent.mkdir(parents=True, exist_ok=True)
+            (self.path / name).rename(removed)
+        self._clear_workshop()
+
     @property
     def _workshop(self) -> Path:
         """Where a model is made: beside the repository, because Triton takes any directory in it, hidden or not, for a model.

@@ -1,1 +1,3 @@
 """The HTTP side of Tidegate: keys, validation, the sampling loop, the text. Imports neither torch nor onnxruntime."""
+
+VERSION = "0.1.0"  # of Tidegate; pyproject.toml reads it here

@@ -1,4 +1,4 @@
-"""API keys in a file (API_KEYS_FILE), and the command that makes, revokes and lists them: ``python -m gateway.keys``.
+"""API keys in a file (API_KEYS_FILE). The commands that make, revoke and list them: gateway/key_commands.py.
 
 The file is JSON; all but the first two fields may be left out or null, which means no expiry, no limit, every model::
 
@@ -15,17 +15,14 @@ The file is JSON; all but the first two fields may be left out or null, which me
 A key is 256 random bits. No one guesses those however fast the hash, so SHA-256 is right here: slow hashes are for passwords.
 """
 
-import argparse
 import fcntl
 import hashlib
 import os
-import re
 import secrets
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -34,8 +31,6 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 OWN_NAME = "default"  # of MY_API_KEY's key, so of no key of a file
 KEY_PREFIX = "tg-"
 NAME = r"^[A-Za-z0-9._@-]{1,64}$"
-DURATION = re.compile(r"([1-9][0-9]{0,5})([hd])")
-UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1)}
 
 Limit = Annotated[int, Field(ge=1, le=10**12)]
 
@@ -152,94 +147,7 @@ def revoke(path: Path, name: str) -> None:
         keys[:] = kept
 
 
-def main() -> None:
-    arguments = _parser().parse_args()
-    if arguments.file is None:
-        sys.exit("gateway.keys: which file? Give --file, or set API_KEYS_FILE.")
-    try:
-        print(arguments.run(arguments))
-    except KeyFileError as error:
-        sys.exit(f"gateway.keys: {error}")
-    except OSError as error:
-        sys.exit(f"gateway.keys: {arguments.file} cannot be written: {error.strerror}")
+if __name__ == "__main__":  # in the gateway's container, which has no `tidegate`
+    from gateway.key_commands import main
 
-
-def _run_create(arguments: argparse.Namespace) -> str:
-    models = tuple(arguments.model) if arguments.model else None
-    limits = ("expires", "requests_per_minute", "tokens_per_minute", "concurrent_requests")
-    given = {limit: getattr(arguments, limit) for limit in limits}
-    return create(arguments.file, arguments.name, models=models, **given)
-
-
-def _run_revoke(arguments: argparse.Namespace) -> str:
-    revoke(arguments.file, arguments.name)
-    return f"{arguments.name} is revoked."
-
-
-def _run_list(arguments: argparse.Namespace) -> str:
-    titles = ["name", "expires", "requests/min", "tokens/min", "concurrent", "models"]
-    rows = [titles] + [_row(key) for key in read_keys(arguments.file)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-
-
-def _row(key: ApiKey) -> list[str]:
-    expires = f"{key.expires.isoformat(timespec='minutes')}{' (past)' if key.expired else ''}" if key.expires else "never"
-    limits = [key.requests_per_minute, key.tokens_per_minute, key.concurrent_requests]
-    models = "all" if key.models is None else ", ".join(key.models)
-    return [key.name, expires, *("-" if limit is None else str(limit) for limit in limits), models]
-
-
-def _parser() -> argparse.ArgumentParser:
-    file = argparse.ArgumentParser(add_help=False)
-    default = os.environ.get("API_KEYS_FILE") or None
-    file.add_argument("--file", type=Path, default=default, help="the file of keys (default: $API_KEYS_FILE)")
-    parser = argparse.ArgumentParser(prog="python -m gateway.keys", description="API keys of a Tidegate gateway.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    making = commands.add_parser("create", parents=[file], help="make a key and print it, once")
-    making.add_argument("name", type=_name, metavar="NAME")
-    making.add_argument("--expires", type=_moment, help="30d, 12h, or a time such as 2027-01-01T00:00:00Z (default: never)")
-    making.add_argument("--requests-per-minute", type=_limit, metavar="N")
-    making.add_argument("--tokens-per-minute", type=_limit, metavar="N", help="of prompts and answers together")
-    making.add_argument("--concurrent-requests", type=_limit, metavar="N", help="at once, uploads included")
-    making.add_argument("--model", action="append", metavar="NAME", help="that it may use; may be repeated (default: all)")
-    making.set_defaults(run=_run_create)
-
-    revoking = commands.add_parser("revoke", parents=[file], help="remove a key: gateways refuse it within a second")
-    revoking.add_argument("name", metavar="NAME")
-    revoking.set_defaults(run=_run_revoke)
-
-    commands.add_parser("list", parents=[file], help="list the keys, without what is secret").set_defaults(run=_run_list)
-    return parser
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(NAME, text):
-        raise argparse.ArgumentTypeError(f"{text!r}: a name has 1 to 64 letters, digits and . _ @ -")
-    return text
-
-
-def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 10**12):
-        raise argparse.ArgumentTypeError(f"{text!r}: it must be a whole number of at least 1")
-    return int(text)
-
-
-def _moment(text: str) -> datetime:
-    try:
-        if match := DURATION.fullmatch(text):
-            moment = datetime.now(UTC).replace(microsecond=0) + int(match[1]) * UNITS[match[2]]
-        else:
-            moment = datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r}: it must be as 30d, 12h or 2027-01-01T00:00:00Z") from None
-    if moment.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text!r} has no time zone; write {text}Z for UTC")
-    if moment <= datetime.now(UTC):
-        raise argparse.ArgumentTypeError(f"{text!r} is in the past")
-    return moment
-
-
-if __name__ == "__main__":
     main()

@@ -1,10 +1,12 @@
 """The gateway's settings: one frozen object, read from the environment once and passed in."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from gateway.misspelt import misspelt
 
 DEFAULT_API_KEY = "a_default_key_for_testing"  # public, for development; production sets MY_API_KEY or API_KEYS_FILE
 LONGEST_KEY = 4096  # bytes, in a file
@@ -39,7 +41,8 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """A variable is its field's name in capitals. An empty one counts as not set; an empty key is an error, and an empty
-        ALLOW_DEFAULT_KEY is off: it must not turn on what an image has turned off."""
+        ALLOW_DEFAULT_KEY is off: it must not turn on what an image has turned off. A misspelt variable is an error too."""
+        refuse_misspelt(environment, VARIABLES)
         values: dict[str, Any] = {name: text for name in _TEXTS if (text := environment.get(name.upper(), "").strip())}
         for name, (lowest, highest) in INTEGERS.items():
             if text := environment.get(name.upper(), "").strip():
@@ -74,6 +77,7 @@ class Settings:
         return self.drain_delay + self.grace_period + 3
 
 
+VARIABLES = {field.name.upper() for field in fields(Settings)} | {"MY_API_KEY_FILE"}
 _TEXTS = ("triton_url", "model_name", "host")
 INTEGERS = {
     "port": (1, 65535),
@@ -87,6 +91,15 @@ INTEGERS = {
 LONGEST_RUN_AHEAD = 1000  # milliseconds
 LOG_FORMATS = ("text", "json")
 SWITCH = ("on", "off")
+
+
+def refuse_misspelt(environment: Mapping[str, str], known: Iterable[str]) -> None:
+    if found := misspelt(environment, known):
+        name, meant = found
+        raise SettingsError(
+            f"{name} is set, and no setting has that name; did you mean {meant}? "
+            f"(If it belongs to another program: `env -u {name} …` starts this one without it.)"
+        )
 
 
 def _integer(variable: str, text: str, lowest: int, highest: int, others: str = "") -> int:
@@ -130,7 +143,7 @@ def _key_in(file: str) -> str:
 def _keys_file(text: str) -> Path:
     path = Path(text).expanduser()
     if not path.is_file():
-        make = f"python -m gateway.keys create NAME --file {text}"
+        make = f"tidegate keys create NAME --file {text}"
         raise SettingsError(f"API_KEYS_FILE is {text!r}; there is no such file. `{make}` makes it, with a first key.")
     return path
 

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 REQUIREMENTS = ROOT / "requirements"
 LOG = ROOT / ".run" / "setup.log"
+COMMAND = """#!/bin/sh
+# The command `tidegate` of this checkout; written by scripts/bootstrap.py.
+bin=$(dirname "$0")
+PYTHONPATH=$(cd "$bin/../.." && pwd) exec "$bin/python" -P -m tidegate "$@"
+"""
 
 
 class SetupError(Exception):
@@ -32,12 +38,14 @@ class SetupError(Exception):
 
 def main(words: list[str]) -> None:
     use_fitting_python()
+    refuse_unknown_variables()
     if "serve" in words or "export" in words:
         check_settings(starts_servers="serve" in words)
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two set-ups at once would unpack into each other's files
         make_venv()
+        write_command()
         install("serve")
         if "torch" in words or ({"serve", "export"} & {*words} and is_of_torch(os.environ.get("MODEL_CHECKPOINT", ""))):
             install_torch()
@@ -82,6 +90,35 @@ def other_pythons() -> Iterable[str]:
             )
             if asked.returncode == 0 and not python_facts.problems(python_facts.read_facts(asked.stdout.decode())):
                 yield python
+
+
+def refuse_unknown_variables() -> None:
+    """SetupError where `make NAME=value` names nothing that the Makefile or a setting is called."""
+    from gateway.misspelt import did_you_mean
+    from serve.setting_table import ALL
+
+    known = {setting.name for setting in ALL} | set(re.findall(r"\$\(([A-Z]+)\)", (ROOT / "Makefile").read_text("utf-8")))
+    for name in command_line_variables(os.environ.get("MAKEFLAGS", "")):
+        if name not in known:
+            raise SetupError(
+                f"there is no setting {name!r}{did_you_mean(name, known) or ';'} `make help` lists them all. "
+                f"(A variable for another program goes before the command: {name}=… make …)"
+            )
+
+
+def command_line_variables(flags: str) -> list[str]:
+    """Of MAKEFLAGS: make's own options, ` -- `, then `NAME=value` with backslashes before what is special."""
+    _, _, variables = f" {flags}".partition(" -- ")
+    lexer = shlex.shlex(variables, posix=True, punctuation_chars="")
+    lexer.whitespace_split, lexer.quotes, lexer.commenters = True, "", ""
+    return [word.partition("=")[0].rstrip(":+?!") for word in lexer if "=" in word]
+
+
+def write_command() -> None:
+    command = VENV / "bin" / "tidegate"
+    if not command.exists() or command.read_text("utf-8") != COMMAND:
+        command.write_text(COMMAND, "utf-8")
+        command.chmod(0o755)
 
 
 def check_settings(starts_servers: bool) -> None:

@@ -1,4 +1,5 @@
-"""Writes the tables of docs/*.md that come from the code: `python -m scripts.document_tables [--check]`.
+"""Writes the tables of docs/*.md that come from the code, and the settings in `make help`:
+`python -m scripts.document_tables [--check]`.
 
 Each table stands between two comments that name it. Names, types, defaults, bounds, errors, metrics and settings come from the
 code itself; what a parameter or an endpoint is for stands in scripts/api_*.py, and one that does not stand there is an error.
@@ -8,6 +9,7 @@ code itself; what a parameter or an endpoint is for stands in scripts/api_*.py, 
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from backends.onnx_decoder.contract.tensors import INPUTS, OUTPUTS
@@ -15,7 +17,7 @@ from scripts.api_parameters import format_table, parameter_table, unchanging_tab
 from scripts.api_routes import endpoint_table, error_table, metric_table
 from scripts.families_table import families_table, kinds_table
 from scripts.gpu_memory import streams_table
-from scripts.settings_table import settings_table
+from scripts.settings_table import MAKEFILE, makefile_with_settings, settings_table
 from scripts.wire_tables import columns_table, tensors_table
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -57,13 +59,13 @@ def with_tables(document: str, text: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    for document in TABLES:
-        text = (DOCS / document).read_text("utf-8")
-        current = with_tables(document, text)
+    makers: dict[Path, Callable[[str], str]] = {DOCS / name: partial(with_tables, name) for name in TABLES}
+    for path, current in (makers | {MAKEFILE: makefile_with_settings}).items():
+        text = path.read_text("utf-8")
         if arguments != ["--check"]:
-            (DOCS / document).write_text(current, "utf-8")
-        elif text != current:
-            sys.exit(f"docs/{document} differs from the code; run: python -m scripts.document_tables")
+            path.write_text(current(text), "utf-8")
+        elif text != current(text):
+            sys.exit(f"{path} differs from the code; run: python -m scripts.document_tables")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""`make serve`: everything on one bare machine, from the checkpoint to the address that answers."""
+"""`tidegate serve`: everything on one bare machine, from the checkpoint to the address that answers."""

@@ -1,32 +1,8 @@
-"""`make serve`: from a checkpoint to an address that answers, until Ctrl-C."""
+"""`python -m serve`: the same as `tidegate serve`."""
 
-import signal
-from types import FrameType
-from typing import NoReturn
+import sys
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Stopped(BaseException):
-    """Somebody pressed Ctrl-C or sent a signal that asks for the end."""
-
-
-def stop(number: int, frame: FrameType | None) -> NoReturn:
-    for stop_signal in STOP_SIGNALS:
-        signal.signal(stop_signal, signal.SIG_IGN)  # impatience must not leave anything behind
-    raise Stopped
-
-
-def main() -> None:
-    try:
-        for stop_signal in STOP_SIGNALS:
-            signal.signal(stop_signal, stop)
-        from serve.start import start  # here, because it takes a while, in which Ctrl-C must be quiet too
-
-        start()
-    except Stopped:
-        print("\nTidegate has stopped.", flush=True)
-
+from tidegate.__main__ import main
 
 if __name__ == "__main__":
-    main()
+    main(["serve", *sys.argv[1:]])

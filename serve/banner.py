@@ -37,7 +37,7 @@ def announce(settings: GatewaySettings) -> None:
     proxy = "--noproxy '*' " if any(map(os.environ.get, PROXIES)) else ""
     key, shown = settings.my_api_key, settings.my_api_key
     if key is None:
-        make = f"python -m gateway.keys create NAME --file {settings.api_keys_file}"
+        make = f"tidegate keys create NAME --file {settings.api_keys_file}"
         key, shown = "YOUR-KEY", f"one of those in {settings.api_keys_file}; `{make}` makes another"
     header = shlex.quote(f"X-API-Key: {key}")
     say(

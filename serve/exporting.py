@@ -1,39 +1,89 @@
-"""`python -m serve.exporting`: the export alone, with the settings of `make serve`."""
+"""Exports with the settings of `tidegate serve` and `tidegate export`, each in a process of its own."""
 
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from export.demonstration import demonstration_checkpoint
 from export.repository import Repository
 from gateway.settings import SettingsError
+from serve import servers
+from serve.banner import say
+from serve.paths import module_environment
 from serve.processes import GuardedProcess
 from serve.settings import Settings
 
-ROOT = Path(__file__).resolve().parent.parent
-MODEL_REPOSITORY = ROOT / "model_repository"
+OUTDATED = 3  # exit status of `python -m export --check` where the same export is not in the repository
 
 
 class ExportFailed(Exception):
     """The export refused the checkpoint, and has said why."""
 
 
-def export_model(settings: Settings) -> str:
-    """The name of the model, which then lies in the model repository. Quick where it lies there already.
-
-    In a process of its own: the memory of an export is several times that of serving. ExportFailed where it fails.
-    """
+def run(flags: Sequence[str]) -> str | None:
+    """`tidegate export`. The sentence to fail with, if it fails. Running servers then serve the model."""
     try:
-        checkpoint = settings.checkpoint or demonstration_checkpoint()
+        settings = Settings.from_environment(os.environ)
+        name = export_model(settings, flags)
+    except (SettingsError, ExportFailed) as error:
+        return f"tidegate: {error}"
+    for server in servers.running(settings.model_repository):
+        server.serve(name)
+        say(f"The server at {server.url} serves {name} within seconds")
+    return None
+
+
+def export_for_serving(settings: Settings) -> str:
+    """As `export_model`. ExportFailed where that would make a next version of what another server serves."""
+    name = model_name(settings)
+    for server in servers.running(settings.model_repository):
+        if server.serves(name) and not _is_kept(settings, name) and _export(settings, name, ["--check"]) == OUTDATED:
+            raise ExportFailed(
+                f"the server at {server.url} serves another export named {name}, which this one would replace there; "
+                f"give this one a name of its own: MODEL_NAME={name}-2 (or `tidegate export`, if it is meant to replace it)"
+            )
+    return export_model(settings)
+
+
+def export_model(settings: Settings, flags: Sequence[str] = ()) -> str:
+    """The name of the model, which is then in the model repository. Quick if it is there already. ExportFailed if it fails."""
+    name = model_name(settings)
+    if _is_kept(settings, name):
+        say(f"MODEL_CHECKPOINT is not set: {name} stays as it was exported")
+    elif status := _export(settings, name, flags):
+        raise ExportFailed(f"the export of {_checkpoint(settings)} ended with status {status}")
+    return name
+
+
+def model_name(settings: Settings) -> str:
+    return settings.gateway.model_name or settings.model_name(_checkpoint(settings))
+
+
+def _checkpoint(settings: Settings) -> Path:
+    try:
+        return settings.checkpoint or demonstration_checkpoint()
     except FileNotFoundError as error:
         raise ExportFailed(str(error)) from error
-    name = settings.model_name(checkpoint)
-    if settings.checkpoint is None and _is_someone_elses(name, checkpoint):
-        print(f"MODEL_CHECKPOINT is not set: {name} stays as it was exported", flush=True)
-        return name
+
+
+def _is_kept(settings: Settings, name: str) -> bool:
+    """Whether no checkpoint is named, and a model of this name exists that the demonstration model must not replace."""
+    repository = Repository(settings.model_repository)
+    if settings.checkpoint is not None or not repository.versions(name):
+        return False
+    try:
+        demonstration = demonstration_checkpoint().name
+    except FileNotFoundError:  # not installed
+        return True
+    return bool(repository.card_of(name).get("parameters", {}).get("checkpoint") != demonstration)
+
+
+def _export(settings: Settings, name: str, flags: Sequence[str]) -> int:
+    """The exit status of the export. In a process of its own: its memory is several times that of serving."""
     options = {
-        "--repository": MODEL_REPOSITORY,
+        "--repository": settings.model_repository,
         "--name": name,
         "--precision": settings.precision,
         "--tokenizer": settings.tokenizer,
@@ -42,29 +92,10 @@ def export_model(settings: Settings) -> str:
         "--context-length": settings.context_length,
     }
     given = [f"{option}={value}" for option, value in options.items() if value is not None]
-    command = [sys.executable, "-m", "export", *given, "--", str(checkpoint)]
+    command = [sys.executable, "-m", "export", *given, *flags, "--", str(_checkpoint(settings))]
     # SIGINT: the export then clears away what it has begun.
-    process = GuardedProcess(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stop_signal=signal.SIGINT)
+    process = GuardedProcess(command, env=os.environ | module_environment(), stop_signal=signal.SIGINT)
     try:
-        status = process.wait()
+        return process.wait()
     finally:
         process.stop()
-    if status != 0:
-        raise ExportFailed(f"the export of {checkpoint} ended with status {status}")
-    return name
-
-
-def _is_someone_elses(name: str, demonstration: Path) -> bool:
-    """Whether a model of this name exists that was not made from the demonstration checkpoint, which must never replace it."""
-    repository = Repository(MODEL_REPOSITORY)
-    made_from = repository.card_of(name).get("parameters", {}).get("checkpoint")
-    return bool(repository.versions(name)) and made_from != demonstration.name
-
-
-if __name__ == "__main__":
-    try:
-        export_model(Settings.from_environment(os.environ))
-    except (SettingsError, ExportFailed) as error:
-        sys.exit(f"tidegate: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -5,13 +5,16 @@ import fcntl
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-from serve.settings import Settings
-
-ROOT = Path(__file__).resolve().parent.parent
+from gateway.misspelt import did_you_mean
+from serve.paths import COMMAND, RUN
+from serve.servers import LOCK
+from serve.settings import ALL, Settings
 
 SHARED_MEMORY = Path("/dev/shm")
 NEEDED_SHARED_MEMORY = 64 * 2**20  # bytes: what Triton and its stub exchange lies there
@@ -25,9 +28,10 @@ class PreflightError(Exception):
 def check(settings: Settings) -> None:
     """PreflightError where the gateway could not listen, or Triton could not work."""
     check_port(settings.gateway.host, settings.gateway.port)
-    check_directory(ROOT / ".run")
+    check_directory(RUN)
     if settings.own_triton:
-        check_directory(ROOT / "model_repository")
+        check_directory(settings.model_repository)
+        check_models(settings)
         check_shared_memory(SHARED_MEMORY)
 
 
@@ -35,19 +39,28 @@ def check(settings: Settings) -> None:
 def held(run_dir: Path, port: int) -> Iterator[None]:
     """Keeps ``run_dir`` for this process. PreflightError where another has it: its port is not open before it is ready."""
     check_directory(run_dir)
-    with (run_dir / "supervisor.pid").open("a+") as holder:
+    with (run_dir / LOCK).open("a+") as holder:
         try:
-            fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees a dead holder's lock
+            _lock(holder)
         except BlockingIOError:
             holder.seek(0)
             raise PreflightError(
-                f"another `make serve` with PORT={port} is starting or running here (process {holder.read()}); "
-                f"use another port: PORT={_free_port('0.0.0.0')} make serve"
+                f"another server with PORT={port} is starting or running here (process {holder.read()}); "
+                f"use another port: PORT={_free_port('0.0.0.0')} {COMMAND}"
             ) from None
         holder.truncate(0)
         holder.write(str(os.getpid()))
         holder.flush()
         yield
+
+
+def _lock(holder: IO[str]) -> None:
+    """The kernel frees a dead holder's lock. Tried for a moment: serve/servers.py holds it for as long as a look takes."""
+    for _ in range(10):
+        with suppress(BlockingIOError):
+            return fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.02)
+    fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def check_port(host: str, port: int) -> None:
@@ -66,9 +79,9 @@ def check_port(host: str, port: int) -> None:
 
 def _port_problem(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} is taken by another program; choose a free one: PORT={_free_port(host)} make serve"
+        return f"port {port} is taken by another program; choose a free one: PORT={_free_port(host)} {COMMAND}"
     if error.errno == errno.EACCES:
-        return f"port {port} is reserved for root; choose one from 1024 on: PORT={_free_port(host)} make serve"
+        return f"port {port} is reserved for root; choose one from 1024 on: PORT={_free_port(host)} {COMMAND}"
     return f"HOST is {host!r}, PORT is {port}: this machine cannot listen there: {error.strerror}."
 
 
@@ -77,6 +90,14 @@ def _free_port(host: str) -> int:
     with socket.socket(family) as listener:
         listener.bind(("", 0))
         return int(listener.getsockname()[1])
+
+
+def check_models(settings: Settings) -> None:
+    there = sorted(config.parent.name for config in settings.model_repository.glob("*/config.pbtxt"))
+    for name in settings.models:
+        if name not in (*there, ALL):
+            has = f"it has {', '.join(there)}{did_you_mean(name, there)}" if there else "it is empty"
+            raise PreflightError(f"MODELS has {name!r}, which is not in {settings.model_repository}: {has}")
 
 
 def check_directory(directory: Path) -> None:

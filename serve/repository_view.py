@@ -1,4 +1,4 @@
-"""What Triton sees of a model repository: all of it, without the versions that it could not load, until their files change.
+"""What Triton sees of a model repository: the models to serve, but no version that failed to load, until its files change.
 
 Triton tries a version that fails again at every look at its repository, for ever, with a new process each time: half a core,
 and log lines without end. Loading on request would avoid that, but then everyone who reaches Triton's port could load code. So
@@ -54,13 +54,22 @@ class RepositoryView:
     """From `start` to `stop`, or as a context manager: ``directory`` follows ``repository``.
 
     ``port`` is that of Triton's HTTP on 127.0.0.1. ``report`` receives a sentence for each version that Triton could not load.
+    Models of which ``shows`` says no are left out; it is asked again at every look.
     """
 
-    def __init__(self, repository: Path, directory: Path, port: int, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        directory: Path,
+        port: int,
+        report: Callable[[str], None],
+        shows: Callable[[str], bool] = lambda model: True,
+    ) -> None:
         self.directory = directory
         self._repository = repository
         self.port = port
         self._report = report
+        self._shows = shows
         self._shown: dict[Version, Trial] = {}
         self._refused: dict[Version, Signature] = {}
         self._said: dict[Version, tuple[str, str]] = {}  # by Triton, last: state and reason, also of what it lists no more
@@ -149,7 +158,8 @@ class RepositoryView:
     def _there(self) -> set[Version]:
         """The versions in the repository. Of a model that cannot be read: those that it had."""
         there: set[Version] = set()
-        for model in self._repository.iterdir() if self._repository.is_dir() else ():
+        models = self._repository.iterdir() if self._repository.is_dir() else ()
+        for model in (model for model in models if self._shows(model.name)):
             versions = {version for version in self._shown if version[0] == model.name}
             with self._alone(model.name):
                 entries = model.iterdir() if _is_model(model) else ()

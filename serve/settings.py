@@ -1,16 +1,19 @@
-"""The settings of `make serve` and `make export`: environment variables, listed by `make help`.
+"""The settings of `tidegate serve` and `tidegate export`. What each means: serve/setting_table.py.
 
 Standard library only: they are checked before anything is installed.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from export.names import AUTO, MODEL_NAME, MODEL_NAME_ALLOWED, PRECISIONS, default_name
+from gateway.settings import VARIABLES as GATEWAY_VARIABLES
 from gateway.settings import Settings as GatewaySettings
-from gateway.settings import SettingsError
+from gateway.settings import SettingsError, refuse_misspelt
+from serve.paths import MODEL_REPOSITORY
 
+ALL = "all"  # of MODELS: whatever the repository has
 CHAT_TEMPLATES = ("dolly", "none")  # besides a Jinja file
 
 
@@ -25,10 +28,13 @@ class Settings:
     heads: int | None = None  # None: the checkpoint says
     context_length: int | None = None  # None: the model's own, at most 2048
     slots: int | None = None  # reserved at the start. None: up to 32, by the free memory; it grows with use
+    model_repository: Path = MODEL_REPOSITORY
+    models: tuple[str, ...] = ()  # of the repository, served besides the model that is started; (ALL,): every one
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
-        """An empty variable counts as not set. SettingsError names the first bad one."""
+        """An empty variable counts as not set. SettingsError names the first bad one, or one that is misspelt."""
+        refuse_misspelt(environment, VARIABLES)
         values = {name: text.strip() for name, text in environment.items() if text.strip()}
         name = values.get("MODEL_NAME")
         if name and "TRITON_URL" not in values and not MODEL_NAME.fullmatch(name):
@@ -43,10 +49,36 @@ class Settings:
             heads=_count(values, "HEADS"),
             context_length=_count(values, "CONTEXT_LENGTH"),
             slots=_count(values, "SLOTS"),
+            model_repository=_repository(values),
+            models=_models(values),
         )
 
     def model_name(self, checkpoint: Path) -> str:
         return self.gateway.model_name or default_name(checkpoint)
+
+
+VARIABLES = (
+    GATEWAY_VARIABLES
+    | {field.name.upper() for field in fields(Settings)} - {"GATEWAY", "OWN_TRITON", "CHECKPOINT"}
+    | {"MODEL_CHECKPOINT", "PYTHON"}
+)
+
+
+def _repository(values: Mapping[str, str]) -> Path:
+    if "MODEL_REPOSITORY" not in values:
+        return MODEL_REPOSITORY
+    path = Path(values["MODEL_REPOSITORY"]).expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise SettingsError(f"MODEL_REPOSITORY is {str(path)!r}, which is no directory.")
+    return path
+
+
+def _models(values: Mapping[str, str]) -> tuple[str, ...]:
+    names = tuple(filter(None, map(str.strip, values.get("MODELS", "").split(","))))
+    for name in names:
+        if not MODEL_NAME.fullmatch(name):
+            raise SettingsError(f"MODELS has {name[:80]!r}; it must be `all`, or names of models separated by commas.")
+    return names
 
 
 def _path(values: Mapping[str, str], variable: str) -> Path | None:

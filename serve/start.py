@@ -8,9 +8,11 @@ from pathlib import Path
 from gateway.settings import SettingsError
 from serve import preflight
 from serve.banner import announce, say, url, warn_of_default_key
-from serve.exporting import MODEL_REPOSITORY, ROOT, ExportFailed, export_model
+from serve.exporting import ExportFailed, export_for_serving
+from serve.paths import RUN, module_environment
 from serve.preflight import PreflightError
-from serve.settings import Settings
+from serve.servers import Server, registered
+from serve.settings import ALL, Settings
 from serve.supervisor import TRITON_START_TIMEOUT, GatewayDied, gateway_process, wait_healthy, watch
 from serve.triton_server import TritonError, TritonServer
 from serve.version_cleanup import Retirement
@@ -28,17 +30,18 @@ def start() -> None:
 
 def serve(settings: Settings) -> None:
     preflight.check(settings)
-    run_dir = ROOT / ".run" / str(settings.gateway.port)
+    run_dir = RUN / str(settings.gateway.port)
     with ExitStack() as running:  # what is entered last is stopped first
         running.enter_context(preflight.held(run_dir, settings.gateway.port))
         warn_of_default_key(settings.gateway)
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        environment = os.environ | module_environment()
         triton = retirement = None
         if settings.own_triton:
-            model = export_model(settings)
-            retirement = running.enter_context(Retirement(MODEL_REPOSITORY, ROOT / ".run" / "serving"))
+            model = export_for_serving(settings)
+            retirement = running.enter_context(Retirement(settings.model_repository))
             retirement.retire_all()
-            triton = start_triton(settings, run_dir, model, running)
+            server = running.enter_context(registered(_server(settings, run_dir, model), (model, *settings.models)))
+            triton = start_triton(settings, server, running)
             environment |= {"TRITON_URL": triton.grpc_address, "MODEL_NAME": model}
         gateway = running.enter_context(gateway_process(environment, settings.gateway))
         wait_healthy(gateway, url(settings.gateway))
@@ -46,11 +49,22 @@ def serve(settings: Settings) -> None:
         watch(gateway, triton, retirement, url(settings.gateway))
 
 
-def start_triton(settings: Settings, run_dir: Path, model: str, running: ExitStack) -> TritonServer:
-    say(f"Starting Triton with {model}")
+def _server(settings: Settings, run_dir: Path, model: str) -> Server:
+    return Server(
+        process=os.getpid(),
+        url=url(settings.gateway),
+        repository=str(settings.model_repository),
+        model=model,
+        everything=ALL in settings.models,
+        directory=str(run_dir),
+    )
+
+
+def start_triton(settings: Settings, server: Server, running: ExitStack) -> TritonServer:
+    say(f"Starting Triton with {server.model}")
     slots = {"TIDEGATE_SLOTS": str(settings.slots)} if settings.slots else {}
-    triton = running.enter_context(TritonServer(MODEL_REPOSITORY, run_dir, env=slots, report=_warn))
-    triton.wait_ready(TRITON_START_TIMEOUT, needed=model)
+    triton = TritonServer(settings.model_repository, Path(server.directory), env=slots, report=_warn, shows=server.serves)
+    running.enter_context(triton).wait_ready(TRITON_START_TIMEOUT, needed=server.model)
     return triton
 
 

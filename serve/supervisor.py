@@ -52,7 +52,7 @@ def _hurry(gateway: GuardedProcess) -> None:
 def wait_healthy(gateway: GuardedProcess, url: str) -> None:
     """Returns when a step has gone all the way through the gateway, Triton and the model. GatewayDied where that fails."""
     deadline = time.monotonic() + GATEWAY_START_TIMEOUT
-    while _health(url)[0] != 200:
+    while ask_health(url)[0] != 200:
         if not gateway.running:
             raise GatewayDied(f"the gateway ended with status {gateway.exit_status} while it started")
         if time.monotonic() > deadline:
@@ -88,7 +88,7 @@ class HealthCheck:
         if time.monotonic() >= self._next_question:
             # Only the gateway's own word counts: where it does not answer itself, a new Triton would not help.
             asked = time.monotonic()
-            status, self.models = _health(self._url)
+            status, self.models = ask_health(self._url)
             if status != 503:
                 self._unanswered = 0
             elif time.monotonic() - asked < PROMPT_ANSWER:
@@ -120,7 +120,7 @@ def _restart(triton: TritonServer, failure: str, restarts: deque[float]) -> None
     say("Triton is ready again")
 
 
-def _health(url: str) -> tuple[int | None, dict[str, dict[str, Any]]]:
+def ask_health(url: str) -> tuple[int | None, dict[str, dict[str, Any]]]:
     """The status, and the models where it is 200; no status where the gateway itself does not answer.
 
     http.client asks no proxy, whatever the environment says.

@@ -39,8 +39,8 @@ class TritonError(Exception):
 class TritonServer:
     """One `tritonserver` process on a free port of 127.0.0.1.
 
-    ``models`` are loaded and nothing else. None: whatever lies in the repository, which is looked at again every few seconds;
-    ``report`` then receives a sentence for each version that could not be loaded (see serve/repository_view.py).
+    ``models`` are loaded and nothing else. None: whatever is in the repository and ``shows`` says yes to, looked at again every
+    few seconds; ``report`` then receives a sentence for each version that could not be loaded (serve/repository_view.py).
     ``env`` is added to the environment of the server and so of our backend. ``run_dir`` receives the backend directory and
     `triton.log`; two servers must not share one. The port stays the same when the server is started again.
     """
@@ -52,6 +52,7 @@ class TritonServer:
         models: Sequence[str] | None = None,
         env: Mapping[str, str] | None = None,
         report: Callable[[str], None] = lambda sentence: None,
+        shows: Callable[[str], bool] = lambda model: True,
     ) -> None:
         self._model_repository = model_repository.resolve()
         self._run_dir = run_dir.resolve()
@@ -59,7 +60,7 @@ class TritonServer:
         self._models = models
         self._env = _environment(self._backend_directory / LIBRARIES, env or {})
         self._port, http_port = free_port(), free_port()
-        self._view = RepositoryView(self._model_repository, self._run_dir / "models", http_port, report)
+        self._view = RepositoryView(self._model_repository, self._run_dir / "models", http_port, report, shows)
         self._process: GuardedProcess | None = None
         self._stubs: list[int] = []  # as last seen, dead ones too
         self._next_search = 0.0  # for stubs

@@ -10,11 +10,11 @@ from export.repository import Repository, RepositoryError
 
 
 class Retirement:
-    """Of one `make serve`. Use as a context manager. While others serve the same repository every version stays."""
+    """Of one `tidegate serve`. Use as a context manager. While others serve the same repository every version stays."""
 
-    def __init__(self, repository: Path, lock: Path) -> None:
+    def __init__(self, repository: Path) -> None:
         self._repository = Repository(repository)
-        self._lock = lock
+        self._lock = repository / ".serving"
 
     def __enter__(self) -> "Retirement":
         self._lock.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ class Retirement:
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Whether no other `make serve` runs; none starts Triton within the block."""
+        """Whether no other server runs; none starts Triton within the block."""
         try:
             fcntl.flock(self._holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             alone = True

@@ -32,9 +32,9 @@ class Gateway(Server):
         grace: float = 5.0,
         **settings: str,
     ) -> None:
-        modules = "gateway.__main__, gateway.http.protocol, gateway.http.streaming, gateway.http.unread, gateway.http.body"
+        modules = "gateway.server, gateway.http.protocol, gateway.http.streaming, gateway.http.unread, gateway.http.body"
         script = f"import {modules}\n{constants}\n"
-        command = ["-c", f"{script}gateway.__main__.main()"] if constants else ["-m", module]
+        command = ["-c", f"{script}gateway.server.run()"] if constants else ["-m", module]
         env = {"TRITON_URL": tritons, "HOST": "127.0.0.1", "PORT": PORT, "PYTHONPATH": str(ROOT)} | settings
         super().__init__([sys.executable, *command], log, ready=ready, grace=grace, env=env)
         if "MY_API_KEY" not in settings:

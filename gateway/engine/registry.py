@@ -37,6 +37,10 @@ class _Served:
     superseded_at: float | None = None  # when a newer version took over
     alone_since: float | None = None  # without a Triton
 
+    @property
+    def is_leaving(self) -> bool:
+        return bool(self.missing_since) and self.engine.addresses <= self.missing_since.keys()
+
 
 class Registry:
     """Use as an async context manager; entering it waits for a Triton and its models."""
@@ -96,6 +100,11 @@ class Registry:
     def engines(self) -> list[Engine]:
         """The newest version of every model, by name."""
         return [self._served[key].engine for key in sorted(self._newest.items())]
+
+    def lasting_engines(self) -> list[Engine]:
+        """As `engines`, without models that every Triton has unloaded, so that they are about to go. The default one stays."""
+        served = [(name, self._served[name, version]) for name, version in sorted(self._newest.items())]
+        return [one.engine for name, one in served if name == self.default_name or not one.is_leaving]
 
     def all_engines(self) -> list[Engine]:
         """Older versions that still finish their texts too; by name and version."""

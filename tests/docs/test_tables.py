@@ -7,12 +7,18 @@ from gateway.api.schemas import fields_of
 from gateway.api.schemas.base import nested_schema
 from scripts.api_parameters import BODIES
 from scripts.document_tables import DOCS, TABLES, with_tables
+from scripts.settings_table import MAKEFILE, makefile_with_settings
 
 
 @pytest.mark.parametrize("document", TABLES)
 def test_the_tables_of_a_document_are_those_of_the_code(document: str) -> None:
     text = (DOCS / document).read_text("utf-8")
     assert text.splitlines() == with_tables(document, text).splitlines(), "run: python -m scripts.document_tables"
+
+
+def test_make_help_has_the_settings_of_the_code() -> None:
+    text = MAKEFILE.read_text("utf-8")
+    assert text == makefile_with_settings(text), "run: python -m scripts.document_tables"
 
 
 def every_schema(schema: type[BaseModel]) -> set[type[BaseModel]]:

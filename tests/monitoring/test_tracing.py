@@ -221,7 +221,7 @@ def test_a_dead_collector_neither_breaks_nor_slows_nor_holds_the_gateway(
     assert len([line for line in (tmp_path / "log").read_text().splitlines() if "opentelemetry" in line]) < 10
 
 
-START = "import sys; {first}; import gateway.__main__; {then}"
+START = "import sys; {first}; import gateway.server; {then}"
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -230,12 +230,12 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_without_an_endpoint_neither_the_sdk_nor_the_exporter_is_imported() -> None:
     loaded = "[name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))]"
-    done = python(START.format(first="pass", then=f"gateway.__main__.create_app(); print({loaded})"))
+    done = python(START.format(first="pass", then=f"gateway.server.create_app(); print({loaded})"))
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
 def test_with_an_endpoint_and_without_the_packages_the_start_says_what_is_missing() -> None:
-    code = START.format(first="sys.modules['opentelemetry.sdk'] = None", then="gateway.__main__.main()")
+    code = START.format(first="sys.modules['opentelemetry.sdk'] = None", then="gateway.server.run()")
     done = python(code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:4318")
     assert done.returncode == 1
     assert done.stderr.startswith("gateway: OTEL_EXPORTER_OTLP_ENDPOINT is set, and opentelemetry.sdk")
@@ -253,5 +253,5 @@ def test_with_an_endpoint_and_without_the_packages_the_start_says_what_is_missin
     ],
 )
 def test_a_bad_endpoint_stops_the_start_with_its_name(environment: dict[str, str], told: str) -> None:
-    done = python(START.format(first="pass", then="gateway.__main__.main()"), **environment)
+    done = python(START.format(first="pass", then="gateway.server.run()"), **environment)
     assert done.returncode == 1 and done.stderr.startswith(f"gateway: {told}")

@@ -1,7 +1,6 @@
 """What the page says and does when something is wrong: sentences, waiting, going on."""
 
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import keys
+from gateway import key_commands
 from testing.gateway import Gateway
 from testing.triton import Triton
 from tests.conftest import CHARACTERS, TINY, gateway_process
@@ -21,8 +20,7 @@ LONG = {"max_tokens": 500, "ignore_eos": True}
 
 
 def new_key(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    monkeypatch.setattr(sys, "argv", ["gateway.keys", "create", *arguments])
-    keys.main()
+    key_commands.main(["create", *arguments])
     return capsys.readouterr().out.strip()
 
 

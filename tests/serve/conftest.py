@@ -83,7 +83,7 @@ class MakeServe:
         return [file.name for file in SHARED_MEMORY.glob(f"tidegate_{self.supervisor}_*")]
 
     def remember_supervisor(self) -> None:
-        self.supervisor = self.pid_of("-m serve ")
+        self.supervisor = self.pid_of("-m tidegate serve")
 
     def left_after(self, seconds: float) -> tuple[dict[int, str], list[str]]:
         """Processes and files in /dev/shm that are still there after at most ``seconds``."""

@@ -18,5 +18,5 @@ def test_the_banner_of_a_file_of_keys_says_where_the_keys_are(capsys: pytest.Cap
     announce(Settings(my_api_key=None, api_keys_file=Path("keys.json")))
     said = capsys.readouterr().out
     assert "None" not in said
-    assert "  key      one of those in keys.json; `python -m gateway.keys create NAME --file keys.json` makes another\n" in said
+    assert "  key      one of those in keys.json; `tidegate keys create NAME --file keys.json` makes another\n" in said
     assert "-H 'X-API-Key: YOUR-KEY'" in said

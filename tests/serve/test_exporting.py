@@ -10,12 +10,13 @@ from serve.settings import Settings
 
 
 def test_a_start_without_a_checkpoint_never_replaces_somebody_elses_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(exporting, "MODEL_REPOSITORY", tmp_path)
     version = tmp_path / "mine" / "1"
     version.mkdir(parents=True)
     (version / "model_card.json").write_text(json.dumps({"parameters": {"checkpoint": "model_40000.pt"}}))
-    assert exporting.export_model(Settings.from_environment({"MODEL_NAME": "mine"})) == "mine"
+    assert (
+        exporting.export_model(Settings.from_environment({"MODEL_NAME": "mine", "MODEL_REPOSITORY": str(tmp_path)})) == "mine"
+    )
     assert "mine stays as it was exported" in capfd.readouterr().out
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["1"]

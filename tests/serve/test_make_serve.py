@@ -111,7 +111,7 @@ def test_a_second_start_with_the_same_port_disturbs_nothing(make_serve: Start) -
     first.wait_for("WARNING")  # it is starting: its port is not open yet
     second = make_serve(PORT=str(first.port), SLOTS="2")
     assert second.wait_ended(60) != 0
-    assert f"another `make serve` with PORT={first.port} is starting or running here (process " in second.output
+    assert f"another server with PORT={first.port} is starting or running here (process " in second.output
     first.wait_for("  try ")
 
 
@@ -124,7 +124,8 @@ class Interrupter:
         if name == "gateway.settings":
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Interrupter())
-runpy.run_module("serve", run_name="__main__")
+sys.argv = ["tidegate", "serve"]
+runpy.run_module("tidegate", run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.stderr) == ("\nTidegate has stopped.\n", "")

@@ -58,7 +58,7 @@ def test_little_shared_memory_is_refused_in_mebibytes(monkeypatch: pytest.Monkey
 def test_a_second_start_with_the_same_port_is_refused_with_the_process_that_has_it(tmp_path: Path) -> None:
     run_dir = tmp_path / "5002"
     with preflight.held(run_dir, 5002):
-        told = rf"PORT=5002 is starting .*process {os.getpid()}\).* PORT=\d+ make serve"
+        told = rf"another server with PORT=5002 is starting .*process {os.getpid()}\).* PORT=\d+ make serve"
         with pytest.raises(PreflightError, match=told), preflight.held(run_dir, 5002):
             pass
         with preflight.held(tmp_path / "5003", 5003):

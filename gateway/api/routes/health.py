@@ -58,9 +58,10 @@ def _load(engine: Engine) -> dict[str, Any]:
 
 
 async def _probe_all(registry: Registry) -> None:
-    """Raises BackendUnavailable unless our loops run and every newest model answers a real step."""
+    """Raises BackendUnavailable unless our loops run and every newest model answers a real step. One that is being removed is
+    no failure."""
     _require_loops(registry)
-    for engine in registry.engines():
+    for engine in registry.lasting_engines():
         await engine.probe()
 
 

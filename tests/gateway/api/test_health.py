@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.__main__ import Server
 from gateway.app import create_app
 from gateway.engine.replica import PROBE_TIMEOUT
 from gateway.errors import BackendUnavailable
+from gateway.server import Server
 from gateway.settings import Settings
 from serve.triton_server import TritonServer
 from tests.conftest import DEMO, TINY, gateway_process

@@ -155,7 +155,7 @@ def test_a_model_that_is_replaced_finishes_its_texts_and_no_request_fails(served
     with (
         hammer(served, name) as answers,
         ThreadPoolExecutor(1) as pool,
-        Retirement(served.repository, tmp_path / "lock") as keeper,
+        Retirement(served.repository) as keeper,
     ):
         text = pool.submit(served.text, name, **long)
         keeper.retire_idle(served.health())

@@ -13,7 +13,7 @@ gateway.http.protocol.HEAD_TIMEOUT = 1.0
 gateway.http.protocol.REST_TIMEOUT = 2.0
 gateway.http.body.BODY_TIMEOUT = 1.0
 gateway.http.unread.UNREAD_TIMEOUT = 1.0
-gateway.__main__.IDLE_TIMEOUT = 1
+gateway.server.IDLE_TIMEOUT = 1
 gateway.http.protocol.MAXIMUM_CONNECTIONS = 300
 """
 

@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 
-from gateway import keys
+from gateway import key_commands, keys
 from gateway.keys import ApiKey, KeyFileError
 from serve.triton_server import TritonServer
 from tests.conftest import CHARACTERS, DEMO, ROOT, TINY, gateway_process
@@ -29,8 +29,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
-    monkeypatch.setattr(sys, "argv", ["gateway.keys", *map(str, arguments)])
-    keys.main()
+    key_commands.main([str(argument) for argument in arguments])
 
 
 def test_a_new_key_is_printed_once_and_only_its_hash_is_kept(

@@ -130,7 +130,7 @@ def test_beside_a_file_of_keys_there_is_no_default_key(tmp_path: Path) -> None:
 
 
 def test_a_file_of_keys_that_there_is_not_is_named_with_the_command_that_makes_it() -> None:
-    with pytest.raises(SettingsError, match="^API_KEYS_FILE is 'nothing.json'; .*gateway.keys create NAME --file nothing.json"):
+    with pytest.raises(SettingsError, match="^API_KEYS_FILE is 'nothing.json'; .*keys create NAME --file nothing.json"):
         Settings.from_environment({"API_KEYS_FILE": "nothing.json"})
 
 

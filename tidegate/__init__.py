@@ -1,0 +1,1 @@
+"""The command `tidegate`: one parser, and a few lines that lead to the package that does the work."""
