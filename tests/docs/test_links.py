@@ -30,7 +30,7 @@ def test_every_file_that_the_text_names_is_there(document: Path) -> None:
 
 
 def test_a_requests_life_has_ten_steps_each_with_its_file() -> None:
-    life = (ROOT / "docs" / "architecture.md").read_text("utf-8").split("## A request's life")[1].split("\n## ")[0]
+    life = (ROOT / "docs" / "architecture.md").read_text("utf-8").split("## The life of a request")[1].split("\n## ")[0]
     steps = re.split(r"^\d+\. ", life, flags=re.MULTILINE)[1:]
     assert re.findall(r"^(\d+)\. ", life, re.MULTILINE) == [str(number) for number in range(1, 11)]
     assert not [step for step in steps if not FILE.search(step)]
