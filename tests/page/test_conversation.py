@@ -195,9 +195,10 @@ def test_an_export_has_every_word_and_every_token(visit: Visit, tmp_path_factory
     with visitor.page.expect_download() as written:
         visitor.click("JSON")
     told = json.loads(written.value.path().read_text())
-    [sample] = told["exchanges"][0]["versions"][0]["samples"]
-    assert sample["text"] == visitor.answers()[0] and sample["finish_reason"] == "length"
-    assert 1 <= len(sample["tokens"]) <= 5 and {"bytes", "logprob", "top"} == sample["tokens"][0].keys()
+    [sample] = told["conversations"][0]["exchanges"][0]["versions"][0]["samples"]
+    assert sample["text"] == visitor.answers()[0] and sample["finish"] == "length"
+    tokens = [token for segment in sample["segments"] for token in segment["tokens"]]
+    assert 1 <= len(tokens) <= 5 and {"bytes", "logprob", "top"} == tokens[0].keys()
 
 
 def test_what_a_model_writes_is_shown_as_text_and_never_run(visit: Visit) -> None:

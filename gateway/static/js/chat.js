@@ -12,7 +12,7 @@ const NEAR_THE_END = 80; // px: whoever scrolled up further stays there
 
 const drawn = new Map(); // sample → what updates its node
 const changed = new Set(); // samples with more than is shown
-let does = {}; // edit, regenerate, goOn, branch, example: what main.js does when they are asked for
+let does = {}; // changed, edit, regenerate, goOn, branch, example: what main.js does when they are asked for
 
 export function setUpChat(actions) {
   does = actions;
@@ -52,6 +52,7 @@ function scrolled(toEnd, draw) {
 function showAround(button) {
   const buttons = () => [...element("conversation").querySelectorAll("button")];
   const at = buttons().indexOf(button);
+  does.changed();
   showConversation();
   const again = buttons()[at];
   (again?.disabled ? again.closest(".actions, .footer, .ending").querySelector("button:not(:disabled)") : again)?.focus();

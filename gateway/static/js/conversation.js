@@ -1,20 +1,42 @@
 // What was said, and nothing of how it looks.
 //
+//   conversation  {id, mode, title, model, system, created, updated, revision, exchanges}: `revision` counts how often it was saved
 //   exchange  {prompt, versions, current}: what somebody wrote, and each time that it was answered
 //   version   {source, samples, chosen, figures}: one time; `source`: all that its request was made of; `chosen`: the index of
 //             the sample that the conversation goes on with; `figures`: what it took, see figures.js
-//   sample    {text, segments, finish, spent}: one of the n answers; finish is null while it is open; spent counts tokens
+//   sample    {id, text, segments, finish, spent}: one of the n answers; finish is null while it is open; spent counts tokens
 
 import { Segments } from "./segments.js";
 
-const conversations = { chat: [], complete: [] };
+const TITLE_LENGTH = 60;
 
 export const state = { mode: "chat", model: "", system: "" };
 
-export const exchanges = () => conversations[state.mode];
+// Not crypto.randomUUID: browsers have it only for https and localhost.
+export const newId = () =>
+  [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+export function newConversation(mode) {
+  const now = Date.now();
+  return { id: newId(), mode, title: "", model: "", system: "", created: now, updated: now, revision: 0, exchanges: [] };
+}
+
+// The one that is open in each mode.
+const open = { chat: newConversation("chat"), complete: newConversation("complete") };
+
+export const conversation = () => open[state.mode];
+export const openConversations = () => Object.values(open);
+export const exchanges = () => conversation().exchanges;
 export const currentVersion = (exchange) => exchange.versions[exchange.current];
-export const clear = () => {
-  conversations[state.mode] = [];
+export const isEmpty = ({ exchanges }) => !exchanges.length;
+
+export function openConversation(one) {
+  open[one.mode] = one;
+}
+
+export const titleOf = ({ title, exchanges }) => {
+  const words = title || exchanges[0]?.prompt.trim().replace(/\s+/g, " ") || "";
+  return words.length > TITLE_LENGTH ? `${words.slice(0, TITLE_LENGTH - 1)}…` : words;
 };
 
 export function addExchange(prompt) {
@@ -42,7 +64,7 @@ export function dropEmpty(exchange, version) {
   exchange.current = exchange.versions.length - 1;
 }
 
-export const newSample = () => ({ text: "", segments: new Segments(), finish: null, spent: 0 });
+export const newSample = () => ({ id: newId(), text: "", segments: new Segments(), finish: null, spent: 0 });
 
 // The messages before `prompt` and itself; `until`: the exchange that it belongs to, if it was said before.
 export function messages(prompt, until = null) {

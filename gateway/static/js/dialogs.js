@@ -1,10 +1,11 @@
 // The two dialogs: the request as code, and the conversation as a file.
 
-import { exchanges, state } from "./conversation.js";
+import { conversation, exchanges, isEmpty, state } from "./conversation.js";
 import { copy, element } from "./dom.js";
-import { asJson, asMarkdown, download } from "./export.js";
+import { asMarkdown, download, exportedName } from "./export.js";
 import { t } from "./i18n.js";
 import { showProblem } from "./notice.js";
+import { fileOf } from "./records.js";
 import { fresh, sourceOf } from "./requests.js";
 import { SNIPPETS } from "./snippets.js";
 
@@ -19,10 +20,16 @@ function showCode() {
   element("snippet").textContent = SNIPPETS[language]({ path, body });
 }
 
+let exported = null; // a conversation
+
+export function showExport(one = conversation()) {
+  exported = one;
+  element("export-dialog").showModal();
+}
+
 function exportAs(extension, type, make) {
-  const time = new Date().toISOString().slice(0, 16).replaceAll(":", "");
-  if (exchanges().length) download(`tidegate-${time}.${extension}`, type, make());
-  else showProblem(t("exportEmpty"));
+  if (isEmpty(exported)) showProblem(t("exportEmpty"));
+  else download(exportedName(extension), type, make(exported));
   element("export-dialog").close();
 }
 
@@ -39,9 +46,9 @@ export function listenForDialogs(settled) {
     element("copy-code").textContent = t("copied");
     setTimeout(() => (element("copy-code").textContent = t("copy")), 1500);
   });
-  onClick("export", () => element("export-dialog").showModal());
+  onClick("export", () => showExport());
   onClick("export-markdown", () => exportAs("md", "text/markdown", asMarkdown));
-  onClick("export-json", () => exportAs("json", "application/json", asJson));
+  onClick("export-json", () => exportAs("json", "application/json", (one) => fileOf([one])));
   for (const input of document.querySelectorAll("input[name=snippet]")) input.addEventListener("change", showCode);
   for (const button of document.querySelectorAll("[data-close]")) {
     button.addEventListener("click", () => button.closest("dialog").close());

@@ -3,16 +3,18 @@
 import { Problem } from "./api.js";
 import { isRunning, run, stop } from "./answering.js";
 import { setUpChat, showChanged, showConversation, showMore } from "./chat.js";
-import { addExchange, addVersion, branched, clear, dropEmpty, exchanges, forgetAfter, newSample, state } from "./conversation.js";
-import { listenForDialogs } from "./dialogs.js";
+import { addExchange, addVersion, branched, conversation, dropEmpty, exchanges, forgetAfter, newSample, state } from "./conversation.js";
+import { listenForDialogs, showExport } from "./dialogs.js";
 import { announce, element } from "./dom.js";
+import { setUpDrawer, showDrawer } from "./drawer.js";
 import { language, localize, setLanguage, t } from "./i18n.js";
-import { hideNotice } from "./notice.js";
+import { open, rememberOpen, saveSoon, setUpLibrary, startNew, whole } from "./library.js";
+import { hideNotice, showProblem } from "./notice.js";
 import { closePanel, listenForPanel, openPanel } from "./panel.js";
 import { firstWrong, setUpParameters, showParameters } from "./parameters.js";
 import { showPresets } from "./presets.js";
 import { answersOf, sourceOf } from "./requests.js";
-import { connect, isConnected, listenForModels, tell } from "./server.js";
+import { chooseModel, connect, isConnected, listenForModels, tell } from "./server.js";
 import { apiKey, remembersKey, setKey, store, stored } from "./storage.js";
 import { watchList } from "./tokens.js";
 
@@ -21,19 +23,35 @@ const ENTER = (event) => event.key === "Enter" && (event.ctrlKey || event.metaKe
 
 // --- answers
 
-async function write(exchange, version) {
+let writing = Promise.resolve(); // the last answer
+
+function write(exchange, version) {
+  writing = written(exchange, version);
+  return writing;
+}
+
+async function written(exchange, version) {
+  const whose = conversation();
+  Object.assign(whose, { updated: Date.now(), model: state.model, system: state.system });
+  const save = () => saveSoon(whose);
+  save();
   closePanel();
   showConversation({ toEnd: true });
   showRunning(true);
   announce(t("writing"));
   try {
-    await run(version, showMore).finally(() => showEnd(exchange, version));
+    const piece = (sample) => {
+      showMore(sample);
+      save();
+    };
+    await run(version, piece).finally(() => showEnd(exchange, version));
     const { finish, text } = version.samples[version.chosen];
     announce(finish === "stopped" ? t("stoppedAnnounced") : t("written", { text }));
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     await tell(error, () => retry(error, exchange, version));
   } finally {
+    save();
     showRunning(isRunning()); // another may have begun while a problem was shown
   }
 }
@@ -84,7 +102,36 @@ function send() {
   if (ask(element("prompt").value)) element("prompt").value = "";
 }
 
+// --- conversations
+
+// An answer under way ends here, and stays with its conversation.
+async function leave() {
+  stop();
+  await writing.catch(() => {}); // it has been shown, or thrown where it belongs
+  hideNotice();
+}
+
+async function begin() {
+  await leave();
+  startNew();
+  showConversation();
+  showDrawer();
+  element("prompt").focus();
+}
+
+function showOpened({ mode, model, system, exchanges: { length } }) {
+  document.querySelector(`input[name=mode][value=${mode}]`).checked = true;
+  if (length) {
+    element("system").value = state.system = system;
+    chooseModel(model);
+  }
+  showMode();
+}
+
+// --- exchanges
+
 setUpChat({
+  changed: () => saveSoon(),
   example: ask,
   edit(exchange, prompt) {
     if (!ready()) return;
@@ -130,6 +177,7 @@ function showMode() {
   element("system-group").hidden = state.mode !== "chat";
   showParameters();
   showConversation({ toEnd: true });
+  rememberOpen();
 }
 
 function showEverything() {
@@ -157,13 +205,7 @@ on("prompt", "keydown", (event) => {
   }
 });
 on("stop", "click", stop);
-on("clear", "click", () => {
-  stop();
-  clear();
-  hideNotice();
-  showConversation();
-  element("prompt").focus();
-});
+on("clear", "click", begin);
 on("probabilities", "change", () => {
   store("probabilities", element("probabilities").checked);
   showConversation();
@@ -206,5 +248,21 @@ element("key").value = apiKey();
 element("remember").checked = remembersKey();
 element("probabilities").checked = stored("probabilities") ?? false;
 showTheme();
+await setUpLibrary({
+  showChange: showDrawer,
+  showOpen: showOpened,
+  showFailure: ({ message }) => showProblem(t("notSaved", { message })),
+});
+localize();
+showOpened(conversation());
 showEverything();
+setUpDrawer({
+  open: async (id) => {
+    await leave();
+    await open(id);
+  },
+  startNew: begin,
+  exportOne: async (id) => (await whole([id])).forEach(showExport),
+});
 await connect();
+if (!isRunning()) showConversation({ toEnd: true }); // why an answer ended depends on the server's limits

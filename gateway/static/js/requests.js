@@ -15,7 +15,7 @@ export function sourceOf(prompt, exchange = null) {
 
 export const answersOf = (source) => source.values.n ?? 1;
 // The most tokens of an answer; null: as many as the context holds.
-export const limitOf = (source) => source.values.max_tokens ?? field("max_tokens").fallback ?? null;
+export const limitOf = (source) => source.values.max_tokens ?? field("max_tokens")?.fallback ?? null;
 
 export function fresh({ mode, model, said, values, alternatives }) {
   const chat = mode === "chat";

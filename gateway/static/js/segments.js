@@ -43,9 +43,15 @@ function named(name) {
 // Takes tokens in and cuts the text that they belong to into segments. The text may lag behind its tokens (a stop string
 // may be coming), and leaves out special tokens.
 export class Segments {
-  list = []; // [{text, tokens, begin}]: begin is where it starts in the text
+  list; // [{text, tokens, begin}]: begin is where it starts in the text
   #end = 0; // how much of the text has its segment
   #waiting = []; // tokens without one
+
+  constructor(list = []) {
+    this.list = list;
+    const last = list.at(-1);
+    if (last) this.#end = last.begin + last.text.length;
+  }
 
   // `complete`: no more text will come.
   extend(tokens, text, complete) {

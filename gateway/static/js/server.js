@@ -68,6 +68,14 @@ function showModel() {
   if (another && model?.chat_template === false && !exchanges().length) document.querySelector("input[value=complete]").click();
 }
 
+// The one that a conversation was had with, if it is still served.
+export function chooseModel(name) {
+  if (!models.length) state.model = name; // the list comes soon
+  if (!models.some(({ id }) => id === name)) return;
+  element("model").value = name;
+  showModel();
+}
+
 export function listenForModels() {
   element("model").addEventListener("change", () => {
     store("model", element("model").value);

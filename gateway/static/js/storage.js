@@ -27,3 +27,7 @@ export function setKey(value, remember) {
   else attempt(() => localStorage.removeItem(`${PREFIX}key`));
   attempt(() => sessionStorage.setItem(`${PREFIX}key`, value));
 }
+
+// What belongs to this tab, and survives a reload of it.
+export const inTab = (name) => attempt(() => JSON.parse(sessionStorage.getItem(PREFIX + name)));
+export const storeInTab = (name, value) => attempt(() => sessionStorage.setItem(PREFIX + name, JSON.stringify(value)));
