@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from gateway import errors
 from gateway.api import response_models as answers
+from gateway.api import server_models as server
 from gateway.api.schemas import (
     Body,
     ChatBody,
@@ -54,12 +55,12 @@ POSTS: list[tuple[str, type[Body], Any, Any, str, str]] = [
 ]
 # path, answer, whether it needs the key, the errors it may meet, summary
 GETS: list[tuple[str, Any, bool, list[type[errors.TidegateError]], str]] = [
-    ("/v1", answers.About, True, [], "What this server is"),
-    ("/v1/models", answers.Models, True, [], "The models that this key may use"),
-    ("/v1/models/{name}", answers.Model, True, [errors.ModelNotAllowed, errors.ModelNotFound], "One model"),
-    ("/health", answers.Health, False, [errors.BackendUnavailable], "Whether every model answers, and its load"),
-    ("/readyz", answers.Alive, False, [errors.BackendUnavailable], "Whether requests may be sent here"),
-    ("/livez", answers.Alive, False, [errors.BackendUnavailable], "Whether the gateway itself runs"),
+    ("/v1", server.About, True, [], "What this server is"),
+    ("/v1/models", server.Models, True, [], "The models that this key may use"),
+    ("/v1/models/{name}", server.Model, True, [errors.ModelNotAllowed, errors.ModelNotFound], "One model"),
+    ("/health", server.Health, False, [errors.BackendUnavailable], "Whether every model answers, and its load"),
+    ("/readyz", server.Alive, False, [errors.BackendUnavailable], "Whether requests may be sent here"),
+    ("/livez", server.Alive, False, [errors.BackendUnavailable], "Whether the gateway itself runs"),
 ]
 POST_ERRORS: list[type[errors.TidegateError]] = [
     errors.InvalidRequest,
@@ -181,7 +182,7 @@ def _error(status: int, family: Any) -> Json:
 
 def _family(path: str) -> Any:
     """The envelope of a path's errors, as in error_responses.py."""
-    return answers.OpenAIError if path == "/v1" or path.startswith("/v1/") else answers.Error
+    return server.OpenAIError if path == "/v1" or path.startswith("/v1/") else server.Error
 
 
 def _pointer(kind: Any) -> Json:
@@ -193,7 +194,7 @@ def _schemas() -> Json:
     bodies = [body for _, body, *_ in POSTS]
     _, described = models_json_schema([(body, "validation") for body in bodies], ref_template=POINTER)
     kinds = {kind.__name__: kind for _, _, answer, event, *_ in POSTS for kind in (answer, event) if kind is not None}
-    kinds |= {answer.__name__: answer for _, answer, *_ in GETS} | {"OpenAIError": answers.OpenAIError, "Error": answers.Error}
+    kinds |= {answer.__name__: answer for _, answer, *_ in GETS} | {"OpenAIError": server.OpenAIError, "Error": server.Error}
     adapters = [(name, "serialization", TypeAdapter(kind)) for name, kind in kinds.items()]
     _, answered = TypeAdapter.json_schemas(adapters, ref_template=POINTER)  # type: ignore[arg-type]
     return cast(Json, described["$defs"]) | cast(Json, answered["$defs"])

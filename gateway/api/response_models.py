@@ -38,6 +38,16 @@ class ChatLogprobs(TypedDict):
     refusal: None
 
 
+class PromptLogprob(TypedDict):
+    logprob: float
+    rank: int  # among the whole vocabulary: 1 is the most probable
+    decoded_token: str
+
+
+# A token of the prompt by its id, and the most probable ones of its position; None for the first, as at vLLM.
+PromptLogprobs = list[dict[str, PromptLogprob] | None]
+
+
 class ChatAnswer(TypedDict):
     role: Literal["assistant"]
     content: str
@@ -49,6 +59,7 @@ class ChatChoice(TypedDict):
     message: ChatAnswer
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason
+    token_ids: NotRequired[list[int]]  # with return_token_ids
 
 
 class _Envelope(TypedDict):
@@ -62,6 +73,8 @@ class ChatCompletion(_Envelope):
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
     usage: Usage
+    prompt_logprobs: NotRequired[PromptLogprobs]
+    prompt_token_ids: NotRequired[list[int]]  # with return_token_ids
 
 
 class ChatDelta(TypedDict, total=False):
@@ -74,12 +87,14 @@ class ChunkChoice(TypedDict):
     delta: ChatDelta
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason | None
+    token_ids: NotRequired[list[int]]
 
 
 class ChatCompletionChunk(_Envelope):
     object: Literal["chat.completion.chunk"]
     choices: list[ChunkChoice]
     usage: NotRequired[Usage | None]
+    prompt_token_ids: NotRequired[list[int]]  # in the first one, with return_token_ids
 
 
 class CompletionLogprobs(TypedDict):
@@ -94,6 +109,9 @@ class CompletionChoice(TypedDict):
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: FinishReason | None
+    prompt_logprobs: NotRequired[PromptLogprobs]
+    prompt_token_ids: NotRequired[list[int]]  # with return_token_ids, in the first piece
+    token_ids: NotRequired[list[int]]
 
 
 class Completion(_Envelope):
@@ -147,7 +165,7 @@ class Response(TypedDict):
     output: list[OutputMessage]
     usage: ResponseUsage | None
     text: dict[str, Any]
-    max_output_tokens: int
+    max_output_tokens: int | None
     temperature: float
     top_p: float
     top_logprobs: int
@@ -211,82 +229,3 @@ class Detokenized(TypedDict):
     """/detokenize"""
 
     prompt: str
-
-
-class About(TypedDict):
-    """/v1"""
-
-    object: Literal["api"]
-    name: str
-    default_model: str
-    endpoints: list[str]
-
-
-class Model(TypedDict):
-    """One of /v1/models."""
-
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-    checkpoint: str
-    context_length: int
-    chat_template: bool
-
-
-class Models(TypedDict):
-    """/v1/models"""
-
-    object: Literal["list"]
-    data: list[Model]
-
-
-class Load(TypedDict):
-    running: int
-    waiting: int
-
-
-class ModelLoad(Load):
-    version: str  # that takes new texts
-    precision: str
-    devices: list[str]  # that its Tritons compute on: cpu, cuda
-    older: dict[str, Load]  # versions that finish the texts they have begun
-
-
-class Loads(TypedDict):
-    models: dict[str, ModelLoad]
-
-
-class Health(TypedDict):
-    """/health"""
-
-    status: Literal["success"]
-    data: Loads
-
-
-class Alive(TypedDict):
-    """/livez, /readyz"""
-
-    status: Literal["success"]
-    data: dict[str, Any]
-
-
-class OpenAIErrorDetail(TypedDict):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class OpenAIError(TypedDict):
-    error: OpenAIErrorDetail
-
-
-class ErrorDetail(TypedDict):
-    type: str
-    message: str
-
-
-class Error(TypedDict):
-    status: Literal["error"]
-    error: ErrorDetail

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -194,10 +195,12 @@ class Delivery:
         prompt, tokenizer = sequence.request.prompt_tokens, self._model.tokenizer
         if row.past_length == 0:
             sequence.note_prompt_logprob(0, first_of_prompt(tokenizer, prompt[0]))
-        alternatives = sequence.request.logprobs or 0
+        alternatives = sequence.request.prompt_logprobs or 0
         for offset, index in enumerate(range(row.past_length + 1, min(row.past_length + 1 + len(logits), len(prompt)))):
-            scored = logprob(tokenizer, answer, begin + offset, prompt[index], alternatives, logits[offset])
-            sequence.note_prompt_logprob(index, scored)
+            token, row_logits = prompt[index], logits[offset]
+            scored = logprob(tokenizer, answer, begin + offset, token, alternatives, row_logits)
+            rank = 1 + int((row_logits > row_logits[token]).sum())
+            sequence.note_prompt_logprob(index, replace(scored, rank=rank))
 
 
 def _choices(selections: list[Selection]) -> list[Choice]:

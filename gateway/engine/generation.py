@@ -48,8 +48,9 @@ class GenerationRequest:
     they nor an end token end it; with ``ignore_eos`` end tokens never do.
 
     ``logprobs``: how many alternatives are returned with every generated token; None: no log-probabilities at all.
-    ``prompt_logprobs``: those of the prompt's tokens too. ``grammar``: what the text has to match. ``owner``: whose text it is,
-    the name of a key. ``request_id``: of the request that it belongs to, for the log; ``trace``: its trace, where it is traced.
+    ``prompt_logprobs``: the same for the prompt's tokens. ``return_token_ids``: whether pieces carry the ids of their tokens.
+    ``grammar``: what the text has to match. ``owner``: whose text it is, the name of a key. ``request_id``: of the request that
+    it belongs to, for the log; ``trace``: its trace, where it is traced.
     """
 
     prompt_tokens: list[int]
@@ -61,7 +62,8 @@ class GenerationRequest:
     min_tokens: int = 0
     ignore_eos: bool = False
     logprobs: int | None = None
-    prompt_logprobs: bool = False
+    prompt_logprobs: int | None = None
+    return_token_ids: bool = False
     grammar: Matcher | None = None
     owner: str = ""
     request_id: str | None = None
@@ -79,7 +81,8 @@ class TokenLogprob:
     """A token with its natural log-probability: of the model itself, before bias, penalties, temperature and filters.
 
     ``logprob`` is None for the first token of a prompt, which nothing stands before. ``top``: the most probable tokens of the
-    position, most probable first, without alternatives of their own.
+    position, most probable first, without alternatives of their own. ``rank``: among the whole vocabulary, 1 for the most
+    probable; known for tokens of a prompt only.
     """
 
     token: int
@@ -87,6 +90,7 @@ class TokenLogprob:
     bytes: bytes
     logprob: float | None
     top: tuple["TokenLogprob", ...] = ()
+    rank: int | None = None
 
 
 @dataclass(slots=True)  # not frozen: that would triple what making one takes
@@ -102,6 +106,7 @@ class Delta:
     index: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    token_ids: tuple[int, ...] = ()  # of its tokens, an end token too, where they are asked for
 
 
 @dataclass(slots=True)

@@ -55,6 +55,7 @@ class Sequence:
         # A text with a grammar ends where its form is whole, not at a stop string within it.
         self._output = Output(model.tokenizer.decode_stream(prompt, request.stop if self._grammar is None else ()))
         self._taken_tokens = 0
+        self._end_token: int | None = None  # that ended it: no part of the text
         self.push: Callable[[Sequence], None] = lambda _: None  # to the generation that it belongs to
         self.error: TidegateError | None = None
 
@@ -92,7 +93,7 @@ class Sequence:
     @property
     def scoring(self) -> bool:
         """Whether the log-probabilities of its prompt are asked for and not all known."""
-        return self.request.prompt_logprobs and len(self._output.prompt_logprobs) < len(self.request.prompt_tokens)
+        return self.request.prompt_logprobs is not None and len(self._output.prompt_logprobs) < len(self.request.prompt_tokens)
 
     @property
     def _held_open(self) -> bool:
@@ -261,11 +262,19 @@ class Sequence:
 
     def take(self) -> Delta:
         """What has come since it was last called."""
-        tokens = self.record.tokens - self._taken_tokens
-        self._taken_tokens = self.record.tokens
-        return self._output.take(self.index, tokens, self.record.finish_reason)
+        before, self._taken_tokens = self._taken_tokens, self.record.tokens
+        delta = self._output.take(self.index, self._taken_tokens - before, self.record.finish_reason)
+        if self.request.return_token_ids:
+            delta.token_ids = self._token_ids(before)
+        return delta
+
+    def _token_ids(self, begin: int) -> tuple[int, ...]:
+        """Those generated from the ``begin``-th on."""
+        end = () if self._end_token is None or begin == self.record.tokens else (self._end_token,)
+        return (*self._tokens[len(self.request.prompt_tokens) + begin : self.length].tolist(), *end)
 
     def _finish(self, reason: FinishReason, end_token: int | None = None) -> None:
+        self._end_token = end_token
         self._output.finish(end_token)
         self.record.finish_reason = "stop" if self._output.stopped else reason
 

@@ -12,6 +12,7 @@ from gateway.errors import RateLimited
 from gateway.keys import ApiKey
 
 MINUTE = 60.0  # seconds
+TYPICAL_ANSWER = 256  # tokens that are reserved where a client sets no limit to its answer
 BUSY_RETRY = 1  # seconds after which to come again where all of a key's requests run: when one ends is not known
 
 RATE_LIMIT_HEADERS = [f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")]
@@ -35,8 +36,9 @@ class Bucket:
         self.drain(per_minute)
         return max(0.0, (self.used + amount - per_minute) * MINUTE / per_minute)
 
-    def give_back(self, amount: float) -> None:
-        self.used = max(0.0, self.used - max(0.0, amount))
+    def take(self, amount: float) -> None:
+        """A negative amount is given back. More may be used than fits: later requests wait for it then."""
+        self.used = max(0.0, self.used + amount)
 
 
 @dataclass
@@ -58,11 +60,11 @@ class Reservation:
             bucket.used += tokens
 
     def settle(self, spent: int) -> None:
-        """Gives back what was not ``spent``. Called once."""
+        """Gives back what was not ``spent``, or takes what was spent beyond it. Called once."""
         if self._per_minute is not None:
             self._bucket.drain(self._per_minute)
             drained = (time.monotonic() - self._began) * self._per_minute / MINUTE  # what is forgotten is not given back again
-            self._bucket.give_back(self._tokens - max(spent, drained))
+            self._bucket.take(max(spent, min(drained, self._tokens)) - self._tokens)
 
 
 class KeyLimits:
@@ -91,12 +93,15 @@ class KeyLimits:
         self._usage.running -= self._runs
         self._runs = False
 
-    def reserve(self, prompt_tokens: int, max_tokens: int) -> Reservation:
-        """The tokens of a generation. Raises RateLimited where there are not enough: that request does not count."""
+    def reserve(self, prompt_tokens: int, max_tokens: int, *, estimated: bool = False) -> Reservation:
+        """The tokens of a generation. ``estimated``: the answer may have more than ``max_tokens``, so they never make it too
+        large for the key. Raises RateLimited where there are not enough: that request does not count."""
+        if estimated and self._key.tokens_per_minute is not None:
+            max_tokens = max(1, min(max_tokens, self._key.tokens_per_minute - prompt_tokens))
         try:
             self._require_tokens(prompt_tokens, max_tokens)
         except RateLimited:
-            self._usage.requests.give_back(1)
+            self._usage.requests.take(-1)
             raise
         return Reservation(self._usage.tokens, prompt_tokens + max_tokens, self._key.tokens_per_minute)
 

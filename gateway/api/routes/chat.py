@@ -18,4 +18,5 @@ router = APIRouter(dependencies=[Depends(require_api_key)])
 @router.post("/v1/chat/completions")
 async def chat_completions(request: Request, body: Annotated[ChatBody, Depends(json_body(ChatBody))]) -> Response:
     prepared = await prepare(request, body, lambda model: [conversation_tokens(model, body.messages)])
-    return await respond(request, prepared, ChatSerializer(body, prepared.engine.model, prepared.record), body.stream)
+    serializer = ChatSerializer(body, prepared.engine.model, prepared.record, prepared.prompts[0])
+    return await respond(request, prepared, serializer, body.stream)

@@ -28,5 +28,5 @@ async def completions(request: Request, body: Annotated[CompletionBody, Depends(
         return prompts
 
     prepared = await prepare(request, body, tokenize)
-    serializer = CompletionSerializer(body, prepared.engine.model, prepared.record, shown)
+    serializer = CompletionSerializer(body, prepared.engine.model, prepared.record, shown, prepared.prompts)
     return await respond(request, prepared, serializer, body.stream)

@@ -15,7 +15,7 @@ from gateway.api.serializers.common import Serializer
 from gateway.engine.engine import Engine
 from gateway.engine.generation import Delta, Generation, GenerationRecord, GenerationRequest
 from gateway.errors import InvalidRequest
-from gateway.http.rate_limits import Reservation
+from gateway.http.rate_limits import TYPICAL_ANSWER, KeyLimits
 from gateway.http.streaming import EventStream, first_of
 from gateway.telemetry.metrics import GenerationMetrics
 from gateway.telemetry.request_record import RequestRecord
@@ -34,7 +34,13 @@ class Prepared:
     engine: Engine
     requests: list[GenerationRequest]  # one an answer
     record: GenerationRecord
+    open_ended: bool  # whether the client leaves the answer's length to the model
     logprobs: bool  # whether any are asked for
+
+    @property
+    def prompts(self) -> list[list[int]]:
+        """The tokens of each, once."""
+        return [one.prompt_tokens for one in self.requests[:: self.record.copies]]
 
 
 async def prepare(request: Request, body: SamplingBody, tokenize: Tokenize) -> Prepared:
@@ -54,9 +60,13 @@ async def prepare(request: Request, body: SamplingBody, tokenize: Tokenize) -> P
         trace.generates(body.model, model, asked[0], len(asked) * body.copies, body.stream)
     asked = [replace(one, owner=owner, request_id=record.request_id, trace=trace) for one in asked]
     requests = [copy for one in asked for copy in one.copies(body.copies)]
+    open_ended = body.answer_tokens is None
+    if open_ended:
+        requests = _with_few_logprobs(requests)
     _require_few_logprobs(body, model, requests)
     tally = GenerationRecord(sum(len(one.prompt_tokens) for one in asked), body.copies)
-    return Prepared(engine, requests, tally, body.alternatives is not None)
+    logprobs = any(count is not None for count in (requests[0].logprobs, requests[0].prompt_logprobs))
+    return Prepared(engine, requests, tally, open_ended, logprobs)
 
 
 async def respond(request: Request, prepared: Prepared, serializer: Serializer, stream: bool) -> Response:
@@ -74,8 +84,11 @@ def _begin(request: Request, prepared: Prepared, whole: bool) -> Generation:
     """With its tokens reserved. At the end what was not generated is given back; all of it where an error came before any text.
     A client that leaves has used its prompt, and what was generated."""
     record: GenerationRecord = prepared.record
-    most = sum(_most_tokens(prepared.engine.model, one) for one in prepared.requests)
-    reservation: Reservation = request.state.limits.reserve(record.prompt_tokens, most)
+    most = [_most_tokens(prepared.engine.model, one) for one in prepared.requests]
+    if prepared.open_ended:  # the rest of the context would refuse keys with limits for nothing
+        most = [min(TYPICAL_ANSWER, tokens) for tokens in most]
+    limits: KeyLimits = request.state.limits
+    reservation = limits.reserve(record.prompt_tokens, sum(most), estimated=prepared.open_ended)
     metrics = GenerationMetrics(request.app.state.metrics, prepared.engine.model.name, request.state.record)
     request.state.record.generation = record
 
@@ -102,14 +115,28 @@ def _most_tokens(model: Model, request: GenerationRequest) -> int:
     return min(request.max_tokens, max(0, model.context_length - len(request.prompt_tokens)))
 
 
+def _of_prompt(request: GenerationRequest) -> int:
+    """Log-probabilities of its prompt."""
+    return 0 if request.prompt_logprobs is None else (1 + request.prompt_logprobs) * len(request.prompt_tokens)
+
+
+def _with_few_logprobs(requests: list[GenerationRequest]) -> list[GenerationRequest]:
+    """Answers of no given length are as long as their log-probabilities allow."""
+    if requests[0].logprobs is None:
+        return requests
+    left = MOST_LOGPROBS - sum(map(_of_prompt, requests))
+    most = max(1, left // len(requests) // (1 + requests[0].logprobs))
+    return [replace(one, max_tokens=min(one.max_tokens, most)) for one in requests]
+
+
 def _require_few_logprobs(body: SamplingBody, model: Model, requests: list[GenerationRequest]) -> None:
     """Raises InvalidRequest: they are kept until the answer is whole, some hundred bytes each."""
-    count = 0
-    for one in requests:
-        if one.logprobs is not None:
-            count += (1 + one.logprobs) * (_most_tokens(model, one) + one.prompt_logprobs * len(one.prompt_tokens))
-    if count > MOST_LOGPROBS:
+    of_prompts = sum(map(_of_prompt, requests))
+    of_answers = sum((1 + one.logprobs) * _most_tokens(model, one) for one in requests if one.logprobs is not None)
+    if (count := of_prompts + of_answers) > MOST_LOGPROBS:
         field = "top_logprobs" if "top_logprobs" in type(body).model_fields else "logprobs"
+        if of_prompts > of_answers and "prompt_logprobs" in body.model_fields_set:
+            field = "prompt_logprobs"
         asked = f"{field}: this request may be answered with {count} log-probabilities; at most {MOST_LOGPROBS} are returned"
         raise InvalidRequest(f"{asked}. Ask for fewer tokens, answers, prompts or alternatives.", param=field)
 

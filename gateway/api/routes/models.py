@@ -1,5 +1,6 @@
 """Which models there are: ``GET /v1``, ``/v1/models``, ``/v1/models/{id}``."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
@@ -25,7 +26,9 @@ async def about(request: Request) -> dict[str, Any]:
 @router.api_route("/v1/models", methods=READ)
 async def list_models(request: Request) -> dict[str, Any]:
     models = [engine.model for engine in _registry(request).engines()]
-    return {"object": "list", "data": [_model_object(model) for model in models if _caller(request).may_use(model.name)]}
+    data = [_model_object(model) for model in models if _caller(request).may_use(model.name)]
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return {"object": "list", "data": data, "has_more": False, "first_id": first, "last_id": last}
 
 
 @router.api_route("/v1/models/{name:path}", methods=READ)
@@ -59,12 +62,19 @@ def _registry(request: Request) -> Registry:
 
 
 def _model_object(model: Model) -> dict[str, Any]:
-    """OpenAI's four fields and three of ours: the file it was made from, the longest text, whether it was made for chat."""
+    """See `server_models.Model`."""
     return {
         "id": model.name,
         "object": "model",
         "created": model.created,
         "owned_by": "tidegate",
+        "root": model.checkpoint,
+        "parent": None,
+        "max_model_len": model.context_length,
+        "meta": {"n_vocab": model.vocabulary_size, "n_ctx_train": model.context_length},
+        "type": "model",
+        "display_name": model.name,
+        "created_at": datetime.fromtimestamp(model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "checkpoint": model.checkpoint,
         "context_length": model.context_length,
         "chat_template": model.tokenizer.has_chat_template,

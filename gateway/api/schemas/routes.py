@@ -2,7 +2,6 @@
 
 # ruff: noqa: RUF012  pydantic copies a mutable default for every body
 
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -17,16 +16,14 @@ from gateway.api.schemas.base import (
     MaxTokens,
     ModelName,
     OpenAIBody,
-    OptionalMaxTokens,
     OptionalString,
     integer,
 )
 from gateway.api.schemas.formats import TextFormat
 from gateway.api.schemas.messages import ChatMessage, InputMessage
 from gateway.api.schemas.sampling import CompletionBase, Formatted, Fraction, NoTools, Obfuscation, SamplingBody
-from gateway.engine.generation import GenerationRequest
 from gateway.errors import InvalidRequest
-from gateway.text.grammar import Grammar, Matcher
+from gateway.text.grammar import Grammar
 
 
 class GenerateBody(Formatted):
@@ -54,8 +51,8 @@ class ChatBody(CompletionBase, NoTools):
         list[ChatMessage],
         Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES, description=f"a list of 1 to {MOST_MESSAGES} messages"),
     ]
-    max_tokens: MaxTokens = 150
-    max_completion_tokens: OptionalMaxTokens = None  # the newer name; it wins where both are given
+    max_tokens: MaxTokens = None
+    max_completion_tokens: MaxTokens = None  # the newer name; it wins where both are given
     logprobs: Flag = False
     top_logprobs: Annotated[int | None, integer(0, 20, ', only with "logprobs": true')] = None
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, min_length=1, max_length=1, description='["text"]')] = [
@@ -63,7 +60,7 @@ class ChatBody(CompletionBase, NoTools):
     ]  # changes nothing
 
     @property
-    def answer_tokens(self) -> int:
+    def answer_tokens(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
 
     @property
@@ -114,7 +111,7 @@ class CompletionBody(CompletionBase):
         BeforeValidator(_prompts, json_schema_input_type=_Text | _Ids | _Several | _SeveralIds),
         Field(description=PROMPTS),
     ]
-    max_tokens: Annotated[int, integer(0, LARGEST_MAX_TOKENS, ' (0: only with "echo": true)')] = 150
+    max_tokens: Annotated[int, integer(0, LARGEST_MAX_TOKENS, ' (0: only with "echo": true)')] = 16  # as at OpenAI
     best_of: Annotated[int | None, integer(1, MOST_CHOICES)] = None
     echo: Flag = False
     logprobs: Annotated[int | None, integer(0, 5)] = None
@@ -133,9 +130,10 @@ class CompletionBody(CompletionBase):
             return 0  # for the choice among them; nothing generated at all is asked for as the prompt's log-probabilities
         return self.logprobs
 
-    def generation(self, prompt_tokens: list[int], grammar: Matcher | None = None) -> GenerationRequest:
-        request = super().generation(prompt_tokens, grammar)
-        return replace(request, prompt_logprobs=self._only_echo or (self.echo and self.logprobs is not None))
+    @property
+    def prompt_alternatives(self) -> int | None:
+        echoed = self.alternatives if self._only_echo or (self.echo and self.logprobs is not None) else None
+        return max((count for count in (echoed, self.prompt_logprobs) if count is not None), default=None)
 
     @property
     def _only_echo(self) -> bool:
@@ -183,7 +181,7 @@ class ResponsesBody(OpenAIBody, NoTools, SamplingBody):
         Field(description=f"a string that is not empty, or a list of 1 to {MOST_MESSAGES} messages"),
     ]
     instructions: OptionalString = None
-    max_output_tokens: MaxTokens = 150
+    max_output_tokens: MaxTokens = None
     text: Annotated[TextOptions, Field(description='an object, {"format": {"type": "..."}}')] = TextOptions()
     include: Annotated[
         list[Literal["message.output_text.logprobs"]],
@@ -196,7 +194,7 @@ class ResponsesBody(OpenAIBody, NoTools, SamplingBody):
     truncation: Annotated[Literal["disabled"], Field(description='"disabled"')] = "disabled"  # changes nothing
 
     @property
-    def answer_tokens(self) -> int:
+    def answer_tokens(self) -> int | None:
         return self.max_output_tokens
 
     @property

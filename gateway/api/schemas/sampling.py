@@ -3,6 +3,7 @@
 # ruff: noqa: RUF012  pydantic copies a mutable default for every body
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, GetJsonSchemaHandler, model_validator
@@ -84,6 +85,7 @@ class SamplingBody(ChangesNothing):
     max_tokens_field: ClassVar[str] = "max_tokens"
     format_field: ClassVar[str] = "response_format"
     only_with: ClassVar[dict[str, str]] = {}  # a field, and the one that has to be true for it
+    never_with: ClassVar[dict[str, str]] = {}  # a field, and the one that must not be true then
 
     model: OptionalModelName = None
     temperature: Annotated[float, number(0.0, 2.0, " (0: always the most probable token)")] = 0.7
@@ -102,8 +104,8 @@ class SamplingBody(ChangesNothing):
 
     @property
     @abstractmethod
-    def answer_tokens(self) -> int:
-        """The most tokens that one answer may have."""
+    def answer_tokens(self) -> int | None:
+        """The most tokens that one answer may have; None: what is left of the context."""
 
     @property
     def copies(self) -> int:
@@ -122,7 +124,7 @@ class SamplingBody(ChangesNothing):
     def generation(self, prompt_tokens: list[int], grammar: Matcher | None = None) -> GenerationRequest:
         return GenerationRequest(
             prompt_tokens,
-            self.answer_tokens,
+            LARGEST_MAX_TOKENS if self.answer_tokens is None else self.answer_tokens,
             self._sampling(),
             None if self.seed == RANDOM_SEED else self.seed,
             tuple(self.stop),
@@ -148,28 +150,34 @@ class SamplingBody(ChangesNothing):
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = super().__get_pydantic_json_schema__(core_schema, handler)
-        if cls.only_with:
-            schema["dependentSchemas"] = {name: _null_or_with(name, needed) for name, needed in cls.only_with.items()}
-        return schema
+        dependent = {name: _null_or(name, _is_true(needed)) for name, needed in cls.only_with.items()}
+        dependent |= {name: _null_or(name, {"not": _is_true(other)}) for name, other in cls.never_with.items()}
+        return schema | ({"dependentSchemas": dependent} if dependent else {})
 
     @model_validator(mode="after")
     def _fields_have_what_they_need(self) -> Self:
         for name, needed in self.only_with.items():
             if name in self.model_fields_set and not getattr(self, needed):
                 raise InvalidRequest(f'{name} is only allowed with "{needed}": true.', param=name)
+        for name, other in self.never_with.items():
+            if getattr(self, name) is not None and getattr(self, other):
+                raise InvalidRequest(f'{name} is not allowed with "{other}": true.', param=name)
         return self
 
     @model_validator(mode="after")
     def _min_tokens_fit(self) -> Self:
-        if self.min_tokens > self.answer_tokens:
+        if self.answer_tokens is not None and self.min_tokens > self.answer_tokens:
             message = f"min_tokens is {self.min_tokens}; it must be at most {self.max_tokens_field}, {self.answer_tokens}."
             raise InvalidRequest(message, param="min_tokens")
         return self
 
 
-def _null_or_with(name: str, needed: str) -> JsonSchemaValue:
-    with_it = {"properties": {needed: {"const": True}}, "required": [needed]}
-    return {"anyOf": [{"properties": {name: {"type": "null"}}}, with_it]}
+def _null_or(name: str, condition: JsonSchemaValue) -> JsonSchemaValue:
+    return {"anyOf": [{"properties": {name: {"type": "null"}}}, condition]}
+
+
+def _is_true(name: str) -> JsonSchemaValue:
+    return {"properties": {name: {"const": True}}, "required": [name]}
 
 
 class Obfuscation(OpenAIBody):
@@ -196,8 +204,21 @@ class CompletionBase(OpenAIBody, Formatted):
     """What OpenAI's two older routes share."""
 
     only_with: ClassVar[dict[str, str]] = {"stream_options": "stream"}
+    never_with: ClassVar[dict[str, str]] = {"prompt_logprobs": "stream"}
 
     n: Choices = 1
     stream_options: Annotated[
         StreamOptions, Field(description='an object, such as {"include_usage": true}, only with "stream": true')
     ] = StreamOptions()
+    # As at vLLM.
+    prompt_logprobs: Annotated[int | None, integer(0, 20, ', not with "stream": true')] = None
+    return_token_ids: Flag = False
+
+    @property
+    def prompt_alternatives(self) -> int | None:
+        """How many alternatives are returned with every token of the prompt; None: no log-probabilities."""
+        return self.prompt_logprobs
+
+    def generation(self, prompt_tokens: list[int], grammar: Matcher | None = None) -> GenerationRequest:
+        request = super().generation(prompt_tokens, grammar)
+        return replace(request, prompt_logprobs=self.prompt_alternatives, return_token_ids=self.return_token_ids)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from gateway.api.response_models import Logprob, TopLogprob, Usage
+from gateway.api.response_models import Logprob, PromptLogprob, PromptLogprobs, TopLogprob, Usage
 from gateway.api.schemas.sampling import CompletionBase
 from gateway.engine.generation import Delta, GenerationRecord, TokenLogprob
 from gateway.text.model import Model
@@ -79,7 +79,8 @@ class ChoiceSerializer(Serializer):
         self._body, self._record, self._head = body, record, head
         self._options = body.stream_options
         # Whether the events between an answer's first and its last differ in their text alone.
-        self._plain = body.alternatives is None and not self._options.continuous_usage_stats
+        plain = body.alternatives is None and not self._options.continuous_usage_stats
+        self._plain = plain and not body.return_token_ids
 
     def end(self) -> bytes:
         if not self._options.include_usage:
@@ -133,6 +134,16 @@ def finite(logprob: float | None) -> float:
 
 def logprob_objects(logprobs: Iterable[TokenLogprob]) -> list[Logprob]:
     return [{**_logprob(token), "top_logprobs": [_logprob(other) for other in token.top]} for token in logprobs]
+
+
+def prompt_logprob_objects(logprobs: Iterable[TokenLogprob], alternatives: int) -> PromptLogprobs:
+    """In vLLM's form: by the ids of the tokens, the prompt's own first."""
+    return [None if token.logprob is None else _of_position(token, token.top[:alternatives]) for token in logprobs]
+
+
+def _of_position(token: TokenLogprob, top: tuple[TokenLogprob, ...]) -> dict[str, PromptLogprob]:
+    ranked = [(token, token.rank or 0), *((other, rank) for rank, other in enumerate(top, 1) if other.token != token.token)]
+    return {str(one.token): {"logprob": finite(one.logprob), "rank": rank, "decoded_token": one.text} for one, rank in ranked}
 
 
 def _logprob(token: TokenLogprob) -> TopLogprob:

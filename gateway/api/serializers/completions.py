@@ -5,19 +5,29 @@ from dataclasses import replace
 
 from gateway.api.response_models import Completion, CompletionChoice, CompletionLogprobs
 from gateway.api.schemas import CompletionBody
-from gateway.api.serializers.common import ChoiceSerializer, TextEvents, envelope, finite, server_sent, usage_of
+from gateway.api.serializers.common import (
+    ChoiceSerializer,
+    TextEvents,
+    envelope,
+    finite,
+    prompt_logprob_objects,
+    server_sent,
+    usage_of,
+)
 from gateway.engine.generation import Delta, FinishReason, GenerationRecord, TokenLogprob
 from gateway.text.model import Model
 
 
 class CompletionSerializer(ChoiceSerializer):
-    """``texts``: the prompts as `echo` shows them."""
+    """``texts``: the prompts as `echo` shows them; ``prompts``: their tokens."""
 
     _body: CompletionBody
 
-    def __init__(self, body: CompletionBody, model: Model, record: GenerationRecord, texts: list[str]) -> None:
+    def __init__(
+        self, body: CompletionBody, model: Model, record: GenerationRecord, texts: list[str], prompts: list[list[int]]
+    ) -> None:
         super().__init__(body, record, envelope("cmpl-", "text_completion", model))
-        self._texts = texts
+        self._texts, self._prompts = texts, prompts
         self._text_events = TextEvents()
         self._special = set(model.tokenizer.special_tokens)  # an answer's text leaves them out
         self._begun: set[int] = set()
@@ -37,13 +47,20 @@ class CompletionSerializer(ChoiceSerializer):
 
     def _piece(self, piece: Delta) -> CompletionChoice:
         """With the first of an answer comes an echo of the prompt."""
-        text, logprobs = piece.text, None
-        if self._body.echo and piece.index not in self._begun:
+        text, logprobs, begins = piece.text, None, piece.index not in self._begun
+        if self._body.echo and begins:
             text = self._texts[piece.index // self._body.n] + text
         self._begun.add(piece.index)
         if self._body.logprobs is not None:
             logprobs = self._logprobs(piece.index, piece.prompt_logprobs if self._body.echo else (), piece.logprobs)
-        return _choice(piece.index, text, logprobs, piece.finish_reason)
+        choice = _choice(piece.index, text, logprobs, piece.finish_reason)
+        if self._body.prompt_logprobs is not None:
+            choice["prompt_logprobs"] = prompt_logprob_objects(piece.prompt_logprobs, self._body.prompt_logprobs)
+        if self._body.return_token_ids:
+            choice["token_ids"] = list(piece.token_ids)
+            if begins:
+                choice["prompt_token_ids"] = self._prompts[piece.index // self._body.n]
+        return choice
 
     def _logprobs(
         self, index: int, echoed: tuple[TokenLogprob, ...], generated: tuple[TokenLogprob, ...]
@@ -59,7 +76,7 @@ class CompletionSerializer(ChoiceSerializer):
         return {
             "tokens": [_name(token) for token in tokens],
             "token_logprobs": [None if token.logprob is None else finite(token.logprob) for token in tokens],
-            "top_logprobs": [_top(token) for token in tokens],
+            "top_logprobs": [_top(token, self._body.logprobs or 0) for token in tokens],
             "text_offset": offsets,
         }
 
@@ -110,8 +127,8 @@ def _name(token: TokenLogprob) -> str:
     return token.text if whole else "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.bytes)
 
 
-def _top(token: TokenLogprob) -> dict[str, float] | None:
+def _top(token: TokenLogprob, alternatives: int) -> dict[str, float] | None:
     """The most probable tokens, and the token itself where it is none of them."""
     if token.logprob is None:
         return None
-    return {_name(other): finite(other.logprob) for other in (*token.top, token)}
+    return {_name(other): finite(other.logprob) for other in (*token.top[:alternatives], token)}

@@ -20,7 +20,8 @@ export const limitOf = (source) => source.values.max_tokens ?? field("max_tokens
 export function fresh({ mode, model, said, values, alternatives }) {
   const chat = mode === "chat";
   const logprobs = chat ? { logprobs: true, top_logprobs: alternatives } : { logprobs: alternatives };
-  const body = { model, ...said, ...values, stream: true, stream_options: { include_usage: true }, ...logprobs };
+  const length = chat ? {} : { max_tokens: field("max_tokens").fallback }; // without it /v1/completions writes 16
+  const body = { model, ...said, ...length, ...values, stream: true, stream_options: { include_usage: true }, ...logprobs };
   return { path: chat ? "/v1/chat/completions" : "/v1/completions", body };
 }
 

@@ -25,6 +25,8 @@ const SKIPPED = [
   "parallel_tool_calls",
   "best_of",
   "echo",
+  "prompt_logprobs",
+  "return_token_ids",
 ];
 const IN_CONTEXT = ["max_tokens", "min_tokens"]; // no more than the model's context has
 const USUAL_ALTERNATIVES = 5;
@@ -55,11 +57,13 @@ export function field(name) {
   const about = property.anyOf?.[0] ?? property;
   const { minimum, maximum } = Object.values(about.patternProperties ?? {})[0] ?? about;
   const bound = (given, otherwise) => Math.max(Number.MIN_SAFE_INTEGER, Math.min(Number.MAX_SAFE_INTEGER, given ?? otherwise));
+  const high = Math.min(bound(maximum, Infinity), IN_CONTEXT.includes(name) ? contextLength : Infinity);
+  const fallback = alternatives ? USUAL_ALTERNATIVES : property.default;
   return {
     type: about.type,
     low: name === "max_tokens" ? Math.max(1, minimum) : bound(minimum, -Infinity), // 0 only scores a prompt
-    high: Math.min(bound(maximum, Infinity), IN_CONTEXT.includes(name) ? contextLength : Infinity),
-    fallback: alternatives ? USUAL_ALTERNATIVES : property.default,
+    high,
+    fallback: name === "max_tokens" ? high : fallback, // the rest of the context, in a completion too
     most: about.maxProperties ?? property.anyOf?.find((form) => form.maxItems)?.maxItems,
     description: property.description,
   };

@@ -49,7 +49,7 @@ def assert_told_truly(told: Sequence[TokenLogprob], expected: np.ndarray, altern
 @pytest.mark.parametrize("sampling", [GREEDY, HOT, SHAPED], ids=["greedy", "hot", "shaped"])
 async def test_logprobs_are_the_models_own_before_any_rule(triton: TritonServer, sampling: SamplingParameters) -> None:
     async with engine_on(triton) as engine:
-        asked = request(engine, "The king said", sampling, 12, logprobs=5, prompt_logprobs=True)
+        asked = request(engine, "The king said", sampling, 12, logprobs=5, prompt_logprobs=5)
         pieces = await pieces_of(engine, asked)
         told = [one for piece in pieces for one in piece.logprobs]
         prompt = pieces[0].prompt_logprobs
@@ -63,7 +63,7 @@ async def test_logprobs_are_the_models_own_before_any_rule(triton: TritonServer,
 async def test_asking_for_logprobs_does_not_change_the_text(triton: TritonServer) -> None:
     async with engine_on(triton) as engine:
         plain = request(engine, LONG_PROMPT, SHAPED)
-        assert await text_of(engine, replace(plain, logprobs=20, prompt_logprobs=True)) == await text_of(engine, plain)
+        assert await text_of(engine, replace(plain, logprobs=20, prompt_logprobs=20)) == await text_of(engine, plain)
 
 
 async def test_texts_of_tokens_told_joined_are_the_text_that_was_shown_also_at_a_stop_string(triton: TritonServer) -> None:
@@ -83,7 +83,7 @@ async def test_texts_of_tokens_told_joined_are_the_text_that_was_shown_also_at_a
 
 async def test_prompt_can_be_scored_without_generating(triton: TritonServer) -> None:
     async with engine_on(triton, prefill_chunk=7) as engine:
-        asked = request(engine, LONG_PROMPT, tokens=0, prompt_logprobs=True)
+        asked = request(engine, LONG_PROMPT, tokens=0, prompt_logprobs=0)
         (piece,) = await pieces_of(engine, asked)
         expected = await log_softmax(engine, asked.prompt_tokens)
     assert (piece.text, piece.tokens, piece.finish_reason) == ("", 0, "length")
@@ -98,7 +98,7 @@ async def test_many_choices_of_a_scored_prompt_share_steps(
         async with engine_on(triton, prefill_chunk=2000) as engine:
             for _ in range(4):  # what steps take is known then, and that many tokens of prompts may take part
                 await asyncio.gather(*(text_of(engine, request(engine, f"{n} {LONG_PROMPT}", tokens=20)) for n in range(2)))
-            asked = request(engine, LONG_PROMPT, tokens=4, prompt_logprobs=True)
+            asked = request(engine, LONG_PROMPT, tokens=4, prompt_logprobs=0)
             answers = await asyncio.gather(*(pieces_of(engine, asked) for _ in range(24)))
     assert len(asked.prompt_tokens) > 32
     assert {len(pieces[0].prompt_logprobs) for pieces in answers} == {len(asked.prompt_tokens)}
@@ -106,7 +106,7 @@ async def test_many_choices_of_a_scored_prompt_share_steps(
 
 async def test_prompt_that_fills_the_context_can_be_scored(triton: TritonServer) -> None:
     async with engine_on(triton) as engine:
-        asked = replace(request(engine, "a", tokens=0, prompt_logprobs=True), prompt_tokens=[5] * engine.model.context_length)
+        asked = replace(request(engine, "a", tokens=0, prompt_logprobs=0), prompt_tokens=[5] * engine.model.context_length)
         (piece,) = await pieces_of(engine, asked)
     assert len(piece.prompt_logprobs) == engine.model.context_length
 

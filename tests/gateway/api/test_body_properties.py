@@ -105,7 +105,7 @@ def test_a_body_that_was_read_asks_for_what_the_engine_takes(schema: type[Body],
         and abs(sampling.presence_penalty) <= 2
         and abs(sampling.frequency_penalty) <= 2
     )
-    assert request.max_tokens >= 1 or (request.max_tokens == 0 and request.prompt_logprobs)
+    assert request.max_tokens >= 1 or (request.max_tokens == 0 and request.prompt_logprobs is not None)
     assert 0 <= request.min_tokens <= max(request.max_tokens, 0) and len(request.stop) <= 4
     assert request.logprobs is None or 0 <= request.logprobs <= 20
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.api.schemas import (
+    LARGEST_MAX_TOKENS,
     ChatBody,
     CompletionBody,
     GenerateBody,
@@ -46,9 +47,17 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert (body.max_length, body.temperature, body.top_k, body.seed, body.stream) == (150, 0.7, 50, None, False)
     asked = chat().generation([1, 2])
     sampling = asked.sampling
-    assert (asked.prompt_tokens, asked.max_tokens, asked.seed, asked.stop) == ([1, 2], 150, None, ())
+    assert (asked.prompt_tokens, asked.seed, asked.stop) == ([1, 2], None, ())
     assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.7, 50, 0.9)
     assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.0, 0.0)
+
+
+def test_without_a_number_a_conversation_gets_the_rest_of_the_context_and_a_completion_16_tokens() -> None:
+    assert [generate().answer_tokens, completion().answer_tokens] == [150, 16]
+    for body, name in ((chat, "max_tokens"), (chat, "max_completion_tokens"), (response, "max_output_tokens")):
+        assert body().answer_tokens is None and body(**{name: None}).answer_tokens is None
+        assert body(**{name: 7}).answer_tokens == 7
+        assert body(min_tokens=5000).generation([1]).max_tokens == LARGEST_MAX_TOKENS
 
 
 @pytest.mark.parametrize("body", EVERY_ROUTE)
@@ -155,7 +164,6 @@ def test_what_clients_send_and_changes_nothing_is_accepted(fields: dict[str, Any
         ({"logit_bias": {"five": 1}}, "logit_bias.five"),
         ({"logit_bias": {"-5": 1}}, "logit_bias.-5"),
         ({"logit_bias": {str(token): 1 for token in range(301)}}, "logit_bias"),
-        ({"min_tokens": 151}, "min_tokens"),
         ({"min_tokens": 3, "max_completion_tokens": 2, "max_tokens": 5}, "min_tokens"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"stream": True, "stream_options": {"include_obfuscation": 1}}, "stream_options.include_obfuscation"),

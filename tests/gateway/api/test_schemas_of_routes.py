@@ -115,10 +115,23 @@ def test_best_of_asks_for_log_probabilities_and_echo_for_those_of_the_prompt() -
     assert completion().generation([1]).logprobs is None
     assert completion(best_of=2).generation([1]).logprobs == 0
     assert completion(best_of=2, n=2).generation([1]).logprobs is None
-    assert not completion(logprobs=2).generation([1]).prompt_logprobs
-    assert not completion(echo=True).generation([1]).prompt_logprobs
-    assert completion(echo=True, logprobs=2).generation([1]).prompt_logprobs
-    assert completion(echo=True, max_tokens=0).generation([1]).prompt_logprobs
+    for fields, alternatives in (
+        ({"logprobs": 2}, None),
+        ({"echo": True}, None),
+        ({"echo": True, "logprobs": 2}, 2),
+        ({"echo": True, "max_tokens": 0}, 0),
+        ({"prompt_logprobs": 0}, 0),
+        ({"echo": True, "logprobs": 2, "prompt_logprobs": 20}, 20),
+    ):
+        assert completion(**fields).generation([1]).prompt_logprobs == alternatives, fields
+
+
+def test_log_probabilities_of_a_prompt_are_not_streamed() -> None:
+    for body in (chat, completion):
+        assert body(prompt_logprobs=1, stream=False).generation([1]).prompt_logprobs == 1
+        with pytest.raises(InvalidRequest, match='^prompt_logprobs is not allowed with "stream": true.$') as refused:
+            body(prompt_logprobs=1, stream=True)
+        assert refused.value.param == "prompt_logprobs"
 
 
 def test_the_input_of_responses_is_a_text_or_messages() -> None:

@@ -153,6 +153,6 @@ async def test_a_prompt_of_any_length_is_scored_though_no_token_is_asked_for(tri
     """Its last logprobs are known one token before its end."""
     async with engine_on(triton, run_ahead=25) as engine:
         await text_of(engine, request(engine, "The king", GREEDY, 5))  # what a step takes is known: texts may run ahead
-        scored = GenerationRequest(list(range(100, 100 + length)), 0, GREEDY, logprobs=1, prompt_logprobs=True)
+        scored = GenerationRequest(list(range(100, 100 + length)), 0, GREEDY, logprobs=1, prompt_logprobs=1)
         (piece,) = await pieces_of(engine, scored)
     assert (len(piece.prompt_logprobs), piece.text, piece.finish_reason) == (length, "", "length")

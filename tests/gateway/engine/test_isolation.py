@@ -79,7 +79,7 @@ def victims(engine: Engine) -> list[GenerationRequest]:
         GenerationRequest(prompt, 60, GREEDY, **more),
         GenerationRequest(prompt, 60, GREEDY, **more | {"logprobs": None}),
         GenerationRequest(prompt, 20, PENALISED, **more),
-        GenerationRequest(prompt, 0, GREEDY, prompt_logprobs=True, **more),
+        GenerationRequest(prompt, 0, GREEDY, prompt_logprobs=0, **more),
     ]
 
 

@@ -166,7 +166,7 @@ async def test_texts_that_need_all_their_tokens_in_turn_draft_none_and_are_the_s
 
 async def test_prompts_are_scored_and_choices_are_shared_as_without_drafts(triton: TritonServer, guesses: Guesses) -> None:
     async with engine_on(triton) as engine:
-        scored = request(engine, REPEATED, COOL, 30, logprobs=1, prompt_logprobs=True)
+        scored = request(engine, REPEATED, COOL, 30, logprobs=1, prompt_logprobs=1)
         only = replace(scored, max_tokens=0)
         choices = [replace(request(engine, REPEATED, COOL, 30), prompt_tokens=scored.prompt_tokens, seed=n) for n in range(6)]
     await compared(triton, TINY, guesses, scored, only, *choices)

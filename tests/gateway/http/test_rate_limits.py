@@ -66,6 +66,17 @@ def test_tokens_that_were_not_used_are_given_back() -> None:
     assert int(of.headers()["x-ratelimit-remaining-tokens"]) in (850, 851)
 
 
+def test_an_answer_without_a_limit_reserves_an_estimate_and_costs_what_it_took() -> None:
+    of = limits(tokens_per_minute=1000)
+    short, long = of.reserve(100, 256, estimated=True), of.reserve(100, 256, estimated=True)
+    assert int(of.headers()["x-ratelimit-remaining-tokens"]) in (288, 289)
+    short.settle(120)
+    long.settle(1900)  # more than a minute's worth: later requests wait for it
+    assert refused(of, 1, 1).retry_after in (61, 62)  # 1022 tokens too many, 16.7 are forgotten a second
+    assert limits(tokens_per_minute=100).reserve(60, 256, estimated=True)
+    assert "can never fit" in refused(limits(tokens_per_minute=100), 100, 1).message
+
+
 def test_what_has_filled_up_meanwhile_is_not_given_back_twice() -> None:
     usage = Usage()
     of = limits(usage, tokens_per_minute=6000)  # 100 a second
