@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
-from gateway.api.routes import chat, completions, docs, generate, health, metrics, models, page, responses, tokenize
+from gateway.api.routes import chat, completions, docs, generate, health, messages, metrics, models, page, responses, tokenize
 from gateway.engine.registry import Registry
 from gateway.http import error_responses
 from gateway.http.auth import KeyRing
@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.uploads = Uploads()
     configure_logging(settings.log_format)
     _add_middleware(app, settings)
-    for module in (generate, chat, completions, responses, tokenize, models, health, metrics, docs, page):
+    for module in (generate, chat, completions, responses, messages, tokenize, models, health, metrics, docs, page):
         app.include_router(module.router)
     return app
 

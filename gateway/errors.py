@@ -27,6 +27,7 @@ class TidegateError(Exception):
     status = 500
     kind = "server_error"  # `error.type` of /generate's envelope
     openai_type = "server_error"
+    anthropic_type = "api_error"
     code: str | None = None
 
     def __init__(self, message: str, *, param: str | None = None, retry_after: int | None = None) -> None:
@@ -41,6 +42,7 @@ class Unauthorized(TidegateError):
     status = 401
     kind = "auth_error"
     openai_type = "invalid_request_error"
+    anthropic_type = "authentication_error"
     code = "invalid_api_key"
 
     def __init__(self, message: str = "Unauthorized. Invalid or missing API Key.") -> None:
@@ -51,6 +53,7 @@ class InvalidRequest(TidegateError):
     status = 400
     kind = "invalid_request"
     openai_type = "invalid_request_error"
+    anthropic_type = "invalid_request_error"
 
 
 class ContextLengthExceeded(InvalidRequest):
@@ -60,7 +63,7 @@ class ContextLengthExceeded(InvalidRequest):
 class ModelNotAllowed(TidegateError):
     status = 403
     kind = "auth_error"
-    openai_type = "permission_error"
+    openai_type = anthropic_type = "permission_error"
     code = "model_not_allowed"
 
 
@@ -68,6 +71,7 @@ class ModelNotFound(TidegateError):
     status = 404
     kind = "invalid_request"
     openai_type = "invalid_request_error"
+    anthropic_type = "not_found_error"
     code = "model_not_found"
 
 
@@ -75,8 +79,7 @@ class RateLimited(TidegateError):
     """``limit``: the name of the limit, as the file of keys has it. Without ``retry_after``: to come again is of no use."""
 
     status = 429
-    kind = "rate_limit_error"
-    openai_type = "rate_limit_error"
+    kind = openai_type = anthropic_type = "rate_limit_error"
     code = "rate_limit_exceeded"
 
     def __init__(self, message: str, *, limit: str, retry_after: int | None = None) -> None:
@@ -88,12 +91,13 @@ class RateLimited(TidegateError):
 
 class Overloaded(TidegateError):
     status = 429
-    openai_type = "rate_limit_error"
+    openai_type = anthropic_type = "rate_limit_error"
     code = "overloaded"
 
 
 class BackendUnavailable(TidegateError):
     status = 503
+    anthropic_type = "overloaded_error"
     code = "backend_unavailable"
 
     def __init__(self, message: str, *, retry_after: int | None = None, detail: str = "") -> None:

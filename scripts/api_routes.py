@@ -23,6 +23,8 @@ ENDPOINTS = {
     "/v1/chat/completions": "answers a conversation, as OpenAI's clients speak it",
     "/v1/completions": "continues texts, as OpenAI's clients speak it; scores them",
     "/v1/responses": "answers a conversation, as OpenAI's newer clients speak it",
+    "/v1/messages": "answers a conversation, as Anthropic's clients speak it",
+    "/v1/messages/count_tokens": "how many tokens such a conversation has",
     "/v1/models": "the models that the key may use",
     "/v1/models/{name}": "one of them",
     "/v1": "what this server is, its default model, its endpoints",
@@ -68,13 +70,15 @@ def endpoint_table() -> str:
 
 
 def error_table() -> str:
-    """An example of every error, in the words of gateway/errors.py, with what its two bodies hold."""
-    rows = ["| status | when | `type` of /generate | `type`, `code` of /v1 |", "| --- | --- | --- | --- |"]
+    """An example of every error, in the words of gateway/errors.py, with what its three bodies hold."""
+    rows = ["| status | when | `type` of /generate | `type`, `code` of /v1 | `type` of /v1/messages |"]
+    rows.append("| --- | --- | --- | --- | --- |")
     examples = [*_errors_of_the_tree(), *HTTP_ERRORS]
     for error, when in sorted(examples, key=lambda pair: pair[0].status):
         own, openai = error_body(error, "/generate")["error"], error_body(error, "/v1")["error"]
         code = f"`{openai['code']}`" if openai["code"] else "null"
-        rows.append(f"| {error.status} | {when} | `{own['type']}` | `{openai['type']}`, {code} |")
+        anthropic = error_body(error, "/v1/messages")["error"]
+        rows.append(f"| {error.status} | {when} | `{own['type']}` | `{openai['type']}`, {code} | `{anthropic['type']}` |")
     return "\n".join(rows)
 
 

@@ -32,6 +32,8 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "/v1/chat/completions": lambda: parameter_table("/v1/chat/completions"),
         "/v1/completions": lambda: parameter_table("/v1/completions"),
         "/v1/responses": lambda: parameter_table("/v1/responses"),
+        "/v1/messages": lambda: parameter_table("/v1/messages"),
+        "/v1/messages/count_tokens": lambda: parameter_table("/v1/messages/count_tokens"),
         "/tokenize": lambda: parameter_table("/tokenize"),
         "/detokenize": lambda: parameter_table("/detokenize"),
     },

@@ -7,18 +7,22 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from gateway import errors
+from gateway.api import anthropic_models as anthropic
 from gateway.api import response_models as answers
 from gateway.api import server_models as server
 from gateway.api.schemas import (
     Body,
     ChatBody,
     CompletionBody,
+    CountTokensBody,
     DetokenizeBody,
     GenerateBody,
+    MessagesBody,
     ResponsesBody,
     TokenizeBody,
 )
 from gateway.http.body import BODY_TIMEOUT, MAXIMUM_BODY, BodyTooLarge, RequestTimeout, UnsupportedEncoding
+from gateway.http.error_responses import is_within
 from gateway.http.request_reader import MAXIMUM_HEAD, MAXIMUM_HEADERS, HeadTooLarge
 
 Json = dict[str, Any]
@@ -50,6 +54,22 @@ POSTS: list[tuple[str, type[Body], Any, Any, str, str]] = [
     ),
     ("/v1/completions", CompletionBody, answers.Completion, answers.Completion, TEXTS, "Prompts go on"),
     ("/v1/responses", ResponsesBody, answers.Response, answers.ResponseEvent, TEXTS, "A text for a text"),
+    (
+        "/v1/messages",
+        MessagesBody,
+        anthropic.AnthropicMessage,
+        anthropic.MessageEvent,
+        TEXTS,
+        "An answer in a conversation, in Anthropic's form",
+    ),
+    (
+        "/v1/messages/count_tokens",
+        CountTokensBody,
+        anthropic.InputTokens,
+        None,
+        TOKENS,
+        "How many tokens the conversation of /v1/messages has",
+    ),
     ("/tokenize", TokenizeBody, answers.Tokens, None, TOKENS, "The tokens of a text or a conversation"),
     ("/detokenize", DetokenizeBody, answers.Detokenized, None, TOKENS, "The text of tokens"),
 ]
@@ -81,6 +101,8 @@ EXAMPLES: dict[type[Body], Json] = {
     ChatBody: {"model": DEFAULT, "messages": MESSAGES, "max_tokens": 100, "temperature": 0.7},
     CompletionBody: {"model": DEFAULT, "prompt": "Once upon a time", "max_tokens": 50},
     ResponsesBody: {"model": DEFAULT, "input": "Hello, world!", "max_output_tokens": 100},
+    MessagesBody: {"model": DEFAULT, "max_tokens": 100, "messages": MESSAGES},
+    CountTokensBody: {"model": DEFAULT, "messages": MESSAGES},
     TokenizeBody: {"prompt": "Hello, world!", "return_token_strs": True},
     DetokenizeBody: {"tokens": [1, 2, 3]},
 }
@@ -182,7 +204,9 @@ def _error(status: int, family: Any) -> Json:
 
 def _family(path: str) -> Any:
     """The envelope of a path's errors, as in error_responses.py."""
-    return server.OpenAIError if path == "/v1" or path.startswith("/v1/") else server.Error
+    if is_within(path, "/v1/messages"):
+        return anthropic.AnthropicError
+    return server.OpenAIError if is_within(path, "/v1") else server.Error
 
 
 def _pointer(kind: Any) -> Json:
@@ -194,7 +218,8 @@ def _schemas() -> Json:
     bodies = [body for _, body, *_ in POSTS]
     _, described = models_json_schema([(body, "validation") for body in bodies], ref_template=POINTER)
     kinds = {kind.__name__: kind for _, _, answer, event, *_ in POSTS for kind in (answer, event) if kind is not None}
-    kinds |= {answer.__name__: answer for _, answer, *_ in GETS} | {"OpenAIError": server.OpenAIError, "Error": server.Error}
+    of_errors = (server.OpenAIError, anthropic.AnthropicError, server.Error)
+    kinds |= {answer.__name__: answer for answer in (*(answer for _, answer, *_ in GETS), *of_errors)}
     adapters = [(name, "serialization", TypeAdapter(kind)) for name, kind in kinds.items()]
     _, answered = TypeAdapter.json_schemas(adapters, ref_template=POINTER)  # type: ignore[arg-type]
     return cast(Json, described["$defs"]) | cast(Json, answered["$defs"])

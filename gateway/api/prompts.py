@@ -23,6 +23,14 @@ def conversation_tokens(
     return text_tokens(model, text, param=param)
 
 
+def continued_tokens(model: Model, messages: Sequence[Message]) -> list[int]:
+    """As `conversation_tokens`, but where the assistant has the last word its answer goes on behind that."""
+    *before, last = messages
+    if last.role != "assistant" or not model.tokenizer.has_chat_template:
+        return conversation_tokens(model, messages)
+    return conversation_tokens(model, before) + text_tokens(model, last.content, param="messages", add_special_tokens=False)
+
+
 def prompt_tokens(model: Model, prompt: str | list[int]) -> list[int]:
     """Raises InvalidRequest where a token is not in the model's vocabulary."""
     if isinstance(prompt, str):

@@ -124,6 +124,7 @@ class AnswerRecord:
     drafted: int = 0
     accepted: int = 0
     finish_reason: FinishReason | None = None
+    stop_string: str | None = None  # that ended it
 
 
 @dataclass

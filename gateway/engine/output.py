@@ -17,8 +17,12 @@ class Output:
         self._prompt_taken = False
 
     @property
+    def stop_string(self) -> str | None:
+        """The one that was found, once one is."""
+        return self._stream.stop_string
+
+    @property
     def stopped(self) -> bool:
-        """Whether a stop string was found."""
         return self._stream.stopped
 
     def extend(self, tokens: list[int]) -> None:

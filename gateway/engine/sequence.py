@@ -276,6 +276,7 @@ class Sequence:
     def _finish(self, reason: FinishReason, end_token: int | None = None) -> None:
         self._end_token = end_token
         self._output.finish(end_token)
+        self.record.stop_string = self._output.stop_string
         self.record.finish_reason = "stop" if self._output.stopped else reason
 
 

@@ -33,6 +33,7 @@ SomeBody = TypeVar("SomeBody", bound=BaseModel)
 
 class BodyTooLarge(InvalidRequest):
     status = 413
+    anthropic_type = "request_too_large"
 
 
 class RequestTimeout(InvalidRequest):

@@ -1,9 +1,10 @@
 """The one table from an error to what the client receives: status, headers, and the body of its family of routes.
 
-| family     | body                                                                                                |
-| ---------- | --------------------------------------------------------------------------------------------------- |
-| `/v1…`     | ``{"error": {"message", "type", "param", "code"}}`` as OpenAI writes it                             |
-| the others | ``{"status": "error", "error": {"type", "message"}}``                                               |
+| family          | body                                                                                           |
+| --------------- | ---------------------------------------------------------------------------------------------- |
+| `/v1/messages…` | ``{"type": "error", "error": {"type", "message"}, "request_id"}`` as Anthropic writes it       |
+| `/v1…`          | ``{"error": {"message", "type", "param", "code"}}`` as OpenAI writes it                        |
+| the others      | ``{"status": "error", "error": {"type", "message"}}``                                          |
 
 In a stream whose headers are sent, the same body is an event. Statuses and codes are attributes of the errors themselves.
 """
@@ -22,17 +23,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import STOPS, InternalError, InvalidRequest, TidegateError
 from gateway.http.request_log import CLIENT_CLOSED_REQUEST
+from gateway.telemetry.logs import current_request_id
 
 log = logging.getLogger(__name__)
 
 PATHS = {"/generate", "/tokenize", "/detokenize", "/health", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json"}
-PATHS |= {f"/v1{path}" for path in ("", "/models", "/chat/completions", "/completions", "/responses")}
+PATHS |= {"/v1", *(f"/v1/{path}" for path in ("models", "chat/completions", "completions", "responses"))}
+PATHS |= {"/v1/messages", "/v1/messages/count_tokens"}
 
 ONE_MODEL = re.compile(r"/v1/models/[\w.:-]{1,64}", re.ASCII)
 
 
 class RouteNotFound(InvalidRequest):
     status = 404
+    anthropic_type = "not_found_error"
     code = "not_found"
 
 
@@ -89,10 +93,17 @@ def last_response(error: TidegateError, path: str) -> bytes:
 
 def error_body(error: TidegateError, path: str) -> dict[str, Any]:
     path = "/" + path.lstrip("/")
-    if path == "/v1" or path.startswith("/v1/"):
+    if is_within(path, "/v1/messages"):
+        reported = {"type": error.anthropic_type, "message": error.message}
+        return {"type": "error", "error": reported, "request_id": current_request_id.get()}
+    if is_within(path, "/v1"):
         return {"error": {"message": error.message, "type": error.openai_type, "param": error.param, "code": error.code}}
     names_a_field = isinstance(error, InvalidRequest) and error.param is not None
     return {"status": "error", "error": {"type": "validation_error" if names_a_field else error.kind, "message": error.message}}
+
+
+def is_within(path: str, family: str) -> bool:
+    return path == family or path.startswith(f"{family}/")
 
 
 def error_in_stream(error: Exception, path: str) -> dict[str, Any]:

@@ -61,6 +61,8 @@ class RequestLog:
                 record.status = record.status or message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = record.request_id
+                if scope["path"].startswith("/v1/messages"):
+                    headers["request-id"] = record.request_id  # Anthropic's name of it
                 if "limits" in state:
                     headers.update(state["limits"].headers())
             await send(message)

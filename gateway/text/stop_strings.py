@@ -2,6 +2,7 @@
 
 import re
 from itertools import islice
+from operator import itemgetter
 
 # Stands for a special token, which the text leaves out: half of a surrogate pair, which no text holds.
 FIRST_MARK, LAST_MARK = 0xD800, 0xDFFF
@@ -9,7 +10,7 @@ MARK = re.compile(f"[{chr(FIRST_MARK)}-{chr(LAST_MARK)}]")
 
 
 class StopStrings:
-    """``special_tokens``: the names by which the strings may hold them. ``found`` turns true when a string is found."""
+    """``special_tokens``: the names by which the strings may hold them. ``found``: the string that was found, once one is."""
 
     def __init__(self, strings: tuple[str, ...], special_tokens: dict[int, str]) -> None:
         self._strings, self._special_tokens = strings, special_tokens
@@ -17,7 +18,7 @@ class StopStrings:
         self._marked: list[str] = []  # the strings that hold some of these, with marks in their place
         self._text = ""  # decoded and not shown, with marks
         self.held = 0  # characters of it
-        self.found = False
+        self.found: str | None = None
 
     def feed(self, text: str, token: int | None = None) -> str:
         """Takes the next piece of the text, and the token that gave it; returns what can be shown."""
@@ -25,11 +26,14 @@ class StopStrings:
         if token in self._special_tokens:
             text += self._mark(self._special_tokens[token])
         visible = _visible(text) if self._marked else text
-        ends = [place for string in self._strings if (place := visible.find(string)) >= 0]
-        ends += [len(_visible(text[:place])) for string in self._marked if (place := text.find(string)) >= 0]
+        ends = [(place, string) for string in self._strings if (place := visible.find(string)) >= 0]
+        for string, marked in zip(self._strings, self._marked, strict=False):  # none is marked before a special token comes
+            if (place := text.find(marked)) >= 0:
+                ends.append((len(_visible(text[:place])), string))
         if ends:
-            self.found, self._text, self.held = True, "", 0
-            return visible[: min(ends)]
+            end, self.found = min(ends, key=itemgetter(0))
+            self._text, self.held = "", 0
+            return visible[:end]
         begin = min(_begin(visible, string) for string in self._strings)
         if self._marked:
             begin = min(_with_marks(text, begin), *(_begin(text, string) for string in self._marked))

@@ -72,8 +72,8 @@ class Tokenizer:
 class TextStream:
     """Turns generated tokens into text, piece by piece; the pieces joined are the whole text.
 
-    A piece is held back while it is half a character, or while it may become one of the ``stop`` strings. ``stopped`` turns
-    true when one is found; the text then ends before it.
+    A piece is held back while it is half a character, or while it may become one of the ``stop`` strings. Where one is found
+    the text ends before it.
     """
 
     def __init__(self, stream: TokenStream, stop: StopStrings | None) -> None:
@@ -81,8 +81,13 @@ class TextStream:
         self.shown = 0  # characters
 
     @property
+    def stop_string(self) -> str | None:
+        """The one that was found, once one is."""
+        return None if self._stop is None else self._stop.found
+
+    @property
     def stopped(self) -> bool:
-        return self._stop is not None and self._stop.found
+        return self.stop_string is not None
 
     @property
     def decoded(self) -> int:

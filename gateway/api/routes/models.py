@@ -18,8 +18,8 @@ READ = ["GET", "HEAD"]
 
 @router.api_route("/v1", methods=READ)
 async def about(request: Request) -> dict[str, Any]:
-    generating = ["POST /v1/chat/completions", "POST /v1/completions", "POST /v1/responses"]
-    endpoints = [*generating, "GET /v1/models", "GET /v1/models/{id}"]
+    generating = ["chat/completions", "completions", "responses", "messages", "messages/count_tokens"]
+    endpoints = [*(f"POST /v1/{path}" for path in generating), "GET /v1/models", "GET /v1/models/{id}"]
     return {"object": "api", "name": "Tidegate", "default_model": _registry(request).default_name, "endpoints": endpoints}
 
 

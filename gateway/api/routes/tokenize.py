@@ -24,17 +24,18 @@ router = APIRouter(dependencies=[Depends(require_api_key)])
 @router.post("/tokenize")
 async def tokenize(request: Request, body: Annotated[TokenizeBody, Depends(json_body(TokenizeBody))]) -> Response:
     model = engine_for(request, body.model).model
-    return Response(await _run(request, partial(_tokenized, model, body)), media_type="application/json")
+    return Response(await run_tokenizing(request, partial(_tokenized, model, body)), media_type="application/json")
 
 
 @router.post("/detokenize")
 async def detokenize(request: Request, body: Annotated[DetokenizeBody, Depends(json_body(DetokenizeBody))]) -> Response:
     """Special tokens are shown by their names: text and tokens turn into each other and back."""
     model = engine_for(request, body.model).model
-    return Response(await _run(request, partial(_detokenized, model, body)), media_type="application/json")
+    return Response(await run_tokenizing(request, partial(_detokenized, model, body)), media_type="application/json")
 
 
-async def _run(request: Request, work: Callable[[], Result]) -> Result:
+async def run_tokenizing(request: Request, work: Callable[[], Result]) -> Result:
+    """In a thread, in turn among keys."""
     threads: FairExecutorBySize = request.app.state.tokenizing
     return await threads.run(request.state.caller.name, work, request.state.body_size)
 

@@ -1,5 +1,6 @@
 """What a client may send: one schema a route, made of fields that mean and allow the same everywhere."""
 
+from gateway.api.schemas.anthropic import CountTokensBody, MessagesBody
 from gateway.api.schemas.base import LARGEST_MAX_TOKENS, LARGEST_TOP_K, MOST_CHOICES, NOT_SUPPORTED, Body, fields_of
 from gateway.api.schemas.routes import ChatBody, CompletionBody, GenerateBody, ResponsesBody
 from gateway.api.schemas.sampling import ChangesNothing, SamplingBody
@@ -14,8 +15,10 @@ __all__ = [
     "ChangesNothing",
     "ChatBody",
     "CompletionBody",
+    "CountTokensBody",
     "DetokenizeBody",
     "GenerateBody",
+    "MessagesBody",
     "ResponsesBody",
     "SamplingBody",
     "TokenizeBody",

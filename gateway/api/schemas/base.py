@@ -48,7 +48,8 @@ def number(lowest: float, highest: float, note: str = "") -> FieldInfo:
     return field
 
 
-MaxTokens = Annotated[int | None, integer(1, LARGEST_MAX_TOKENS)]
+MaxTokens = Annotated[int, integer(1, LARGEST_MAX_TOKENS)]
+OptionalMaxTokens = Annotated[int | None, integer(1, LARGEST_MAX_TOKENS)]
 Choices = Annotated[int, integer(1, MOST_CHOICES)]
 Flag = Annotated[bool, Field(description="true or false")]
 AnyString = Annotated[str, Field(description="a string")]

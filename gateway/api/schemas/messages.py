@@ -13,7 +13,7 @@ ROLES = '"system", "developer", "user" or "assistant"'
 Role = Annotated[Literal["system", "developer", "user", "assistant"], Field(description=ROLES)]
 
 
-def _texts_of(*kinds: str, beside: frozenset[str] = frozenset()) -> BeforeValidator:
+def texts_of(*kinds: str, beside: frozenset[str] = frozenset()) -> BeforeValidator:
     """A list of text parts is their texts, a line each. ``beside``: what clients send with a text though it changes nothing."""
 
     def text_of(place: int, part: object) -> str:
@@ -54,7 +54,7 @@ class ChatMessage(Message):
     role: Role
     content: Annotated[
         str,
-        _texts_of("text", beside=frozenset({"annotations", "cache_control"})),
+        texts_of("text", beside=frozenset({"annotations", "cache_control"})),
         Field(description='a string or a list of text parts, {"type": "text", "text": "..."}'),
     ]
     name: Label = ""  # changes nothing: no template of ours shows it
@@ -69,7 +69,7 @@ class InputMessage(Message):
     role: Role
     content: Annotated[
         str,
-        _texts_of("input_text", "output_text", beside=frozenset({"annotations", "logprobs", "cache_control"})),
+        texts_of("input_text", "output_text", beside=frozenset({"annotations", "logprobs", "cache_control"})),
         Field(description='a string or a list of text parts, {"type": "input_text", "text": "..."}'),
     ]
     type: Annotated[Literal["message"], Field(description='"message"')] = "message"

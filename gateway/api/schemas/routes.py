@@ -13,15 +13,23 @@ from gateway.api.schemas.base import (
     MOST_MESSAGES,
     FilledString,
     Flag,
-    MaxTokens,
     ModelName,
     OpenAIBody,
+    OptionalMaxTokens,
     OptionalString,
     integer,
 )
 from gateway.api.schemas.formats import TextFormat
 from gateway.api.schemas.messages import ChatMessage, InputMessage
-from gateway.api.schemas.sampling import CompletionBase, Formatted, Fraction, NoTools, Obfuscation, SamplingBody
+from gateway.api.schemas.sampling import (
+    ChangesNothing,
+    CompletionBase,
+    Formatted,
+    Fraction,
+    NoTools,
+    Obfuscation,
+    SamplingBody,
+)
 from gateway.errors import InvalidRequest
 from gateway.text.grammar import Grammar
 
@@ -51,8 +59,8 @@ class ChatBody(CompletionBase, NoTools):
         list[ChatMessage],
         Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES, description=f"a list of 1 to {MOST_MESSAGES} messages"),
     ]
-    max_tokens: MaxTokens = None
-    max_completion_tokens: MaxTokens = None  # the newer name; it wins where both are given
+    max_tokens: OptionalMaxTokens = None
+    max_completion_tokens: OptionalMaxTokens = None  # the newer name; it wins where both are given
     logprobs: Flag = False
     top_logprobs: Annotated[int | None, integer(0, 20, ', only with "logprobs": true')] = None
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, min_length=1, max_length=1, description='["text"]')] = [
@@ -166,7 +174,7 @@ _InputMessages = Annotated[list[InputMessage], Field(fail_fast=True, min_length=
 LOGPROBS = "message.output_text.logprobs"
 
 
-class ResponsesBody(OpenAIBody, NoTools, SamplingBody):
+class ResponsesBody(OpenAIBody, NoTools, ChangesNothing, SamplingBody):
     """``POST /v1/responses``"""
 
     prompt_field: ClassVar[str] = "input"
@@ -181,7 +189,7 @@ class ResponsesBody(OpenAIBody, NoTools, SamplingBody):
         Field(description=f"a string that is not empty, or a list of 1 to {MOST_MESSAGES} messages"),
     ]
     instructions: OptionalString = None
-    max_output_tokens: MaxTokens = None
+    max_output_tokens: OptionalMaxTokens = None
     text: Annotated[TextOptions, Field(description='an object, {"format": {"type": "..."}}')] = TextOptions()
     include: Annotated[
         list[Literal["message.output_text.logprobs"]],

@@ -78,7 +78,7 @@ class NoTools(Body):
     parallel_tool_calls: Flag = True
 
 
-class SamplingBody(ChangesNothing):
+class SamplingBody(Body):
     """A subclass says where its prompt comes from, how many tokens an answer may have, and what is returned with them."""
 
     prompt_field: ClassVar[str] = "prompt"
@@ -189,7 +189,7 @@ class StreamOptions(Obfuscation):
     continuous_usage_stats: Flag = False  # in every event, as it is by then
 
 
-class Formatted(SamplingBody):
+class Formatted(ChangesNothing, SamplingBody):
     """A route with OpenAI's ``response_format``."""
 
     response_format: Annotated[ResponseFormat, Field(description='an object, such as {"type": "json_object"}')] = (

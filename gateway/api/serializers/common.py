@@ -49,6 +49,11 @@ def server_sent(event: Event) -> bytes:
     return b"data: " + json_line(event) + b"\n\n"
 
 
+def named_event(event: Event) -> bytes:
+    """An event of which a line of its own says the type too."""
+    return b"event: " + event["type"].encode() + b"\ndata: " + json_line(event) + b"\n\n"
+
+
 def json_line(value: Any) -> bytes:
     data = to_json(value)
     if not data.isascii():

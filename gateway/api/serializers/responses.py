@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.api.response_models import InputDetails, Logprob, OutputMessage, OutputText, Response
 from gateway.api.schemas import ResponsesBody
-from gateway.api.serializers.common import Event, Serializer, envelope, json_line, logprob_objects, new_id
+from gateway.api.serializers.common import Event, Serializer, envelope, logprob_objects, named_event, new_id
 from gateway.engine.generation import Delta, GenerationRecord
 from gateway.text.model import Model
 
@@ -62,10 +62,9 @@ class ResponseSerializer(Serializer):
         return self._event("failed", response=self._response() | {"status": "failed", "error": reported})
 
     def _event(self, name: str, **fields: Any) -> bytes:
-        name = f"response.{name}"
-        data = json_line({"type": name, **fields, "sequence_number": self._sent})
+        event = {"type": f"response.{name}", **fields, "sequence_number": self._sent}
         self._sent += 1
-        return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
+        return named_event(event)
 
     def _event_of_text(self, name: str, **fields: Any) -> bytes:
         return self._event(name, item_id=self._message_id, output_index=0, content_index=0, **fields)  # one message, one text

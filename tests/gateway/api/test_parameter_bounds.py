@@ -24,7 +24,6 @@ CHAT_BOUNDS = [
     ("max_tokens", 1, LARGEST_MAX_TOKENS, 0, LARGEST_MAX_TOKENS + 1),
     ("max_completion_tokens", 1, LARGEST_MAX_TOKENS, 0, LARGEST_MAX_TOKENS + 1),
     ("n", 1, 128, 0, 129),
-    ("prompt_logprobs", 0, 20, -1, 21),
     *SAMPLING_BOUNDS,
 ]
 

@@ -128,7 +128,11 @@ def test_best_of_asks_for_log_probabilities_and_echo_for_those_of_the_prompt() -
 
 def test_log_probabilities_of_a_prompt_are_not_streamed() -> None:
     for body in (chat, completion):
-        assert body(prompt_logprobs=1, stream=False).generation([1]).prompt_logprobs == 1
+        for count in (0, 20):
+            assert body(prompt_logprobs=count, stream=False).generation([1]).prompt_logprobs == count
+        for count in (-1, 21):
+            with pytest.raises(InvalidRequest, match="^prompt_logprobs is .*; it must be an integer from 0 to 20"):
+                body(prompt_logprobs=count)
         with pytest.raises(InvalidRequest, match='^prompt_logprobs is not allowed with "stream": true.$') as refused:
             body(prompt_logprobs=1, stream=True)
         assert refused.value.param == "prompt_logprobs"
