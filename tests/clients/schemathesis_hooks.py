@@ -11,6 +11,7 @@ LENGTHS = {
     "/v1/completions": "max_tokens",
     "/v1/chat/completions": "max_tokens",
     "/v1/responses": "max_output_tokens",
+    "/v1/messages": "max_tokens",
 }
 LARGEST = dict.fromkeys([*LENGTHS.values(), "max_completion_tokens", "min_tokens"], 1_000_000) | {
     "max_length": 512,

@@ -1,11 +1,16 @@
 """Anthropic's Python client against /v1/messages: whole and streamed, counting tokens, its own exceptions."""
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
 import pytest
 
+from testing.triton import Triton
+from tests.conftest import DEMO, ROOT, gateway_process
 from tests.gateway.http_client import client
 
 ASKED: list[Any] = [{"role": "user", "content": "What is the capital of Japan?"}]
@@ -143,3 +148,36 @@ def test_models_are_listed_in_a_form_that_the_client_reads(claude: anthropic.Ant
     model = claude.models.retrieve(MODEL)
     assert (model.type, model.display_name) == ("model", model.id) and model.created_at.year >= 2020
     assert first.type == "model" and model.id in {one.id for one in claude.models.list()}
+
+
+def test_a_stream_that_breaks_ends_with_an_error_that_the_client_raises(
+    start_triton: Callable[..., Triton], tmp_path: Path, api_key: str
+) -> None:
+    with (
+        start_triton(DEMO, slots=2) as triton,
+        gateway_process(triton.grpc_address, tmp_path / "log", RECOVERY_TIMEOUT="1") as address,
+        claude_for(address, api_key) as claude,
+    ):
+        events = iter(ask(claude, stream=True, max_tokens=1500, extra_body={"ignore_eos": True}))
+        assert [next(events).type for _ in range(3)][-1] == "content_block_delta"
+        triton.stop()
+        with pytest.raises(anthropic.APIStatusError) as broken:
+            list(events)
+        assert broken.value.type == "overloaded_error" and "does not answer" in str(broken.value.body)
+        with pytest.raises(anthropic.InternalServerError) as down:
+            ask(claude)
+        assert (down.value.status_code, down.value.type) == (503, "overloaded_error")
+        assert down.value.response.headers["retry-after"]
+
+
+def test_a_used_up_limit_is_a_rate_limit_error(tmp_path: Path, triton: Triton) -> None:
+    command = [sys.executable, "-m", "gateway.keys", "create", "alice", "--file", str(tmp_path / "keys.json")]
+    made = subprocess.run([*command, "--requests-per-minute", "1"], cwd=ROOT, capture_output=True, text=True, check=True)
+    with (
+        gateway_process(triton.grpc_address, tmp_path / "log", API_KEYS_FILE=str(tmp_path / "keys.json")) as address,
+        claude_for(address, made.stdout.strip()) as claude,
+    ):
+        ask(claude, max_tokens=1)
+        with pytest.raises(anthropic.RateLimitError) as refused:
+            ask(claude, max_tokens=1)
+    assert refused.value.type == "rate_limit_error" and int(refused.value.response.headers["retry-after"]) > 1

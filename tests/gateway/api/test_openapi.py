@@ -27,6 +27,14 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     "/v1/completions": {"model": "latest_checkpoint.pt", "prompt": [[5, 6]], "max_tokens": 2, "logprobs": 1, "echo": True},
     "/v1/responses": {"model": "latest_checkpoint.pt", "input": "a", "max_output_tokens": 2, "seed": None},
+    "/v1/messages": {
+        "model": "latest_checkpoint.pt",
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}],
+        "system": "b",
+        "max_tokens": 2,
+        "stop_sequences": ["zz"],
+    },
+    "/v1/messages/count_tokens": {"model": "latest_checkpoint.pt", "messages": [{"role": "user", "content": "a"}]},
     "/tokenize": {"prompt": "a", "return_token_strs": True},
     "/detokenize": {"tokens": [1, 2]},
 }

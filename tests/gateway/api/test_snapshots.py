@@ -26,13 +26,14 @@ SNAPSHOTS = Path(__file__).parent / "snapshots"
 TOLERANCE = 1e-3  # of log-probabilities: processors differ in the last bits
 WORDS = {
     "id": "<id>", "item_id": "<id>", "created": "<time>", "created_at": "<time>", "completed_at": "<time>",
-    "system_fingerprint": "<fingerprint>", "cached_tokens": "<count>", "version": "<version>",
+    "system_fingerprint": "<fingerprint>", "cached_tokens": "<count>", "version": "<version>", "request_id": "<id>",
     "running": "<count>", "waiting": "<count>",
 }  # fmt: skip
 PROMPT = {"prompt": "The quick brown fox", "temperature": 0}
 MODEL = {"model": "latest_checkpoint.pt", "temperature": 0}
 CHAT = MODEL | {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
 COMPLETION = MODEL | PROMPT | {"max_tokens": 1}
+MESSAGE = CHAT
 RESPONSE = MODEL | {"input": "Hello", "max_output_tokens": 1}
 USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 SCHEMA = {"name": "yes", "schema": {"const": "yes"}}
@@ -62,6 +63,9 @@ CASES: dict[str, Case] = {
         RESPONSE | {"max_output_tokens": 8, "text": {"format": TEXT_FORM}},
     ),
     "response_stream": ("POST", "/v1/responses", RESPONSE | {"stream": True}),
+    "message": ("POST", "/v1/messages", MESSAGE),
+    "message_stream": ("POST", "/v1/messages", MESSAGE | {"stream": True}),
+    "message_tokens": ("POST", "/v1/messages/count_tokens", {"model": MODEL["model"], "messages": CHAT["messages"]}),
     "models": ("GET", "/v1/models", None),
     "model": ("GET", "/v1/models/latest_checkpoint.pt", None),
     "about": ("GET", "/v1", None),
@@ -78,6 +82,9 @@ CASES: dict[str, Case] = {
     "error_context_generate": ("POST", "/generate", PROMPT | {"prompt": "hello " * 2000}),
     "error_context_openai": ("POST", "/v1/chat/completions", CHAT | {"messages": LONG}),
     "error_context_stream": ("POST", "/v1/responses", RESPONSE | {"input": "hello " * 2000, "stream": True}),
+    "error_context_anthropic": ("POST", "/v1/messages", CHAT | {"messages": LONG, "stream": True}),
+    "error_field_anthropic": ("POST", "/v1/messages", CHAT | {"temperature": 2}),
+    "error_method_anthropic": ("GET", "/v1/messages", None),
     "error_grammar": ("POST", "/v1/chat/completions", CHAT | {"response_format": {"type": "regex", "regex": "("}}),
     "error_model": ("POST", "/v1/chat/completions", CHAT | {"model": "gpt-4"}),
     "error_model_generate": ("POST", "/generate", PROMPT | {"model": "gpt-4"}),
@@ -186,13 +193,14 @@ def test_what_a_key_may_not_is_told_as_it_was(limited: tuple[str, str]) -> None:
         check("error_limit_generate", received(generate))
 
 
-def test_every_error_there_is_has_its_two_bodies() -> None:
+def test_every_error_there_is_has_its_three_bodies() -> None:
     """Those that no test can cause at will among them."""
     from tests.gateway.http.test_errors import TABLE
 
     bodies = {
         f"{type(error).__name__}{' with a field' if error.param else ''}": {
             "status": error.status, "/generate": error_body(error, "/generate"), "/v1": error_body(error, "/v1/models"),
+            "/v1/messages": error_body(error, "/v1/messages"),
         }
         for error, *_ in TABLE
     }  # fmt: skip
