@@ -1,4 +1,4 @@
-"""OpenAI's client for Node, in the version of node/package-lock.json, installed into .run/."""
+"""OpenAI's and Anthropic's clients for Node, in the versions of node/package-lock.json, installed into .run/."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ SCRIPT = PROJECT / "client.test.mjs"
 
 def cannot(message: str) -> None:
     """A skip with its reason; in CI what is missing is a failure."""
-    message += ": OpenAI's client for Node was NOT tested"
+    message += ": the clients for Node were NOT tested"
     missing(message)
 
 
@@ -46,7 +46,7 @@ def test_the_lock_file_names_no_registry() -> None:
     assert "http" not in (PROJECT / "package-lock.json").read_text()
 
 
-def test_the_node_client_does_all_that_its_tests_promise(client_directory: Path, gateway_url: str, api_key: str) -> None:
+def test_the_node_clients_do_all_that_their_tests_promise(client_directory: Path, gateway_url: str, api_key: str) -> None:
     env = os.environ | {"BASE_URL": f"{gateway_url}/v1", "API_KEY": api_key, "CLIENT_DIRECTORY": str(client_directory)}
     command = ["node", "--test", str(SCRIPT)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)

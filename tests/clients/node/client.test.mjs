@@ -1,11 +1,14 @@
-// OpenAI's client for Node against the gateway at BASE_URL with the key API_KEY. Run by tests/clients/test_openai_node.py.
+// OpenAI's and Anthropic's clients for Node against the gateway at BASE_URL with the key API_KEY. Run by tests/clients/test_openai_node.py.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { test } from "node:test";
 
-const OpenAI = createRequire(`${process.env.CLIENT_DIRECTORY}/`)("openai");
+const installed = createRequire(`${process.env.CLIENT_DIRECTORY}/`);
+const OpenAI = installed("openai");
+const Anthropic = installed("@anthropic-ai/sdk");
 const options = { baseURL: process.env.BASE_URL, apiKey: process.env.API_KEY, maxRetries: 0 };
 const client = new OpenAI(options);
+const claude = new Anthropic({ ...options, baseURL: options.baseURL.replace(/\/v1$/, "") });
 const model = "latest_checkpoint.pt";
 const chat = { model, messages: [{ role: "user", content: "Name a city." }], max_tokens: 8, temperature: 0 };
 const completion = { model, prompt: "The quick brown fox", max_tokens: 6, temperature: 0 };
@@ -115,4 +118,30 @@ test("a request id comes with every answer", async () => {
     .create({ ...chat, max_tokens: 1 }, { headers: { "X-Request-Id": "from-node_1" } })
     .withResponse();
   assert.equal(raw.headers.get("x-request-id"), "from-node_1");
+});
+
+const message = { model, messages: chat.messages, max_tokens: 8, temperature: 0 };
+
+test("Anthropic's client: a message is answered", async () => {
+  const answer = await claude.messages.create(message);
+  assert.equal(answer.stop_reason, "max_tokens");
+  assert.ok(answer.content[0].text);
+  assert.ok(answer._request_id.startsWith("req_"));
+  const counted = await claude.messages.countTokens({ model, messages: chat.messages });
+  assert.equal(answer.usage.input_tokens + answer.usage.cache_read_input_tokens, counted.input_tokens);
+});
+
+test("Anthropic's client: a streamed message is the whole one", async () => {
+  const whole = await claude.messages.create(message);
+  const events = await gather(await claude.messages.create({ ...message, stream: true }));
+  const text = events.map((event) => event.delta?.text ?? "").join("");
+  assert.equal(text, whole.content[0].text);
+  const final = await claude.messages.stream(message).finalMessage();
+  assert.deepEqual([final.content[0].text, final.stop_reason], [text, "max_tokens"]);
+});
+
+test("Anthropic's client: errors are its own", async () => {
+  await assert.rejects(claude.messages.create({ ...message, max_tokens: 0 }), Anthropic.BadRequestError);
+  await assert.rejects(claude.messages.create({ ...message, model: "gpt-4" }), Anthropic.NotFoundError);
+  await assert.rejects(claude.withOptions({ apiKey: "wrong" }).messages.create(message), Anthropic.AuthenticationError);
 });

@@ -69,10 +69,11 @@ def test_an_error_has_the_envelope_of_its_family(error, status, kind, openai_typ
     assert error_body(error, "/v1/chat/completions") == {
         "error": {"message": error.message, "type": openai_type, "param": error.param, "code": code}
     }
-    current_request_id.set("req_1")
+    before = current_request_id.set("req_1")
     for path in ("/v1/messages", "/v1/messages/count_tokens"):
         reported = {"type": anthropic_type, "message": error.message}
         assert error_body(error, path) == {"type": "error", "error": reported, "request_id": "req_1"}
+    current_request_id.reset(before)
 
 
 def test_the_table_holds_every_error_there_is() -> None:
