@@ -1,7 +1,8 @@
 #| Targets
 #|   make serve         serve a checkpoint: set up, export it, start Triton and the gateway; Ctrl-C stops all of it
 #|   make export        export a checkpoint, without serving it; a server that is running serves it too
-#|   make test          all tests and checks
+#|   make test          check and test every promise once, in at most 8 minutes (ALL=1: everything, in half an hour)
+#|   make quick         lint, types, and the tests that need no server (T=path: all tests of a file or directory)
 #|   make chaos         break a real stack for about 13 minutes and check that nothing is lost: docs/reliability.md
 #|   make fuzz          12,000 changed steps for the backend and 12,000 changed checkpoints for the exporter
 #|   make bench         every engine and server side by side on this machine: bench/RESULTS.md, in under an hour (QUICK=1: minutes)
@@ -46,7 +47,7 @@
 #|   PYTHON            the Python that makes .venv, 3.11 to 3.13 (default: python3, else one of them on PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve export test chaos fuzz bench gpu-check audit setup setup-torch clean
+.PHONY: help serve export test quick chaos fuzz bench gpu-check audit setup setup-torch clean
 
 PYTHON_USED := $(or $(PYTHON),python3)
 
@@ -70,8 +71,12 @@ setup-torch:
 
 test:
 	@$(PYTHON_USED) -m scripts.bootstrap torch test
-	@scripts/test-packages
-	@scripts/checks
+	@scripts/test-packages $(if $(ALL),all)
+	@scripts/checks $(if $(ALL),all)
+
+quick:
+	@$(PYTHON_USED) -m scripts.bootstrap torch test
+	@scripts/checks quick $(T)
 
 chaos:
 	@$(PYTHON_USED) -m scripts.bootstrap torch test

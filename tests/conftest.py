@@ -1,5 +1,6 @@
 """What many tests start: exported models, a real Triton, real gateways; once a run, on free ports, stopped by us."""
 
+import fcntl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from testing import ROOT
 from testing.gateway import Gateway
 from testing.models import export
 from testing.triton import Triton
+from tests import tiers
 from tests.export import samples
 
 CACHE = ROOT / ".run" / "tests"  # exports are kept between runs; the exporter itself knows when they are out of date
@@ -18,6 +20,22 @@ DEMO = "smollm2-135m-instruct-q4_1"
 TINY = "tiny-gpt2"
 CHARACTERS = "tiny-characters"
 SHARED: list[Triton] = []  # what `triton` has started
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    tiers.mark(items)
+    if hasattr(config, "workerinput"):  # one of several processes
+        items[:] = tiers.longest_first(items)
+
+
+@contextmanager
+def one_process_at_a_time(name: str) -> Iterator[None]:
+    """Among all that run these tests: what they keep in CACHE is made once."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -45,14 +63,15 @@ def version_directory(repository: Path, name: str) -> Path:
 def model_repository() -> Path:
     """The demonstration model (int8), a tiny GPT-2 without a chat template (fp32), and a nanoGPT over characters (fp32)."""
     characters = CACHE / "characters"  # a directory of its own: nanoGPT's meta.pkl lies beside its checkpoint
-    if not characters.exists():
-        characters.mkdir(parents=True)
-        samples.build_nanogpt(CACHE / "tiny-gpt2.pt", block_size=1024)
-        samples.nanogpt(characters / "tiny-characters.pt")
     repository = CACHE / "model_repository"
-    export("--precision", "int8", repository=repository)  # whatever this machine would choose
-    export(CACHE / "tiny-gpt2.pt", "--precision", "fp32", repository=repository)
-    export(characters / "tiny-characters.pt", "--precision", "fp32", repository=repository)
+    with one_process_at_a_time("exports"):
+        if not characters.exists():
+            characters.mkdir(parents=True)
+            samples.build_nanogpt(CACHE / "tiny-gpt2.pt", block_size=1024)
+            samples.nanogpt(characters / "tiny-characters.pt")
+        export("--precision", "int8", repository=repository)  # whatever this machine would choose
+        export(CACHE / "tiny-gpt2.pt", "--precision", "fp32", repository=repository)
+        export(characters / "tiny-characters.pt", "--precision", "fp32", repository=repository)
     return repository
 
 

@@ -27,7 +27,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(out: Path) -> dict[str, Any]:
+def gpu_check(out: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench.gpu_check", "--device", "cpu", "--quick", "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -35,18 +35,18 @@ def told(out: Path) -> dict[str, Any]:
     return found
 
 
-def test_everything_is_compared_and_measured(told: dict[str, Any], out: Path) -> None:
-    assert len(told["checks"]) == len(golden.ARRANGEMENTS) + 2 and all(check["passed"] for check in told["checks"])
-    figures = told["models"]["GPT-2 124M"]
+def test_everything_is_compared_and_measured(gpu_check: dict[str, Any], out: Path) -> None:
+    assert len(gpu_check["checks"]) == len(golden.ARRANGEMENTS) + 2 and all(check["passed"] for check in gpu_check["checks"])
+    figures = gpu_check["models"]["GPT-2 124M"]
     assert figures["failures"] == {}
     for streams in ("1", "4"):
         rates = figures["tokens_per_second"][streams]
         assert list(rates)[:2] == [OURS, ALONE] and len(rates) == 4
         assert all(rate > 0 for times in rates.values() for rate in times)
-    assert told["bytes_per_second"] > 1e8 and "| 4 |" in (out / "quick" / "gpu-check.md").read_text()
+    assert gpu_check["bytes_per_second"] > 1e8 and "| 4 |" in (out / "quick" / "gpu-check.md").read_text()
 
 
-def test_a_model_that_says_something_else_is_found_out(told: dict[str, Any], out: Path, tmp_path: Path) -> None:
+def test_a_model_that_says_something_else_is_found_out(gpu_check: dict[str, Any], out: Path, tmp_path: Path) -> None:
     directory = out / "quick"
     torch.manual_seed(1)
     config = transformers.AutoConfig.from_pretrained(str(directory / "gpt2"))

@@ -34,6 +34,7 @@ def test_the_tiny_model_is_the_same_each_time_and_the_exporter_reads_it(tmp_path
     assert (shape.layers, shape.width, shape.vocabulary_size) == (2, 64, 354)
 
 
+@pytest.mark.slow
 def test_wrk_gets_whole_texts_and_the_meter_is_read_around_the_window(server: Server) -> None:
     readings = iter([(1.0,), (3.0,)])
     flow = wrk.flow(server, CLIENTS, TOKENS, lambda: next(readings), warm_up=0.5, seconds=2)
@@ -42,6 +43,7 @@ def test_wrk_gets_whole_texts_and_the_meter_is_read_around_the_window(server: Se
     assert flow.spent_per_token == (2.0 / (flow.tokens_per_second * flow.seconds),)
 
 
+@pytest.mark.slow
 def test_texts_that_are_refused_are_named(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wrk, "KEY", "wrong")
     with pytest.raises(PeerError, match="the first with status 401"):

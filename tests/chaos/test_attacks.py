@@ -10,6 +10,8 @@ from chaos.attacks import Figures, Line
 from testing.gateway import Gateway
 from testing.triton import Triton
 
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
+
 SLOWEST_LIVEZ = 0.1  # seconds
 OF_MANY = 2.0  # the same beside tens or hundreds of large requests at once, whose bytes alone keep two cores busy
 LEAST_PACE = 0.5  # of the stream's beside harmless requests of the same size

@@ -10,6 +10,8 @@ from chaos.run import run
 from chaos.schedule import Plan
 from tests.logits import WIDER_VECTORS
 
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
+
 SHORT = Plan(
     seed=5,
     seconds=8,

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 LEAST_CASES = 2000
 EXAMPLES = 20  # random ones of each operation, besides those at all bounds, which schemathesis calls coverage
 CHECKS = [
@@ -26,6 +28,7 @@ CHECKS = [
 ]
 
 
+@pytest.mark.slow
 def test_no_request_of_two_thousand_is_answered_with_an_inner_error_or_against_the_document(
     tiny_gateway_url: str, api_key: str, tmp_path: Path
 ) -> None:

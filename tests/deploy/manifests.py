@@ -38,7 +38,9 @@ def text_of(build: str) -> str:
         directory.mkdir(parents=True, exist_ok=True)
         paths = {"resources": K8S / "overlays" / overlay, "components": K8S / "components" / component}
         document = {key: [os.path.relpath(path, directory)] for key, path in paths.items()}
-        (directory / "kustomization.yaml").write_text(yaml.safe_dump(document))
+        written = directory / f"{os.getpid()}.yaml"
+        written.write_text(yaml.safe_dump(document))
+        written.rename(directory / "kustomization.yaml")  # another process of these tests may read it now
     done = subprocess.run([kubectl(), "kustomize", str(directory)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout

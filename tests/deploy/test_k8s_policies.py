@@ -172,6 +172,7 @@ def test_autoscalers_use_metrics_that_the_adapters_rules_make(build: str) -> Non
     assert asked == made["custom"] and from_outside == made["external"]
 
 
+@pytest.mark.slow
 def test_the_adapters_queries_are_such_that_prometheus_understands(tmp_path: Path) -> None:
     if (promtool := shutil.which("promtool")) is None:
         message = "no promtool here (apt-get install prometheus): the adapter's queries were NOT checked"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import kubernetes_validate
 import pytest
+import yaml
 
 from tests.conftest import CACHE
-from tests.deploy.manifests import BUILDS, manifests, named, text_of, workloads
+from tests.deploy.manifests import BUILDS, Manifest, manifests, named, workloads
 from tests.missing import missing
 
 VERSIONS = ("1.31", "1.34", "1.37")
@@ -20,10 +21,14 @@ OPERATORS = {"ServiceMonitor"}  # kinds of the Prometheus operator: no API serve
 CHECKOV_LOCK = Path(__file__).with_name("checkov.lock")
 
 
+def distinct_manifests() -> list[Manifest]:
+    """Of all builds: most are the same in several."""
+    return list({yaml.safe_dump(manifest): manifest for build in BUILDS for manifest in manifests(build)}.values())
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("build", BUILDS)
-def test_every_manifest_has_the_fields_that_kubernetes_knows(build: str, version: str) -> None:
-    for manifest in manifests(build):
+def test_every_manifest_has_the_fields_that_kubernetes_knows(version: str) -> None:
+    for manifest in distinct_manifests():
         if manifest["kind"] not in OPERATORS:
             kubernetes_validate.validate(manifest, version, strict=True)
 
@@ -57,15 +62,16 @@ def checkov() -> Path:
     return directory / "bin" / "checkov"
 
 
+@pytest.mark.slow
 def test_checkov_finds_nothing_that_is_not_explained(checkov: Path, tmp_path: Path) -> None:
-    for build in BUILDS:
-        (tmp_path / f"{build}.yaml").write_text(text_of(build))
+    distinct = distinct_manifests()
+    (tmp_path / "manifests.yaml").write_text(yaml.safe_dump_all(distinct))
     command = [checkov, "--skip-download", "--framework", "kubernetes", "--directory", tmp_path, "--output", "json", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     told = json.loads(done.stdout)
     failed = {f"{one['check_id']} {one['check_name']}: {one['resource']}" for one in told["results"]["failed_checks"]}
     assert not failed and done.returncode == 0, "\n".join(sorted(failed))
-    assert told["summary"]["passed"] > 100 * len(BUILDS), "it has hardly looked at anything"
+    assert told["summary"]["passed"] > 5 * len(distinct), "it has hardly looked at anything"
 
 
 @pytest.mark.parametrize("build", BUILDS)

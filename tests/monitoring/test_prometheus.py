@@ -18,6 +18,8 @@ from tests.gateway.http_client import until
 from tests.monitoring.dashboard import DASHBOARD, panels
 from tests.monitoring.stack import MONITORING, RATE_INTERVAL, Load, Stack, watched_stack
 
+pytestmark = pytest.mark.slow
+
 ALERTS = [rule for group in yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
 NAME = re.compile(r"\b(?:tidegate|nv)_\w+")
 ONLY_WITH_GPU = ("nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes")  # Triton's own names

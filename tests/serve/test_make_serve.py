@@ -34,6 +34,7 @@ def wait_until_answers(serve: MakeServe, seconds: float) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(make_serve: Start) -> None:
     proxy = {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}  # nothing listens there
     serve = make_serve(SLOTS="2", **proxy)
@@ -60,6 +61,7 @@ def test_ctrl_c_ends_everything_within_ten_seconds_and_leaves_nothing(ready: Mak
     assert "Traceback" not in ready.output
 
 
+@pytest.mark.slow
 def test_a_second_start_installs_and_exports_nothing(ready: MakeServe, make_serve: Start) -> None:
     ready.press_ctrl_c()
     ready.wait_ended(10)
@@ -70,6 +72,7 @@ def test_a_second_start_installs_and_exports_nothing(ready: MakeServe, make_serv
     assert "Writing" not in second.output
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_leaves_nothing(ready: MakeServe) -> None:
     os.kill(ready.supervisor, signal.SIGKILL)
     assert ready.left_after(10) == ({}, [])
@@ -85,6 +88,7 @@ def test_a_killed_triton_or_stub_is_started_again(ready: MakeServe, victim: str)
     assert ready.left_after(0) == ({}, [])
 
 
+@pytest.mark.slow
 def test_a_model_process_that_hangs_is_ended_and_started_again(ready: MakeServe) -> None:
     stub = ready.pid_of("triton_python_backend_stub")
     os.kill(stub, signal.SIGSTOP)
@@ -94,6 +98,7 @@ def test_a_model_process_that_hangs_is_ended_and_started_again(ready: MakeServe)
     assert not is_alive(stub)
 
 
+@pytest.mark.slow
 def test_a_killed_guard_of_triton_leaves_no_orphan(ready: MakeServe) -> None:
     processes = ready.processes().items()
     (guard,) = [pid for pid, command in processes if "process_guard.py" in command and "tritonserver" in command]
@@ -106,6 +111,7 @@ def test_a_killed_guard_of_triton_leaves_no_orphan(ready: MakeServe) -> None:
     assert ready.left_after(0) == ({}, [])
 
 
+@pytest.mark.slow
 def test_a_second_start_with_the_same_port_disturbs_nothing(make_serve: Start) -> None:
     first = make_serve(SLOTS="2")
     first.wait_for("WARNING")  # it is starting: its port is not open yet
@@ -115,6 +121,7 @@ def test_a_second_start_with_the_same_port_disturbs_nothing(make_serve: Start) -
     first.wait_for("  try ")
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_first_moments_is_quiet() -> None:
     """SIGINT arrives when the first of the larger modules is imported."""
     script = """
@@ -131,6 +138,7 @@ runpy.run_module("tidegate", run_name="__main__")
     assert (done.stdout, done.stderr) == ("\nTidegate has stopped.\n", "")
 
 
+@pytest.mark.slow
 def test_triton_is_not_started_again_without_end(ready: MakeServe) -> None:
     for _ in range(5):
         os.kill(ready.pid_of("bin/tritonserver"), signal.SIGKILL)
@@ -141,6 +149,7 @@ def test_triton_is_not_started_again_without_end(ready: MakeServe) -> None:
     assert ready.left_after(0) == ({}, [])
 
 
+@pytest.mark.slow
 def test_a_dead_gateway_ends_everything_with_a_failure(ready: MakeServe) -> None:
     os.kill(ready.pid_of("-m gateway"), signal.SIGKILL)
     assert ready.wait_ended(10) != 0
@@ -172,6 +181,7 @@ def test_a_bad_setting_is_refused_at_once_by_name(make_serve: Start) -> None:
     assert "tidegate: PRECISION is 'int7'; it must be one of auto, fp32, int8, int8-row, int4, fp16." in serve.output
 
 
+@pytest.mark.slow
 def test_the_public_key_is_warned_of(make_serve: Start) -> None:
     serve = make_serve(PORT="5999999")
     serve.wait_ended(10)
@@ -180,6 +190,7 @@ def test_the_public_key_is_warned_of(make_serve: Start) -> None:
     serve.wait_for("WARNING: MY_API_KEY is not set. The key is the public a_default_key_for_testing")
 
 
+@pytest.mark.slow
 def test_a_triton_that_runs_already_is_used(ready: MakeServe, make_serve: Start) -> None:
     command = ready.processes()[ready.pid_of("bin/tritonserver")]
     grpc_port = command.split("--grpc-port=")[1].split()[0]

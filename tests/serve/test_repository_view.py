@@ -18,6 +18,8 @@ from serve.repository_view import RepositoryView
 from serve.triton_server import TritonServer
 from tests.export import samples
 
+pytestmark = pytest.mark.slow
+
 
 class Served:
     """A model `good`, a model `broken` that lacks its card, and what was reported of them."""

@@ -17,6 +17,8 @@ from tests.conftest import TINY
 from tests.gateway.http_client import client
 from tests.gateway.large_bodies import BODIES
 
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
+
 # Each several times what was measured on two busy cores, and a fraction of what these bodies took when they were not bounded.
 SLOWEST_PROBE = 0.6  # seconds
 SLOWEST_ANSWER = 8.0  # seconds
