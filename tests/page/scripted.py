@@ -9,7 +9,14 @@ from gateway.api.routes.page import SECURITY_HEADERS, STATIC
 from tests.page.visitor import Visitor
 
 URL = "http://localhost:9"  # nobody listens there: everything is answered here
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".webmanifest": "application/manifest+json",
+}
 WELL = {"status": "success", "data": {"models": {}}}
 
 

@@ -31,6 +31,20 @@ def test_the_page_works_under_a_prefix(visit: Callable[..., Visitor], prefixed: 
     assert visitor.page.locator("a[data-text=reference]").evaluate("link => link.href") == f"{prefixed}docs"
 
 
+def test_the_page_can_be_installed_as_an_application(visit: Callable[..., Visitor], prefixed: str) -> None:
+    visitor = visit(prefixed)
+    browser = visitor.page.context.new_cdp_session(visitor.page)
+    manifest = browser.send("Page.getAppManifest")
+    assert manifest["url"] == f"{prefixed}static/manifest.webmanifest" and manifest["errors"] == []
+    assert manifest["manifest"]["startUrl"] == prefixed
+    assert [
+        error
+        for error in browser.send("Page.getInstallabilityErrors")["installabilityErrors"]
+        if error["errorId"] != "in-incognito"
+    ] == []
+    assert visitor.page.request.get(manifest["url"]).headers["content-type"] == "application/manifest+json"
+
+
 def test_the_reference_works_under_a_prefix(browser: Any, prefixed: str, api_key: str) -> None:
     asked: list[str] = []
     page = browser.new_page()

@@ -60,6 +60,7 @@ def test_a_reload_keeps_answers_their_versions_their_tokens_and_the_system_messa
     visitor.page.get_by_text("2/2").wait_for()
     visitor.finished()
     visitor.page.reload()
+    visitor.page.locator("#code:enabled").wait_for()
     assert visitor.page.locator(".token").all_inner_texts() == ["three", " four", " five"]
     visitor.page.locator(".token").nth(1).hover()
     assert visitor.page.locator("#alternatives .alternative").count() == 2

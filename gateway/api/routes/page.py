@@ -1,5 +1,6 @@
 """The web page at ``/`` and its files. It loads nothing from elsewhere and runs no inline script."""
 
+import mimetypes
 from pathlib import Path
 
 from fastapi import APIRouter
@@ -12,7 +13,7 @@ from gateway.api.routes.models import READ
 STATIC = Path(__file__).parents[2] / "static"
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; manifest-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
@@ -20,6 +21,8 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-cache",  # a new version is seen at once; unchanged files cost a 304
     "Accept-Ranges": "none",  # see `whole`
 }
+
+mimetypes.add_type("application/manifest+json", ".webmanifest")  # Python does not know it
 
 router = APIRouter()
 
