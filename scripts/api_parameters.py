@@ -64,7 +64,8 @@ MEANINGS = {
     "grammar": "what the answer must follow, in llguidance's Lark",
     "id": NO_CHANGE,
     "ignore_eos": "end tokens do not end the text",
-    "include": "`message.output_text.logprobs`: tell the log-probability of every token",
+    "include": "`message.output_text.logprobs`: return the log-probability of every token; "
+    "`reasoning.encrypted_content` changes nothing",
     "include_obfuscation": NO_CHANGE,
     "include_usage": "one more event at the end, with `usage`",
     "input": "what is asked, or the conversation so far",

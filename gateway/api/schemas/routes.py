@@ -171,7 +171,7 @@ def _messages(value: object) -> object:
 
 
 _InputMessages = Annotated[list[InputMessage], Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES)]
-LOGPROBS = "message.output_text.logprobs"
+LOGPROBS, REASONING = "message.output_text.logprobs", "reasoning.encrypted_content"
 
 
 class ResponsesBody(OpenAIBody, NoTools, ChangesNothing, SamplingBody):
@@ -192,8 +192,8 @@ class ResponsesBody(OpenAIBody, NoTools, ChangesNothing, SamplingBody):
     max_output_tokens: OptionalMaxTokens = None
     text: Annotated[TextOptions, Field(description='an object, {"format": {"type": "..."}}')] = TextOptions()
     include: Annotated[
-        list[Literal["message.output_text.logprobs"]],
-        Field(fail_fast=True, max_length=1, description=f'an empty list or ["{LOGPROBS}"]'),
+        list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]],
+        Field(fail_fast=True, max_length=2, description=f'a list of "{LOGPROBS}", "{REASONING}", or neither'),
     ] = []
     top_logprobs: Annotated[int | None, integer(0, 20)] = None
     stream_options: Annotated[
@@ -208,7 +208,7 @@ class ResponsesBody(OpenAIBody, NoTools, ChangesNothing, SamplingBody):
     @property
     def alternatives(self) -> int | None:
         """OpenAI tells log-probabilities where they are included; asking for alternatives means it too."""
-        return self.top_logprobs or 0 if self.include or self.top_logprobs else None
+        return self.top_logprobs or 0 if LOGPROBS in self.include or self.top_logprobs else None
 
     def grammar(self) -> Grammar | None:
         return self.text.format.compiled_from("text.format")

@@ -42,6 +42,11 @@ def post(url: str, key: str, **fields: Any) -> Any:
     return response.json()
 
 
+def test_clients_that_always_include_encrypted_reasoning_get_the_same_answer(gateway_url: str, api_key: str) -> None:
+    answers = [post(gateway_url, api_key, include=include) for include in ([], ["reasoning.encrypted_content"])]
+    assert answers[0]["output"][0]["content"] == answers[1]["output"][0]["content"]
+
+
 def test_an_answer_has_the_form_of_openai(gateway_url: str, api_key: str) -> None:
     before = int(time.time())
     answer = post(gateway_url, api_key, instructions="Be kind.", metadata={"a": "b"}, store=True)

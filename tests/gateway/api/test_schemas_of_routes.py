@@ -154,7 +154,7 @@ def test_the_input_of_responses_is_a_text_or_messages() -> None:
         ({"input": []}, "input"),
         ({"input": [{"type": "function_call_output"}]}, "input[0].role"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content"),
-        ({"include": ["reasoning.encrypted_content"]}, "include[0]"),
+        ({"include": ["file_search_call.results"]}, "include[0]"),
         ({"truncation": "auto"}, "truncation"),
         ({"background": True}, "background"),
         ({"max_tokens": 5}, "max_tokens"),
