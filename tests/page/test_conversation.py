@@ -83,6 +83,16 @@ def test_an_answer_that_was_cut_goes_on_where_it_ended(visit: Visit) -> None:
     assert visitor.answers()[0].startswith(before)
 
 
+def test_an_answer_of_no_given_length_fills_the_context_and_says_so(visit: Visit) -> None:
+    visitor = visit()
+    visitor.set(ignore_eos=True)
+    for mode, wanted in (("chat", None), ("complete", 1024)):  # without one, /v1/completions writes 16 tokens
+        visitor.mode(mode)
+        assert visitor.send("Hello").get("max_tokens") == wanted
+        assert len(visitor.answers()[0]) > 1024
+        assert visitor.page.inner_text(".ending") == "The context is full."  # and no way to continue
+
+
 def test_a_message_can_be_edited_and_what_came_after_it_is_gone(visit: Visit) -> None:
     visitor = visit()
     visitor.mode("chat")
@@ -170,7 +180,7 @@ def test_a_line_beneath_each_answer_has_its_speed_first_token_tokens_and_cache(v
     for _ in range(2):
         visitor.send(prompt)
     first, second = visitor.page.locator(".figures").all_inner_texts()
-    form = r"[\d.,]+ tokens/s · first token [\d.]+ m?s · (\d+) tokens in, 60 out( · ([\d.]+)% cached)?"
+    form = r"[\d.,]+ tokens/s · first token [\d.]+ m?s · (\d+) in, 60 out( · (\d+)% cached)?"
     told = [re.fullmatch(form, line) for line in (first, second)]
     assert told[0] and told[1], (first, second)
     assert told[0][1] == told[1][1] and int(told[0][1]) > 50

@@ -83,10 +83,14 @@ def test_on_a_phone_the_settings_are_a_sheet_and_a_tap_shows_alternatives(visit:
     visitor = visit(**PHONE)
     page = visitor.page
     assert page.locator("#panel").is_hidden()
+    parts = [part.bounding_box() for part in page.locator("header > :not(h1)").all()]
+    assert (
+        all(box["y"] + box["height"] < 60 for box in parts) and page.locator("header").bounding_box()["height"] < 60
+    )  # one row
     page.tap("#settings")
     visitor.set(max_tokens=6, ignore_eos=True)
     assert page.get_attribute("#settings", "aria-expanded") == "true"
-    page.tap("#settings")
+    page.locator("#panel").get_by_role("button", name="Close").tap()
     assert page.locator("#panel").is_hidden()
     page.check("#probabilities")
     page.fill("#prompt", "Hello")
@@ -120,7 +124,7 @@ def test_axe_finds_nothing_serious(visit: Visit, options: dict[str, Any]) -> Non
     page.click("#code")
     check("code")
     page.keyboard.press("Escape")
-    if page.locator("#settings").is_visible():
+    if page.locator("#panel").is_hidden():
         page.click("#settings")
     visitor.set(temperature=9)
     check("panel with an error")
@@ -128,6 +132,20 @@ def test_axe_finds_nothing_serious(visit: Visit, options: dict[str, Any]) -> Non
     page.locator("#key").blur()
     visitor.notice().wait_for()
     check("notice")
+
+
+def test_the_settings_beside_the_conversation_can_be_closed_and_stay_so(visit: Visit) -> None:
+    visitor = visit()
+    page = visitor.page
+    assert page.locator("#panel").is_visible()
+    page.click("#panel-close")
+    assert page.locator("#panel").is_hidden() and page.evaluate("document.activeElement.id") == "settings"
+    visitor.arrive()
+    assert page.locator("#panel").is_hidden()
+    page.click("#settings")
+    visitor.set(max_tokens=3)
+    visitor.send("Hello")
+    assert page.locator("#panel").is_visible()  # there is room for both
 
 
 def test_a_screen_reader_hears_that_the_model_writes_and_then_the_answer(visit: Visit) -> None:
@@ -141,10 +159,12 @@ def test_a_screen_reader_hears_that_the_model_writes_and_then_the_answer(visit: 
 
 
 def test_the_tab_key_reaches_the_box_the_buttons_and_the_panel_in_order(visit: Visit) -> None:
-    page = visit().page
+    visitor = visit()
+    visitor.mode("chat")
+    page = visitor.page
     reached = []
     page.locator("#prompt").focus()
     for _ in range(8):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id"))
-    assert reached[:6] == ["probabilities", "code", "export", "clear", "send", "key"]
+    assert reached[:7] == ["probabilities", "code", "export", "clear", "send", "panel-close", "system"]

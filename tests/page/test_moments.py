@@ -77,7 +77,7 @@ def test_a_model_that_is_gone_in_mid_answer_is_replaced_by_the_one_that_is_chose
     visitor.server.answers = [stream(["The ", "king "], finish=None, whole=False), refuse(404), stream(["rules."])]
     visitor.server.models = [model("plain", False), model("other", True)]
     visitor.begin("The king")
-    visitor.notice().get_by_text("does not have this model any more").wait_for()
+    visitor.notice().get_by_text("no longer has this model").wait_for()
     assert visitor.page.is_checked("input[value=chat]") and visitor.answers() == ["The king "]  # it is still to be seen
     visitor.page.select_option("#model", "other")
     visitor.click("Try again")
@@ -89,7 +89,7 @@ def test_trying_again_replaces_the_answer_that_failed_and_no_other(visitor: Scri
     visitor.server.answers = [stream(["First"]), refuse(500), stream(["Second"])]
     visitor.send("Hello")
     visitor.click("Regenerate")
-    visitor.notice().get_by_text("met an error").wait_for()
+    visitor.notice().get_by_text("Server error").wait_for()
     assert visitor.answers() == ["First"] and visitor.page.locator(".versions").count() == 0  # what failed leaves nothing
     visitor.click("Try again")
     assert happens(lambda: visitor.answers() == ["Second"], visitor)

@@ -24,6 +24,7 @@ def test_every_parameter_of_the_schema_is_there_with_its_bounds_and_a_sentence(v
     visitor = visit()
     visitor.mode(mode)
     schema = httpx.get(f"{visitor.url}/openapi.json").json()["components"]["schemas"][MODES[mode]]["properties"]
+    visitor.parameter("n")  # unfolds the advanced ones
     names = visitor.page.locator("[data-parameter]").evaluate_all("all => all.map(one => one.dataset.parameter)")
     assert set(names) == SHOWN[mode] and len(names) == len(SHOWN[mode])
     for name in names:
@@ -75,9 +76,9 @@ def test_a_slider_and_its_number_move_together(visit: Visit) -> None:
     ("name", "value", "sentence"),
     [
         ("temperature", "2.5", "Temperature must be 0 to 2."),
-        ("max_tokens", "5000", "Most tokens must be 1 to 1,024."),
+        ("max_tokens", "5000", "Max tokens must be 1 to 1,024."),
         ("top_k", "1.5", "Top-k must be a whole number"),
-        ("logit_bias", "the: 5", "Write one a line as token: bias"),
+        ("logit_bias", "the: 5", "Write one per line as token id: bias"),
         ("stop", "a\nb\nc\nd\ne", "At most 4"),
     ],
 )
@@ -90,11 +91,23 @@ def test_a_value_out_of_bounds_is_told_at_its_control_and_not_sent(visit: Visit,
     assert visitor.sends() == 0 and visitor.page.input_value("#prompt") == "Hello"
 
 
+def test_the_few_that_matter_come_first_and_the_others_unfold(visit: Visit) -> None:
+    visitor = visit()
+    shown = visitor.page.locator("[data-parameter]:visible").evaluate_all("all => all.map(one => one.dataset.parameter)")
+    assert shown == ["temperature", "top_p", "max_tokens"]
+    visitor.set(top_k=7, seed=1.5)
+    assert visitor.page.inner_text("#advanced-changed") == "1 changed"
+    visitor.page.locator("#advanced summary").click()
+    visitor.begin("Hello")  # not with such a seed: its control is shown
+    assert visitor.page.evaluate("document.activeElement.id") == "parameter-seed"
+    assert visitor.parameter("seed").is_visible() and visitor.sends() == 0
+
+
 def test_an_answer_of_a_given_form(visit: Visit) -> None:
     visitor = visit()
     visitor.set(max_tokens=60)
     visitor.parameter("response_format").select_option("regex")
-    assert "Write down" in visitor.page.inner_text("#parameter-response_format-wrong")
+    assert "Enter the schema" in visitor.page.inner_text("#parameter-response_format-wrong")
     visitor.page.get_by_label("Schema, expression or grammar").fill("(yes|no)")
     assert visitor.send("Is it?")["response_format"] == {"type": "regex", "regex": "(yes|no)"}
     assert visitor.answers()[0] in ("yes", "no")
@@ -104,7 +117,7 @@ def test_an_answer_of_a_given_form(visit: Visit) -> None:
     assert visitor.answers()[1] in set("0123456789")
     visitor.parameter("response_format").select_option("json_schema")
     visitor.page.get_by_label("Schema, expression or grammar").fill("{")
-    assert "no JSON schema" in visitor.page.inner_text("#parameter-response_format-wrong")
+    assert "not valid JSON" in visitor.page.inner_text("#parameter-response_format-wrong")
 
 
 def test_presets_set_what_they_name_and_leave_the_length_alone(visit: Visit) -> None:

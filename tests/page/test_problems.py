@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_a_busy_server_is_asked_again_after_the_time_it_names(
         with client(url, key) as other, ExitStack() as busy:
             busy.enter_context(other.stream("POST", "/v1/completions", json=asked))
             visitor.begin("Hello")
-            visitor.notice().get_by_text("asked for much in a short time").wait_for()
+            visitor.notice().get_by_text("sent too many requests").wait_for()
             assert visitor.notice().get_attribute("role") == "status"
             visitor.notice().get_by_text("1 s").wait_for()
         visitor.finished()
@@ -101,7 +102,9 @@ def test_a_restart_of_triton_in_mid_answer_is_told_and_the_text_goes_on_whole(
         visitor.begin("The king")
         visitor.writing()
         own_triton.kill()
-        visitor.notice().get_by_text("is being started again").wait_for()
+        killed = time.monotonic()
+        visitor.notice().get_by_text("is restarting").wait_for()
+        assert time.monotonic() - killed < 3
         assert visitor.notice().get_attribute("role") == "status"
         own_triton.start()
         own_triton.wait_ready(60)
@@ -122,7 +125,7 @@ def test_triton_that_stays_away_ends_the_stream_and_the_page_waits_and_goes_on(
         visitor.begin("The king")
         visitor.writing()
         own_triton.kill()
-        visitor.notice().get_by_text("The page waits and goes on by itself.").wait_for()
+        visitor.notice().get_by_text("The page waits and then continues.").wait_for()
         [before] = visitor.answers()
         own_triton.start()
         own_triton.wait_ready(60)
@@ -142,7 +145,7 @@ def test_a_gateway_that_is_gone_is_waited_for_and_the_answer_goes_on_where_it_en
         visitor.begin("The king")
         visitor.writing()
         gateway.send(signal.SIGKILL)
-    visitor.notice().get_by_text("The connection broke off.").wait_for()
+    visitor.notice().get_by_text("The connection was lost.").wait_for()
     [before] = visitor.answers()
     with gateway:  # at the same address
         visitor.writing(beyond=before)
@@ -180,7 +183,7 @@ def test_a_queue_is_told(visit: Visit, own_triton: Triton, tmp_path: Path, api_k
         busy.enter_context(other.stream("POST", "/v1/completions", json=asked))
         assert any(load(url)[1] >= 6 for _ in until(10))
         visitor.begin("Hello")
-        visitor.notice().get_by_text("Other requests come first.").wait_for()
+        visitor.notice().get_by_text("other requests come first").wait_for()
         busy.close()
         visitor.finished()
         assert visitor.notice().is_hidden() and visitor.answers() != [""]
@@ -190,7 +193,7 @@ def test_a_conversation_beyond_the_context_is_told_in_a_sentence(visit: Visit, c
     visitor = visit(character_gateway_url)
     assert visitor.page.input_value("#model") == CHARACTERS
     visitor.send("the " * 60)
-    assert "no longer fits into the model's context" in visitor.notice().inner_text()
+    assert "Too long for this model: 240 of 128 tokens." in visitor.notice().inner_text()
     assert visitor.notice().get_by_role("button", name="Try again").is_visible()
 
 

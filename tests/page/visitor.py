@@ -27,6 +27,10 @@ class Visitor:
         self.page.locator(f"input[value={name}]").check(force=True)  # the visible part of a radio button is its label
 
     def parameter(self, name: str) -> Any:
+        """Its control, which may be folded away."""
+        folded = self.page.locator(f"details:not([open]):has(#parameter-{name}) > summary")
+        if folded.count():
+            folded.click()
         return self.page.locator(f"#parameter-{name}")
 
     def set(self, **parameters: Any) -> None:

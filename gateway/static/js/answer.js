@@ -5,7 +5,7 @@ import { action, copyAction } from "./buttons.js";
 import { exchanges, state } from "./conversation.js";
 import { element, make } from "./dom.js";
 import { sentence } from "./figures.js";
-import { t } from "./i18n.js";
+import { number, t } from "./i18n.js";
 import { markdownView } from "./markdown.js";
 import { limitOf } from "./requests.js";
 import { moveByKeys, tokenNode } from "./tokens.js";
@@ -14,7 +14,7 @@ import { moveByKeys, tokenNode } from "./tokens.js";
 export function answersNode(exchange, version, view) {
   const samples = make("div", { className: "samples" });
   const footer = make("div", { className: "footer" });
-  const figures = make("p", { className: "figures" });
+  const figures = make("p", { className: "figures", title: t("figuresHint") });
   const update = () => {
     const writing = version.samples.some(({ finish }) => finish === null);
     figures.textContent = sentence(version.figures);
@@ -98,7 +98,7 @@ function ending(exchange, version, sample, { does, redraw }) {
   const possible = why && why !== "endContext" && why !== "endEmpty";
   const goOn = possible && last && !version.source.values.response_format && action("goOn", () => does.goOn(version, sample));
   return [
-    why && make("span", { className: "why" }, t(why, { count: limitOf(version.source) })),
+    why && make("span", { className: "why" }, t(why, { count: number(limitOf(version.source)) })),
     goOn,
     ...(version.samples.length > 1 ? ofSeveral(exchange, version, sample, redraw) : []),
   ].filter(Boolean);

@@ -3,7 +3,8 @@
 import { Problem, events, request } from "./api.js";
 import { hideNotice, waitOut, watchSilence } from "./notice.js";
 import { measure } from "./figures.js";
-import { fresh, goingOn, read } from "./requests.js";
+import { number, t } from "./i18n.js";
+import { fresh, goingOn, lengthOf, read } from "./requests.js";
 
 let controller = null;
 
@@ -41,6 +42,7 @@ async function attempt(version, onPiece, signal) {
     await stream(version, onPiece, signal, silence);
     return true;
   } catch (error) {
+    if (error instanceof Problem && error.tooLong) throw await inNumbers(error, version);
     if (!(error instanceof Problem && error.waits)) throw error;
     silence.end();
     await waitOut(error, signal);
@@ -68,6 +70,13 @@ async function stream(version, onPiece, signal, silence) {
       onPiece(samples[piece.index]);
     }
   }
+}
+
+// Of a prompt that does not fit: how long it is, and how long it may be.
+async function inNumbers(problem, { source, samples }) {
+  if (samples.some((sample) => sample.text)) return new Problem(t("errorFull"));
+  const { count, max_model_len: most } = await lengthOf(source).catch(() => ({}));
+  return count ? new Problem(t("errorLong", { count: number(count), most: number(most) })) : problem;
 }
 
 function take(sample, { text, tokens, finish }) {

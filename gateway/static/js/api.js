@@ -12,11 +12,11 @@ export const BASE = new URL(".", location.href).href.replace(/\/$/, "");
 const HEALTH_WITHIN = 10_000; // ms
 
 // `waits`: the page tries again by itself, after `seconds` at least. `act`: "key", "models" or "field" (the one of the name
-// `param`): where something has to be changed.
+// `param`): where something has to be changed. `tooLong`: the prompt does not fit into the model's context.
 export class Problem extends Error {
-  constructor(sentence, { waits = false, seconds = 0, act = null, param = null } = {}) {
+  constructor(sentence, { waits = false, seconds = 0, act = null, param = null, tooLong = false } = {}) {
     super(sentence);
-    Object.assign(this, { waits, seconds, act, param });
+    Object.assign(this, { waits, seconds, act, param, tooLong });
   }
 }
 
@@ -54,7 +54,7 @@ function refusal(response, answer, body) {
   if (status === 429) return new Problem(t(error.code === "overloaded" ? "waitBusy" : "waitLimit"), { waits: true, seconds });
   if (status === 503 || status === 502 || status === 504)
     return new Problem(t(error.code === "too_many_connections" ? "waitBusy" : "waitTriton"), { waits: true, seconds });
-  if (error.code === "context_length_exceeded") return new Problem(t("errorLong"));
+  if (error.code === "context_length_exceeded") return new Problem(t("errorRefused", { message }), { tooLong: true });
   if (status < 500)
     return new Problem(t("errorRefused", { message }), { act: error.param ? "field" : null, param: error.param });
   return new Problem(t("errorServer", { message }));

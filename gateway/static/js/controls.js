@@ -1,7 +1,7 @@
 // The kinds of control that a parameter can have. Each calls `set(value)` when what it has is good, else says what is wrong.
 
 import { make } from "./dom.js";
-import { language, t } from "./i18n.js";
+import { known, language, t } from "./i18n.js";
 
 const SLIDER_LENGTH = 25; // a range up to here gets a slider, too
 const FORMS = {
@@ -46,11 +46,11 @@ const label = (id, title) => make("label", { htmlFor: id }, title);
 const describe = (id) => ({ id, "aria-describedby": `${id}-hint ${id}-wrong` });
 const lines = (text) => text.split("\n").filter((line) => line !== "");
 
-function number({ id, about, title, wrong, value, set }) {
+function number({ name, id, about, title, wrong, value, set }) {
   const { type, low, high, fallback } = about;
   const whole = type === "integer";
   const input = make("input", { ...describe(id), type: "number", min: low, max: high, step: whole ? 1 : "any" });
-  input.placeholder = fallback === null ? t("random") : "";
+  input.placeholder = known(`${name}Empty`) && (fallback ?? null) === null ? t(`${name}Empty`) : "";
   input.value = value ?? fallback ?? "";
   const slider =
     high - low <= SLIDER_LENGTH &&

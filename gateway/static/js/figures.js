@@ -38,7 +38,7 @@ export function sentence(figures) {
     speed && t("figureSpeed", { speed: number(speed, speed < 10 ? 1 : 0) }),
     t("figureFirst", { time: duration(firstToken) }),
     t(prompt === null ? "figureOut" : "figureTokens", { prompt: number(prompt), completion: number(completion) }),
-    cached && t("figureCached", { share: percent(cached / prompt) }),
+    cached && t("figureCached", { share: percent(cached / prompt, 0) }),
   ]
     .filter(Boolean)
     .join(" · ");

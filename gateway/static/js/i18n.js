@@ -23,8 +23,10 @@ export const duration = (milliseconds) =>
     ? t("milliseconds", { number: number(milliseconds) })
     : t("seconds", { number: number(milliseconds / 1000, 1) });
 
-export const percent = (share) =>
-  new Intl.NumberFormat(language, { style: "percent", maximumSignificantDigits: share < 0.1 ? 2 : 3 }).format(share);
+export const percent = (share, digits = null) => {
+  const precision = digits === null ? { maximumSignificantDigits: share < 0.1 ? 2 : 3 } : { maximumFractionDigits: digits };
+  return new Intl.NumberFormat(language, { style: "percent", ...precision }).format(share);
+};
 
 export function setLanguage(chosen) {
   language = chosen;

@@ -8,9 +8,10 @@ import { listenForDialogs, showExport } from "./dialogs.js";
 import { announce, element } from "./dom.js";
 import { setUpDrawer, showDrawer } from "./drawer.js";
 import { language, localize, setLanguage, t } from "./i18n.js";
+import { sendKey, sendKeyName, sends, setSendKey } from "./keys.js";
 import { open, rememberOpen, saveSoon, setUpLibrary, startNew, whole } from "./library.js";
 import { hideNotice, showProblem } from "./notice.js";
-import { closePanel, listenForPanel, openPanel } from "./panel.js";
+import { listenForPanel, openPanel, uncover } from "./panel.js";
 import { firstWrong, setUpParameters, showParameters } from "./parameters.js";
 import { showPresets } from "./presets.js";
 import { answersOf, sourceOf } from "./requests.js";
@@ -19,7 +20,6 @@ import { apiKey, remembersKey, setKey, store, stored } from "./storage.js";
 import { watchList } from "./tokens.js";
 
 const END_TOKEN = /^(<\|[^|]+\|>|<\/?s>|<(eos|end_of_turn)>)$/; // chosen as an alternative, it ends the answer
-const ENTER = (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing;
 
 // --- answers
 
@@ -35,7 +35,7 @@ async function written(exchange, version) {
   Object.assign(whose, { updated: Date.now(), model: state.model, system: state.system });
   const save = () => saveSoon(whose);
   save();
-  closePanel();
+  uncover();
   showConversation({ toEnd: true });
   showRunning(true);
   announce(t("writing"));
@@ -186,6 +186,10 @@ function showEverything() {
   showMode();
 }
 
+function showSendKey() {
+  element("send-key-name").textContent = sendKeyName();
+}
+
 function showTheme() {
   document.documentElement.dataset.theme = element("theme").value;
 }
@@ -199,7 +203,7 @@ on("composer", "submit", (event) => {
   send();
 });
 on("prompt", "keydown", (event) => {
-  if (ENTER(event)) {
+  if (sends(event)) {
     event.preventDefault();
     send();
   }
@@ -222,6 +226,10 @@ on("theme", "change", () => {
   store("theme", element("theme").value);
   showTheme();
 });
+on("send-key", "change", () => {
+  setSendKey(element("send-key").value);
+  showSendKey();
+});
 for (const id of ["key", "remember"]) {
   on(id, "change", () => {
     setKey(element("key").value.trim(), element("remember").checked);
@@ -243,11 +251,13 @@ setUpParameters(showPresets);
 
 element("language").value = language;
 element("theme").value = stored("theme") ?? "auto";
+element("send-key").value = sendKey();
 state.system = element("system").value; // what the browser has put back there
 element("key").value = apiKey();
 element("remember").checked = remembersKey();
 element("probabilities").checked = stored("probabilities") ?? false;
 showTheme();
+showSendKey();
 await setUpLibrary({
   showChange: showDrawer,
   showOpen: showOpened,

@@ -5,6 +5,8 @@ import { announce, element, make } from "./dom.js";
 import { t } from "./i18n.js";
 
 const LOOK_EVERY = 1000; // ms
+const SILENCE = 700; // ms without a token after which the server is asked why; a step is shorter
+const ASK_EVERY = 300; // ms: a restart is announced about a second after the last token
 
 export function hideNotice() {
   element("notice").hidden = true;
@@ -59,20 +61,19 @@ const pause = (milliseconds, signal) =>
 
 // While an answer is awaited: says why nothing comes. Returns what has to be called at each event, and `end`.
 export function watchSilence(signal) {
-  const silence = 2000; // ms: longer than any step, so something is the matter
   let last = performance.now();
   let shown = false;
   let begun = false;
   let asking = false;
   const timer = setInterval(async () => {
-    if (asking || performance.now() - last < silence) return;
+    if (asking || performance.now() - last < SILENCE) return;
     asking = true;
     const state = await health(signal);
     asking = false;
-    if (performance.now() - last < silence || !state || (state.well && (begun || !state.waiting))) return;
+    if (performance.now() - last < SILENCE || !state || (state.well && (begun || !state.waiting))) return;
     shown = true;
     showWaiting(t(state.well ? "waitQueued" : "waitStalled"));
-  }, LOOK_EVERY);
+  }, ASK_EVERY);
   const heard = () => {
     last = performance.now();
     begun = true;

@@ -6,15 +6,16 @@ import { known, t } from "./i18n.js";
 import { alternativesName, field, names } from "./schema.js";
 import { store, stored } from "./storage.js";
 
-const GROUPS = {
-  groupChoice: ["temperature", "top_k", "top_p", "min_p", "seed", "n", "top_logprobs", "logprobs"],
-  groupLength: ["max_tokens", "min_tokens", "stop", "ignore_eos"],
-  groupRepetition: ["presence_penalty", "frequency_penalty", "repetition_penalty"],
-  groupForm: ["response_format", "logit_bias"],
+const FIRST = ["temperature", "top_p", "max_tokens"];
+const ADVANCED = {
+  groupSampling: ["top_k", "min_p", "seed", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias"],
+  groupLength: ["min_tokens", "stop", "ignore_eos"],
+  groupOutput: ["n", "response_format", "top_logprobs", "logprobs"],
 };
 
 let values = stored("parameters") ?? {}; // only those that differ from the default
 let onChange = () => {};
+let unfolded = false; // the advanced ones
 
 export function setUpParameters(changed) {
   onChange = changed;
@@ -48,6 +49,7 @@ export function refused(name) {
 
 function changed() {
   store("parameters", values);
+  showCount();
   onChange();
 }
 
@@ -57,17 +59,30 @@ function set(name, value) {
   changed();
 }
 
+const shownOf = (members) => members.filter((name) => field(name) && canShow(name, field(name)));
+
 export function showParameters() {
-  const placed = Object.values(GROUPS).flat();
-  const groups = Object.entries({ ...GROUPS, groupMore: names().filter((name) => !placed.includes(name)) });
-  element("parameters").replaceChildren(
-    ...groups.flatMap(([title, members]) => {
-      const controls = members.filter((name) => field(name) && canShow(name, field(name))).map(box);
-      return controls.length
-        ? [make("fieldset", { className: "group" }, make("legend", {}, t(title)), make("div", {}, ...controls))]
-        : [];
-    }),
-  );
+  const placed = [...FIRST, ...Object.values(ADVANCED).flat()];
+  const groups = Object.entries({ ...ADVANCED, groupMore: names().filter((name) => !placed.includes(name)) })
+    .map(([title, members]) => [title, shownOf(members)])
+    .filter(([, members]) => members.length)
+    .map(([title, members]) =>
+      make("fieldset", { className: "group" }, make("legend", {}, t(title)), make("div", {}, ...members.map(box))),
+    );
+  const toggled = ({ currentTarget }) => {
+    unfolded = currentTarget.open;
+  };
+  const summary = make("summary", {}, t("advanced"), make("small", { id: "advanced-changed" }));
+  const advanced = make("details", { id: "advanced", open: unfolded, ontoggle: toggled }, summary, ...groups);
+  element("parameters").replaceChildren(...shownOf(FIRST).map(box), ...(groups.length ? [advanced] : []));
+  showCount();
+}
+
+// How many of the advanced ones are set: they may be folded away.
+function showCount() {
+  const count = shownOf(Object.values(ADVANCED).flat()).filter((name) => name in values).length;
+  const node = element("advanced-changed");
+  if (node) node.textContent = count ? t("changedCount", { count }) : "";
 }
 
 // A parameter that this page has no words for shows the server's.

@@ -4,6 +4,7 @@ import { isRunning } from "./answering.js";
 import { action, copyAction } from "./buttons.js";
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
+import { sends } from "./keys.js";
 
 // `view`: {does, redraw}, see chat.js.
 export function questionNode(exchange, view) {
@@ -26,7 +27,10 @@ function editor(exchange, { does, redraw }) {
     if (area.value.trim()) does.edit(exchange, area.value);
   };
   area.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing) send();
+    if (sends(event)) {
+      event.preventDefault();
+      send();
+    }
     if (event.key === "Escape") redraw(area.nextSibling.firstChild);
   });
   queueMicrotask(() => area.focus());

@@ -15,12 +15,12 @@ export function sourceOf(prompt, exchange = null) {
 
 export const answersOf = (source) => source.values.n ?? 1;
 // The most tokens of an answer; null: as many as the context holds.
-export const limitOf = (source) => source.values.max_tokens ?? field("max_tokens")?.fallback ?? null;
+export const limitOf = (source) => source.values.max_tokens ?? null;
 
 export function fresh({ mode, model, said, values, alternatives }) {
   const chat = mode === "chat";
   const logprobs = chat ? { logprobs: true, top_logprobs: alternatives } : { logprobs: alternatives };
-  const length = chat ? {} : { max_tokens: field("max_tokens").fallback }; // without it /v1/completions writes 16
+  const length = chat ? {} : { max_tokens: field("max_tokens").high }; // without it /v1/completions writes 16
   const body = { model, ...said, ...length, ...values, stream: true, stream_options: { include_usage: true }, ...logprobs };
   return { path: chat ? "/v1/chat/completions" : "/v1/completions", body };
 }
@@ -40,7 +40,7 @@ export async function goingOn(source, samples, signal) {
     model,
     prompt,
     ...rest,
-    ...(left && { max_tokens: left }),
+    max_tokens: left ?? field("max_tokens").high,
     ...(least && { min_tokens: least }),
     stream: true,
     stream_options: { include_usage: true },
@@ -48,6 +48,8 @@ export async function goingOn(source, samples, signal) {
   };
   return { path: "/v1/completions", body };
 }
+
+export const lengthOf = ({ model, said }) => ask("/tokenize", { model, ...said });
 
 async function asTokens(model, said, samples, signal) {
   const { tokens } = await ask("/tokenize", { model, messages: said }, signal);

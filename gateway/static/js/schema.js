@@ -63,7 +63,7 @@ export function field(name) {
     type: about.type,
     low: name === "max_tokens" ? Math.max(1, minimum) : bound(minimum, -Infinity), // 0 only scores a prompt
     high,
-    fallback: name === "max_tokens" ? high : fallback, // the rest of the context, in a completion too
+    fallback: name === "max_tokens" ? null : fallback, // as many as the context holds, in a completion too
     most: about.maxProperties ?? property.anyOf?.find((form) => form.maxItems)?.maxItems,
     description: property.description,
   };
