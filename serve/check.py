@@ -101,7 +101,8 @@ def _checkpoint(settings: Settings) -> Finding:
     try:
         return "checkpoint", True, f"the demonstration model, {demonstration_checkpoint().name}"
     except FileNotFoundError as error:
-        return "checkpoint", not IS_CLONE, str(error)
+        found = str(error) if IS_CLONE else "the demonstration model, which the first start installs"
+        return "checkpoint", not IS_CLONE, found
 
 
 def _tried(name: str, found: str, attempt: Callable[..., None], *arguments: object) -> Finding:

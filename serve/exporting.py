@@ -11,7 +11,9 @@ from export.repository import Repository
 from gateway.settings import SettingsError
 from serve import servers
 from serve.banner import say
+from serve.installation import complete
 from serve.paths import module_environment
+from serve.preflight import PreflightError
 from serve.processes import GuardedProcess
 from serve.settings import Settings
 
@@ -26,8 +28,9 @@ def run(flags: Sequence[str]) -> str | None:
     """`tidegate export`. The sentence to fail with, if it fails. Running servers then serve the model."""
     try:
         settings = Settings.from_environment(os.environ)
+        complete(settings, triton=False)
         name = export_model(settings, flags)
-    except (SettingsError, ExportFailed) as error:
+    except (SettingsError, PreflightError, ExportFailed) as error:
         return f"tidegate: {error}"
     for server in servers.running(settings.model_repository):
         server.serve(name)

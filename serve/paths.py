@@ -18,9 +18,8 @@ STATE = _state()
 RUN = STATE / (".run" if IS_CLONE else "run")  # logs and what runs; a directory for each port
 MODEL_REPOSITORY = STATE / "model_repository"
 COMMAND = "make serve" if IS_CLONE else "tidegate serve"  # in what is suggested
-WHEELS = STATE / "wheels"  # of which only files are used; a clone has them in .venv
 
 
 def module_environment() -> dict[str, str]:
     """For `python -m`: our modules, whatever the working directory has of the same names."""
-    return {"PYTHONPATH": os.pathsep.join([str(SOURCE), str(WHEELS)]), "PYTHONSAFEPATH": "1"}
+    return {"PYTHONPATH": str(SOURCE), "PYTHONSAFEPATH": "1"}

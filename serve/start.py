@@ -9,6 +9,7 @@ from gateway.settings import SettingsError
 from serve import preflight
 from serve.banner import announce, say, url, warn_of_default_key
 from serve.exporting import ExportFailed, export_for_serving
+from serve.installation import complete
 from serve.paths import RUN, module_environment
 from serve.preflight import PreflightError
 from serve.servers import Server, registered
@@ -37,6 +38,7 @@ def serve(settings: Settings) -> None:
         environment = os.environ | module_environment()
         triton = retirement = None
         if settings.own_triton:
+            complete(settings, triton=True)
             model = export_for_serving(settings)
             retirement = running.enter_context(Retirement(settings.model_repository))
             retirement.retire_all()

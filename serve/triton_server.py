@@ -251,7 +251,7 @@ def _wheel() -> Path:
     """Where the wheel keeps Triton, found without importing pytriton."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
-        raise TritonError("no Triton is installed here: `make setup` installs it (the wheel nvidia-pytriton)")
+        raise TritonError("no Triton is installed here (the wheel nvidia-pytriton); in a clone, `make setup` installs it")
     return Path(spec.origin).parent / "tritonserver"
 
 

@@ -2,14 +2,12 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 
 from gateway import VERSION, key_commands
 from gateway.command_line import Parser, add_settings, given
 from gateway.misspelt import did_you_mean
 from serve import setting_table
-from serve.paths import IS_CLONE, WHEELS
 
 DESCRIPTION = "Puts a small GPT's checkpoint behind OpenAI's API, served by NVIDIA Triton."
 AS_VARIABLES = "Each flag is also an environment variable: --model-name is MODEL_NAME, and so on. The flag wins."
@@ -32,8 +30,6 @@ def run(arguments: list[str]) -> int | str | None:
         parser.print_help()
         return 2
     os.environ.update(given(parsed))  # where all that reads settings finds them
-    if not IS_CLONE:
-        sys.path.append(str(WHEELS))
     command: Callable[[argparse.Namespace], int | str | None] = parsed.run
     return command(parsed)
 

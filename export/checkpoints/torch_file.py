@@ -35,7 +35,9 @@ def load(path: Path) -> dict[str, Any]:
     try:
         import torch
     except ImportError as exc:
-        raise CheckpointError("reading a .pt checkpoint needs torch, which is not installed: run `make setup-torch`") from exc
+        raise CheckpointError(
+            "reading a .pt checkpoint needs torch, which is not installed: `make setup-torch`, elsewhere `pip install torch`"
+        ) from exc
     _check_archive(path)
     try:
         unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bootstrap import is_of_torch
+from export.of_torch import is_of_torch
 
 
 @pytest.mark.parametrize(
