@@ -33,6 +33,7 @@ BODIES: dict[str, type[BaseModel]] = {
 }
 FORMAT = "response_format"
 NO_CHANGE = "accepted, changes nothing"
+STRICT = "refuse a schema that arguments cannot be held to"
 # What a parameter is for. A name with its route, where it means something else there, goes before the name alone.
 MEANINGS = {
     "/detokenize tokens": "the tokens whose text is asked for",
@@ -84,7 +85,14 @@ MEANINGS = {
     "model": "which model; `latest_checkpoint.pt` always means the default one",
     "n": "how many answers to each prompt",
     "name": NO_CHANGE,
-    "parallel_tool_calls": NO_CHANGE,
+    "allowed_tools": "only these of the tools",
+    "arguments": "those of the call, JSON in a string; an empty string is an empty object",
+    "call_id": "of a call; an output names the call it belongs to",
+    "function": "what the model may call",
+    "mode": "whether one of them must be called",
+    "output": "what a call gave",
+    "parallel_tool_calls": "whether an answer may have several calls",
+    "parameters": "of its arguments; without it there are none",
     "presence_penalty": "subtracted from a token's logit once it was generated",
     "prompt": "the text to continue",
     "prompt_logprobs": "log-probabilities of the prompt's tokens, with this many of the most probable ones, in vLLM's form",
@@ -107,16 +115,39 @@ MEANINGS = {
     "temperature": "logits are divided by it before sampling; 0 always takes the most probable token",
     "text": "the form of the answer",
     "thinking": NO_CHANGE,
-    "tool_calls": NO_CHANGE,
-    "tool_choice": NO_CHANGE,
-    "tools": NO_CHANGE,
+    "tool_call_id": "of a tool's result: the call it belongs to",
+    "tool_calls": "what an earlier answer called",
+    "tool_choice": "whether the model may call tools, must, or must not, and which",
+    "tools": "what the model may call: [tools](#tools)",
     "top_k": "sample among the k most probable tokens; 0: among all",
     "top_logprobs": "with each token, this many of the most probable ones",
     "top_p": "sample among the most probable tokens that together have at least this probability",
     "truncation": NO_CHANGE,
     "user_id": NO_CHANGE,
     "type": "which form",
-    "/v1/responses input[].type": NO_CHANGE,
+    "input[].name": "the function that was called",
+    "input[].type": "what it is",
+    "messages[].tool_calls[].function": "what was called",
+    "messages[].tool_calls[].function.name": "its name",
+    "messages[].tool_calls[].id": "what the result names in `tool_call_id`",
+    "messages[].tool_calls[].type": NO_CHANGE,
+    "tool_choice.allowed_tools.tools": "those that may be called",
+    "tool_choice.allowed_tools.tools[].function": "one of them",
+    "tool_choice.allowed_tools.tools[].function.name": "its name",
+    "tool_choice.allowed_tools.tools[].type": NO_CHANGE,
+    "tool_choice.function": "the one that must be called",
+    "tool_choice.function.name": "its name",
+    "tool_choice.name": "the function that must be called",
+    "tool_choice.tools": 'those that may be called, with type "allowed_tools"',
+    "tool_choice.tools[].name": "the name of one",
+    "tool_choice.tools[].type": NO_CHANGE,
+    "tools[].description": "what it is for, as the model reads it",
+    "tools[].function.description": "what it is for, as the model reads it",
+    "tools[].function.name": "its name",
+    "tools[].function.strict": STRICT,
+    "tools[].name": "its name",
+    "tools[].strict": STRICT,
+    "tools[].type": "what kind of tool",
 }
 
 
@@ -155,7 +186,8 @@ def _rows(path: str, schema: type[BaseModel], prefix: str) -> list[str]:
 
 
 def _meaning(path: str, prefix: str, name: str) -> str:
-    found = [MEANINGS[key] for key in (f"{path} {prefix}{name}", f"{path} {name}", name) if key in MEANINGS]
+    keys = (f"{path} {prefix}{name}", f"{prefix}{name}", f"{path} {name}", name)
+    found = [MEANINGS[key] for key in keys if key in MEANINGS]
     if not found:
         raise KeyError(f"scripts/api_parameters.py does not say what {prefix}{name} of {path} is for")
     return _cell(found[0])
@@ -183,7 +215,7 @@ def _type(field: dict[str, Any], definitions: dict[str, Any]) -> str:
 def _default(value: object) -> str:
     if value is None or value == {} or value == [] or value == "" or isinstance(value, BaseModel):
         return "none"
-    return f"`{json.dumps(value)}`" if isinstance(value, str | list) else json.dumps(value)
+    return f"`{json.dumps(value)}`" if isinstance(value, str | list | dict) else json.dumps(value)
 
 
 def _cell(text: str) -> str:

@@ -1,34 +1,43 @@
 """From what a client asks to the tokens of a prompt, in processes with bounds. Blocks: a megabyte takes a second."""
 
-from collections.abc import Sequence
+from typing import Any
 
-from gateway.api.schemas.messages import Message
 from gateway.errors import InvalidRequest, echo
 from gateway.text.model import Model
+from gateway.text.tool_calls import ToolUse
+from gateway.text.tool_prompt import plain_conversation
 
 
 def conversation_tokens(
-    model: Model, messages: Sequence[Message], *, param: str = "messages", add_generation_prompt: bool = True
+    model: Model,
+    messages: list[dict[str, Any]],
+    *,
+    tools: ToolUse | None = None,
+    param: str = "messages",
+    add_generation_prompt: bool = True,
 ) -> list[int]:
-    """The model's chat template renders the messages; for a model without one, the prompt is their contents, a line each.
+    """The model's chat template renders ``messages``, which are as templates read them (api/schemas/history.py); for a model
+    without one, the prompt is their contents, a line each.
 
     Raises InvalidRequest in the name of ``param``.
     """
+    offered = [tool.for_template() for tool in tools.tools] if tools else []
     if model.tokenizer.has_chat_template:
-        rendered = [message.for_template() for message in messages]
-        return model.tokenizer.apply_chat_template(rendered, param=param, add_generation_prompt=add_generation_prompt)
-    text = "\n".join(message.content for message in messages)
+        return model.tokenizer.apply_chat_template(
+            messages, tools=offered or None, param=param, add_generation_prompt=add_generation_prompt
+        )
+    text = "\n".join(message["content"] for message in plain_conversation(messages, offered))
     if not text:
         raise InvalidRequest(f"{param} has no text; a model without a chat template needs some.", param=param)
     return text_tokens(model, text, param=param)
 
 
-def continued_tokens(model: Model, messages: Sequence[Message]) -> list[int]:
+def continued_tokens(model: Model, messages: list[dict[str, Any]]) -> list[int]:
     """As `conversation_tokens`, but where the assistant has the last word its answer goes on behind that."""
     *before, last = messages
-    if last.role != "assistant" or not model.tokenizer.has_chat_template:
+    if last["role"] != "assistant" or not model.tokenizer.has_chat_template:
         return conversation_tokens(model, messages)
-    return conversation_tokens(model, before) + text_tokens(model, last.content, param="messages", add_special_tokens=False)
+    return conversation_tokens(model, before) + text_tokens(model, last["content"], param="messages", add_special_tokens=False)
 
 
 def prompt_tokens(model: Model, prompt: str | list[int]) -> list[int]:

@@ -5,6 +5,7 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict  # that of Python 3.11 is not enough for pydantic
 
 FinishReason = Literal["stop", "length"]
+ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class CachedTokens(TypedDict):
@@ -48,17 +49,29 @@ class PromptLogprob(TypedDict):
 PromptLogprobs = list[dict[str, PromptLogprob] | None]
 
 
+class CalledFunction(TypedDict):
+    name: str
+    arguments: str  # JSON
+
+
+class ToolCall(TypedDict):
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class ChatAnswer(TypedDict):
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None
+    tool_calls: NotRequired[list[ToolCall]]
 
 
 class ChatChoice(TypedDict):
     index: int
     message: ChatAnswer
     logprobs: ChatLogprobs | None
-    finish_reason: FinishReason
+    finish_reason: ChatFinishReason
     token_ids: NotRequired[list[int]]  # with return_token_ids
 
 
@@ -77,16 +90,31 @@ class ChatCompletion(_Envelope):
     prompt_token_ids: NotRequired[list[int]]  # with return_token_ids
 
 
+class FunctionDelta(TypedDict):
+    name: NotRequired[str]
+    arguments: str
+
+
+class ToolCallDelta(TypedDict):
+    """The first of a call has its id, type and name."""
+
+    index: int
+    id: NotRequired[str]
+    type: NotRequired[Literal["function"]]
+    function: FunctionDelta
+
+
 class ChatDelta(TypedDict, total=False):
     role: Literal["assistant"]
-    content: str
+    content: str | None
+    tool_calls: list[ToolCallDelta]
 
 
 class ChunkChoice(TypedDict):
     index: int
     delta: ChatDelta
     logprobs: ChatLogprobs | None
-    finish_reason: FinishReason | None
+    finish_reason: ChatFinishReason | None
     token_ids: NotRequired[list[int]]
 
 
@@ -137,6 +165,15 @@ class OutputMessage(TypedDict):
     content: list[OutputText]
 
 
+class OutputCall(TypedDict):
+    id: str
+    type: Literal["function_call"]
+    status: Literal["in_progress", "completed", "incomplete"]
+    call_id: str
+    name: str
+    arguments: str  # JSON
+
+
 class InputDetails(CachedTokens):
     cache_write_tokens: int
 
@@ -162,7 +199,7 @@ class Response(TypedDict):
     instructions: str | None
     model: str
     system_fingerprint: str | None
-    output: list[OutputMessage]
+    output: list[OutputMessage | OutputCall]
     usage: ResponseUsage | None
     text: dict[str, Any]
     max_output_tokens: int | None
@@ -172,8 +209,8 @@ class Response(TypedDict):
     presence_penalty: float
     frequency_penalty: float
     truncation: Literal["disabled"]
-    tools: list[Any]
-    tool_choice: str
+    tools: list[dict[str, Any]]
+    tool_choice: str | dict[str, Any]
     parallel_tool_calls: bool
     background: Literal[False]
     store: Literal[False]

@@ -49,7 +49,8 @@ class GenerationRequest:
 
     ``logprobs``: how many alternatives are returned with every generated token; None: no log-probabilities at all.
     ``prompt_logprobs``: the same for the prompt's tokens. ``return_token_ids``: whether pieces carry the ids of their tokens.
-    ``grammar``: what the text has to match. ``owner``: whose text it is, the name of a key. ``request_id``: of the request that
+    ``grammar``: what the text has to match. ``visible_tokens``: special tokens that the text shows all the same. ``owner``:
+    whose text it is, the name of a key. ``request_id``: of the request that
     it belongs to, for the log; ``trace``: its trace, where it is traced.
     """
 
@@ -65,6 +66,7 @@ class GenerationRequest:
     prompt_logprobs: int | None = None
     return_token_ids: bool = False
     grammar: Matcher | None = None
+    visible_tokens: frozenset[int] = frozenset()
     owner: str = ""
     request_id: str | None = None
     trace: "RequestTrace | None" = None

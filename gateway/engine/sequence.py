@@ -47,13 +47,12 @@ class Sequence:
         self.suspect = False  # it took part in a step that failed: it is computed alone until it gets a token
         self.failed_alone = 0  # steps of its own, since its last token
         self._grammar = None if request.grammar is None else request.grammar.copy()
-        # Whether its next token depends on those before it; then it is chosen from whole rows of logits.
-        self._sequential = self._grammar is not None or needs_full_logits(request.sampling, model.candidates)
+        self._needs_full_logits = needs_full_logits(request.sampling, model.candidates)
         self._proposer = NgramProposer(self._tokens, self.length) if speculation and not self._sequential else None
         self._drafts = 0  # of the row whose answer is being delivered
         self.credit = 0.0  # tokens that drafts have gained it, less what steps took longer for any text's drafts
-        # A text with a grammar ends where its form is whole, not at a stop string within it.
-        self._output = Output(model.tokenizer.decode_stream(prompt, request.stop if self._grammar is None else ()))
+        stop = () if self._constrained else request.stop
+        self._output = Output(model.tokenizer.decode_stream(prompt, stop, request.visible_tokens))
         self._taken_tokens = 0
         self._end_token: int | None = None  # that ended it: no part of the text
         self.push: Callable[[Sequence], None] = lambda _: None  # to the generation that it belongs to
@@ -87,6 +86,16 @@ class Sequence:
         return self.length - len(self.request.prompt_tokens)
 
     @property
+    def _constrained(self) -> bool:
+        """Whether its text follows a grammar by now; it then ends where its form is whole, not at a stop string within it."""
+        return self._grammar is not None and self._grammar.active
+
+    @property
+    def _sequential(self) -> bool:
+        """Whether its next token depends on those before it; then it is chosen from whole rows of logits."""
+        return self._needs_full_logits or self._constrained
+
+    @property
     def full_logits(self) -> bool:
         return self._sequential or self._held_open
 
@@ -102,7 +111,7 @@ class Sequence:
 
     def draft_chances(self, most: int) -> list[float]:
         """Of its next drafts, at most ``most``: how probably each and all before it are right."""
-        if self._proposer is None or self._held_open:
+        if self._proposer is None or self._held_open or self._constrained:
             return []
         self._proposer.read_to(self.length)
         return self._proposer.chances(min(most, len(self._tokens) - self.length - 1))
@@ -168,11 +177,12 @@ class Sequence:
 
     def chooses_slowly(self, seconds: float) -> bool:
         """Whether its grammar probably takes more than that for the next token."""
-        return self._grammar is not None and (self._grammar.begins_slowly or self.seconds_of_choice > seconds)
+        constrained = self._grammar if self._constrained else None
+        return constrained is not None and (constrained.begins_slowly or self.seconds_of_choice > seconds)
 
     def allowed(self) -> np.ndarray | None:
         """bool [vocabulary]: the tokens that may come next; None: all. Raises what `Matcher.allowed` raises."""
-        allowed = None if self._grammar is None else self._grammar.allowed()
+        allowed = self._grammar.allowed() if self._grammar is not None and self._grammar.active else None
         if self._held_open and self.model.end_tokens:
             open_ended = np.ones(self.model.vocabulary_size, np.bool_) if allowed is None else allowed.copy()
             open_ended[list(self.model.end_tokens)] = False
@@ -182,7 +192,9 @@ class Sequence:
     def matched(self, token: int) -> int:
         """``token``, or another where the text could else not match its grammar before its length is reached. Called once for
         every token that is appended then."""
-        return token if self._grammar is None else self._grammar.advance(token, len(self._tokens) - self.length)
+        if self._grammar is None or not self._grammar.active:
+            return token
+        return self._grammar.advance(token, len(self._tokens) - self.length)
 
     def append(self, tokens: list[int], logprobs: list[TokenLogprob] | None = None) -> None:
         """Takes the next tokens: all but the last were guessed, so Triton holds them already. Ends the text at an end token, a
@@ -195,6 +207,8 @@ class Sequence:
         else:
             self._append_all(tokens)
         self.cached += min(self.length - before, len(tokens) - 1)
+        if self._constrained and not self.ended:
+            self.cached = min(self.cached, self.length - 1)  # what was guessed behind is drawn again
         if self._drafts:
             accepted = min(self.length - before, len(tokens) - 1)
             self.record.accepted += accepted
@@ -210,10 +224,16 @@ class Sequence:
         for index, token in enumerate(tokens):
             if self._note_token(token):
                 return
-            self._output.append(token, None if logprobs is None else logprobs[index], may_stop=not self._held_open)
+            was_constrained = self._constrained
+            if self._grammar is not None and not was_constrained:
+                self._grammar.watch(token)
+            may_stop = not self._held_open and not self._constrained
+            self._output.append(token, None if logprobs is None else logprobs[index], may_stop=may_stop)
             if self._output.stopped or (self._grammar is not None and self._grammar.complete):
                 self._finish("stop")
                 return
+            if self._constrained and not was_constrained:
+                break  # the tokens behind were chosen without its grammar
         self._end_at_length()
 
     def _append_all(self, tokens: list[int]) -> None:
@@ -236,7 +256,7 @@ class Sequence:
         self.record.tokens += 1
         if self._counts:
             self.generated[token] += 1
-        if token in self.model.end_tokens and (self._grammar is not None or not self.request.ignore_eos):
+        if token in self.model.end_tokens and (self._constrained or not self.request.ignore_eos):
             self._finish("stop", token)
             return True
         self._tokens[self.length] = token

@@ -18,7 +18,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-ABSENT = {"tools": None, "documents": None}  # what a conversation may have at transformers and never has here
+ABSENT = {"tools": None, "documents": None}  # of a conversation without them, as at transformers
 
 
 def compile_template(source: str) -> jinja2.Template:
@@ -40,7 +40,7 @@ def compile_template(source: str) -> jinja2.Template:
 
 
 def render(template: jinja2.Template, conversation: dict[str, Any]) -> str:
-    """``conversation``: ``messages`` and ``add_generation_prompt``. The model's special tokens stand in the template itself."""
+    """``conversation``: ``messages``, ``add_generation_prompt``, perhaps ``tools``. Special tokens stand in the template."""
     return template.render(**ABSENT | conversation)
 
 

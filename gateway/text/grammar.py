@@ -37,18 +37,31 @@ LARGE = 4096  # characters
 KEPT = 256  # outcomes of trials
 
 
+class GrammarRefused(InvalidRequest):
+    """``reason``: in the library's own words, which speak of the grammar only."""
+
+    def __init__(self, grammar: Grammar, reason: str) -> None:
+        super().__init__(f"{PARAM}: this {grammar.kind} cannot be used: {reason[:300]}", param=PARAM)
+        self.reason = reason[:300]
+
+
 class GrammarCompiler:
     """Compiles grammars for one model's vocabulary, of ``vocabulary_size`` tokens. Threads may share it."""
 
-    def __init__(self, tokenizer: Tokenizer, vocabulary_size: int, end_tokens: frozenset[int]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, vocabulary_size: int, end_tokens: frozenset[int], visible: frozenset[int] = frozenset()
+    ) -> None:
+        """``visible``: special tokens that a grammar may spell by their names; it cannot have others."""
         self._tokenizer, self._vocabulary_size, self.end_tokens = tokenizer, vocabulary_size, sorted(end_tokens)
+        self._special = [token for token in tokenizer.special_tokens if token not in visible]
+        self.token_bytes = tokenizer.token_bytes
         self._outcomes: OrderedDict[bytes, dict[str, Any]] = OrderedDict()  # of trials, the latest last
         self._lock, self._making = Lock(), Lock()
 
     def compile(self, grammar: Grammar) -> "Matcher":
         """A matcher at the beginning of its text. May take a second: not for the event loop.
 
-        Raises InvalidRequest with the library's own words, which speak of the grammar only.
+        Raises GrammarRefused.
         """
         if (known := self.known(grammar)) is not None:
             return known
@@ -63,7 +76,7 @@ class GrammarCompiler:
         return self._matcher(grammar, outcome)
 
     def known(self, grammar: Grammar) -> "Matcher | None":
-        """The same at once, where this grammar was tried lately. Raises InvalidRequest where it was refused then."""
+        """The same at once, where this grammar was tried lately. Raises GrammarRefused where it was refused then."""
         with self._lock:
             if (outcome := self._outcomes.get(_name(grammar))) is None:
                 return None
@@ -72,9 +85,13 @@ class GrammarCompiler:
 
     def _matcher(self, grammar: Grammar, outcome: dict[str, Any]) -> "Matcher":
         if "refused" in outcome:
-            raise InvalidRequest(f"{PARAM}: this {grammar.kind} cannot be used: {outcome['refused'][:300]}", param=PARAM)
-        way: str | None = outcome["way"]
-        return Matcher(_Start(self, grammar, None if way is None else way.encode("latin-1"), outcome["hints"]))
+            raise GrammarRefused(grammar, outcome["refused"])
+        ways = Ways([way.encode("latin-1") for way in outcome["ways"]], outcome["hints"])
+        return Matcher(GrammarStart(self, grammar, ways))
+
+    def showing(self, tokens: frozenset[int]) -> "GrammarCompiler":
+        """One whose grammars may spell these special tokens by their names."""
+        return GrammarCompiler(self._tokenizer, self._vocabulary_size, frozenset(self.end_tokens), tokens)
 
     def prepare(self) -> None:
         """Makes what all grammars need before there are texts: it takes a tenth of a second, in which no other thread runs."""
@@ -95,7 +112,7 @@ class GrammarCompiler:
     def _own_vocabulary(self) -> Vocabulary:
         """Takes a tenth of a second."""
         encode = partial(self._tokenizer.encode, add_special_tokens=False)
-        return Vocabulary.of(self._texts, self._tokenizer.special_tokens, encode)
+        return Vocabulary.of(self._texts, self._special, encode)
 
     @cached_property
     def _texts(self) -> list[bytes]:
@@ -111,7 +128,7 @@ class GrammarCompiler:
     def _trials(self) -> Sandbox:
         setup = {
             "texts": [text.decode("latin-1") for text in self._texts],
-            "special": self._tokenizer.special_tokens,
+            "special": self._special,
             "end_tokens": bool(self.end_tokens),
         }
         return Sandbox("gateway.text.grammar_process", setup, seconds=SECONDS, memory=MEMORY, processes=TRIALS_AT_ONCE, nice=10)
@@ -121,12 +138,12 @@ def _name(grammar: Grammar) -> bytes:
     return hashlib.sha256(f"{grammar.kind} {grammar.text}".encode(errors="surrogatepass")).digest()
 
 
-class _Start:
+class GrammarStart:
     """Of a grammar that has passed its trial: compiled when the first of its texts needs a mask, so that those that wait hold
     little, and once for them all."""
 
-    def __init__(self, compiler: GrammarCompiler, grammar: Grammar, way: bytes | None, hints: list[list[int]]) -> None:
-        self.compiler, self._grammar, self._ways = compiler, grammar, Ways(way, hints)
+    def __init__(self, compiler: GrammarCompiler, grammar: Grammar, ways: Ways) -> None:
+        self.compiler, self._grammar, self._ways = compiler, grammar, ways
         self.is_large = len(grammar.text) > LARGE
         self._compiled: llguidance.LLMatcher | None = None
         self._lock = Lock()
@@ -146,18 +163,26 @@ class Matcher:
     Raises, where its grammar fails in any way, an error of this text alone.
     """
 
-    def __init__(self, start: _Start) -> None:
-        self._start = start
+    def __init__(self, start: GrammarStart) -> None:
+        self.start = start
         self._begun: tuple[llguidance.LLMatcher, Completion] | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether the text must match already. While it need not, `watch` takes its tokens, and nothing else is called."""
+        return True
+
+    def watch(self, token: int) -> None:
+        """Takes a token of a text that is free yet."""
 
     def copy(self) -> "Matcher":
         """A text of its own, from the beginning."""
-        return Matcher(self._start)
+        return Matcher(self.start)
 
     @property
     def begins_slowly(self) -> bool:
         """Whether its first mask takes some tens of milliseconds, since it is compiled then."""
-        return self._start.is_large and self._begun is None
+        return self.start.is_large and self._begun is None
 
     @property
     def complete(self) -> bool:
@@ -167,7 +192,7 @@ class Matcher:
     def allowed(self) -> np.ndarray:
         """bool [vocabulary]: the tokens that may come next, the model's end tokens among them where the text may end."""
         with _contained():
-            (state, _), compiler = self._state(), self._start.compiler
+            (state, _), compiler = self._state(), self.start.compiler
             size = compiler.vocabulary.end
             mask = np.frombuffer(state.compute_bitmask(), np.uint8)
             if state.is_error():
@@ -183,7 +208,7 @@ class Matcher:
 
         An end token is returned and not taken. Where no completion is known that is short enough, the model's choice stands.
         """
-        ends = self._start.compiler.end_tokens
+        ends = self.start.compiler.end_tokens
         if token in ends:
             return token
         with _contained():
@@ -198,7 +223,7 @@ class Matcher:
 
     def _state(self) -> tuple[llguidance.LLMatcher, Completion]:
         if self._begun is None:
-            self._begun = self._start.state()
+            self._begun = self.start.state()
         return self._begun
 
 

@@ -31,10 +31,10 @@ SAVINGS, INCOME, SEARCH = 200_000, 1_000, 30_000
 
 @dataclass(frozen=True)
 class Ways:
-    """What a grammar's trial found: a way from the beginning of a text, if any, and ``hints``, shortest first: what may end a
+    """What a grammar's trial found: ways from the beginning of a text, the shortest first, and ``hints``, too: what may end a
     lexeme that only certain texts end, such as the `.com` of `\\.com$`."""
 
-    way: bytes | None
+    ways: list[bytes]
     hints: list[list[int]]
 
 
@@ -53,11 +53,18 @@ class Completion:
 
     def __init__(self, vocabulary: Vocabulary, ways: Ways, closes_with: int) -> None:
         self._vocabulary, self._closes_with = vocabulary, closes_with
-        self._hints, self._way = ways.hints, ways.way
+        self._hints, self._others = ways.hints, ways.ways
+        self._way = ways.ways[0] if ways.ways else None
         self._strayed = b""  # what was written since the way was left
         self._savings = SAVINGS
         self._shrinks = False  # whether the way lately became shorter with each token
         self._patience = self._pause = 0  # tokens until the next search, after one that found nothing: more each time
+
+    def begin_with(self, text: bytes) -> None:
+        """The text has begun already."""
+        self._keep_others(text)
+        self._way = self._others[0] if self._others else None
+        self._strayed = b"" if self._others else text[-LONGEST_WAY:]
 
     def steer(self, state: llguidance.LLMatcher, token: int, left: int) -> int | None:
         """``token``, or the one to take instead so that the text can end within ``left`` tokens, this one among them; None: the
@@ -73,13 +80,22 @@ class Completion:
             self._way = self._way[len(self._vocabulary.trie.decode_bytes([token])) :]
         else:
             self._strayed = written[-LONGEST_WAY:]
+        self._keep_others(self._vocabulary.trie.decode_bytes([token]))
         return token
+
+    def _keep_others(self, written: bytes) -> None:
+        """Those of the trial's ways that the text still goes."""
+        self._others = [way[len(written) :] for way in self._others if way.startswith(written)]
 
     def _way_after(self, state: llguidance.LLMatcher, token: int, written: bytes, limit: int) -> bytes | None:
         """Of at most ``limit`` tokens."""
         if self._way is not None and written and self._way.startswith(written):
             rest = self._way[len(written) :]
             return rest if len(rest) <= limit or len(self._cut(rest)) <= limit else None
+        new = self._vocabulary.trie.decode_bytes([token])
+        for other in self._others:
+            if other.startswith(new) and len(self._cut(rest := other[len(new) :])) <= limit:
+                return rest
         work = Work(min(SEARCH, self._savings))
         self._savings -= work.left
         found = self._kept_up(state, token, written, limit, work)

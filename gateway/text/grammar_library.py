@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import llguidance
 
+from gateway.text.tool_grammar import ToolGrammar
+
 WHITESPACE = r"\n? {0,12}"  # between JSON's parts: enough to indent; without a bound a hot model writes nothing else
 # Bounds of compilation and of a step, several times what ordinary schemas take. llguidance's own defaults allow seconds.
 LIMITS = llguidance.LLParserLimits(
@@ -33,12 +35,13 @@ FORCED = 32  # characters that are forced, of which the first token is asked for
 PLAIN_FIRST = sorted(range(256), key=lambda byte: (not chr(byte).isalnum() or byte > 127, byte))
 
 Encode = Callable[[str], list[int]]
-Kind = Literal["json_object", "json_schema", "regex", "lark"]
+Kind = Literal["json_object", "json_schema", "regex", "lark", "tools"]
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """``text``: a JSON schema, a regular expression (Rust's syntax), a grammar in llguidance's Lark; "" for "json_object"."""
+    """``text``: a JSON schema, a regular expression (Rust's syntax), a grammar in llguidance's Lark, what tool_grammar.py makes
+    of tools; "" for "json_object"."""
 
     kind: Kind
     text: str = ""
@@ -78,7 +81,7 @@ class Vocabulary:
 
     def closing(self, kind: Kind) -> int:
         """What stands behind a lexeme: a string's quote in JSON, else the end of the text."""
-        return self.single_bytes.get(ord('"'), self.end) if kind in ("json_object", "json_schema") else self.end
+        return self.single_bytes.get(ord('"'), self.end) if kind not in ("regex", "lark") else self.end
 
     def spelled(self, text: bytes) -> list[int]:
         """A token for each byte; where a byte has none, as few tokens as come of taking the longest one each time."""
@@ -98,6 +101,8 @@ def _source(grammar: Grammar) -> str:
             return llguidance.LLMatcher.grammar_from_regex(grammar.text)
         case "lark":
             return llguidance.LLMatcher.grammar_from_lark(grammar.text)
+        case "tools":
+            return llguidance.LLMatcher.grammar_from_lark(ToolGrammar(grammar.text).lark(JSON_RULES))
     schema = grammar.text if grammar.kind == "json_schema" else json.dumps({"type": "object"})
     return llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=JSON_RULES)
 

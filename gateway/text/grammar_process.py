@@ -3,7 +3,7 @@
 A grammar is a program that came with a request: most take a millisecond to compile, but short ones can take minutes or
 gigabytes. Here it is compiled, a text of it is begun, and ways to its end are searched; only then does the gateway compile it.
 
-Asked ``{"kind": …, "text": …}``, answers ``{"way": … in Latin-1, "hints": …}`` as in `Ways`, or ``{"refused": why}``.
+Asked ``{"kind": …, "text": …}``, answers ``{"ways": … in Latin-1, "hints": …}`` as in `Ways`, or ``{"refused": why}``.
 """
 
 import json
@@ -19,8 +19,9 @@ import llguidance
 
 from gateway.text.grammar_completion import FIRST_SEARCH, LONGEST_WAY, Search, Work
 from gateway.text.grammar_library import Grammar, Vocabulary
+from gateway.text.tool_grammar import ToolGrammar
 
-TRIAL = 48  # tokens of a text that is begun
+TRIAL, LEAST_TRIAL = 48, 8  # tokens of a text that is begun
 MASK_SECONDS = 0.004  # of processor time that a mask may take, over the trial
 TOO_MUCH_WORK = "it takes too much work a token, or this model's vocabulary has no token that may come next"
 # Patterns of one grammar that are looked at for hints, characters of an example of one, and hints in all.
@@ -51,16 +52,32 @@ def tried(vocabulary: Vocabulary, grammar: Grammar, *, ends: bool) -> dict[str, 
     allowed = _allowed(vocabulary, start)
     if not allowed and not (ends and start.is_accepting()):
         raise ValueError("this model's vocabulary has no token that it could begin with")
-    _begin(vocabulary, start, random.Random(0))  # before the search: copies share the states of the library's automaton
-    hints = _hints(vocabulary, grammar)
-    way = Search(vocabulary, hints, vocabulary.closing(grammar.kind), Work(FIRST_SEARCH)).from_here(start, LONGEST_WAY)
-    return {"way": None if way is None else way.decode("latin-1"), "hints": hints}
+    starts = _starts(vocabulary, grammar, start)
+    for state in starts.values():  # before the search: copies share the states of the library's automaton
+        _begin(vocabulary, state, random.Random(0), max(LEAST_TRIAL, TRIAL // len(starts)))
+    hints, ways = _hints(vocabulary, grammar), list[bytes]()
+    for head, state in starts.items():
+        work = Work(FIRST_SEARCH // len(starts))
+        way = Search(vocabulary, hints, vocabulary.closing(grammar.kind), work).from_here(state, LONGEST_WAY)
+        ways += [] if way is None else [head + way]
+    return {"ways": [way.decode("latin-1") for way in sorted(ways, key=len)], "hints": hints}
 
 
-def _begin(vocabulary: Vocabulary, start: llguidance.LLMatcher, chance: random.Random) -> None:
+def _starts(vocabulary: Vocabulary, grammar: Grammar, start: llguidance.LLMatcher) -> dict[bytes, llguidance.LLMatcher]:
+    """The beginnings from which a text is tried: of tools, where the arguments of each begin."""
+    if grammar.kind != "tools":
+        return {b"": start}
+    starts = {head.encode(): start.deep_copy() for head in ToolGrammar(grammar.text).heads()}
+    for head, state in starts.items():
+        if not (tokens := vocabulary.spelled(head)) or not state.consume_tokens(tokens):
+            raise ValueError("this model's vocabulary cannot write it")
+    return starts
+
+
+def _begin(vocabulary: Vocabulary, start: llguidance.LLMatcher, chance: random.Random, tokens: int) -> None:
     """A text of random tokens, as one at a high temperature is: raises ValueError where that is too much work."""
     state, masks, began = start.deep_copy(), 0, time.process_time()
-    while masks < TRIAL and not state.is_stopped():
+    while masks < tokens and not state.is_stopped():
         allowed, masks = _allowed(vocabulary, state), masks + 1
         if not allowed:
             if state.is_accepting():
@@ -70,7 +87,7 @@ def _begin(vocabulary: Vocabulary, start: llguidance.LLMatcher, chance: random.R
         behind = allowed >> chosen << chosen or allowed
         if not state.consume_token((behind & -behind).bit_length() - 1):
             raise ValueError(TOO_MUCH_WORK)
-    if time.process_time() - began > MASK_SECONDS * max(TRIAL // 2, masks):
+    if time.process_time() - began > MASK_SECONDS * max(tokens // 2, masks):
         raise ValueError(TOO_MUCH_WORK)
 
 
@@ -88,7 +105,7 @@ def _hints(vocabulary: Vocabulary, grammar: Grammar) -> list[list[int]]:
     found: dict[bytes, None] = {}
     for make in list(_patterns(grammar))[:PATTERNS]:
         example = _example(vocabulary, make)
-        if grammar.kind == "json_schema":
+        if grammar.kind in ("json_schema", "tools"):
             example = example[1:-1]  # without its quotes
         found |= dict.fromkeys(example[begin:] for begin in range(len(example)))
     for literal in _literals(grammar):
@@ -104,6 +121,10 @@ def _patterns(grammar: Grammar) -> Iterator[Callable[[int], Grammar]]:
             yield from (partial(_short_string, schema) for schema in dict.fromkeys(_strings(json.loads(grammar.text))))
         case "regex":
             yield partial(_short_text, llguidance.regex_to_lark(grammar.text, ""))
+        case "tools":
+            schemas = ToolGrammar(grammar.text).schemas.values()
+            strings = (text for schema in schemas for text in _strings(schema))
+            yield from (partial(_short_string, schema) for schema in dict.fromkeys(strings))
         case "lark":
             yield from (partial(_short_text, regex) for regex in dict.fromkeys(LARK_REGEX.findall(grammar.text)))
 

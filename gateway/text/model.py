@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from gateway.text.grammar import Grammar, GrammarCompiler, Matcher
 from gateway.text.tokenizer import Tokenizer
+from gateway.text.tools import ToolSupport
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Model:
     end_tokens: frozenset[int]
     tokenizer: Tokenizer
     grammars: GrammarCompiler
+    tools: ToolSupport
     fingerprint: str  # SHA-256 in hexadecimal digits, of what it was made from
     parameters: dict[str, str]  # all of the model card, and the settled slots and provider
 
@@ -50,6 +52,7 @@ class Model:
             end_tokens=end_tokens,
             tokenizer=tokenizer,
             grammars=grammars,
+            tools=ToolSupport(tokenizer, grammars),
             fingerprint=parameters["fingerprint"],
             parameters=parameters,
         )

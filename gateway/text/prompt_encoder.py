@@ -12,6 +12,7 @@ from gateway.text.sandbox import BoundExceeded, Sandbox
 
 SECONDS = 2.0  # of processor time for one prompt; a megabyte of prose takes half a second
 MEMORY = 176 << 20  # bytes, besides what a process takes by itself; enough for a megabyte of most texts
+Json = dict[str, Any]
 LARGE = 1 << 17  # characters or tokens
 PROCESSES = 2  # of a model: the second one begins where the first is busy, so one key's megabyte keeps nobody else waiting
 
@@ -31,10 +32,20 @@ class PromptEncoder:
         """Raises InvalidRequest."""
         return self._tokens(len(text) > LARGE, text=text, param=param, add_special_tokens=add_special_tokens)
 
-    def encode_conversation(self, messages: list[dict[str, str]], *, param: str, add_generation_prompt: bool) -> list[int]:
-        """Raises InvalidRequest, also where the chat template refuses it."""
-        large = sum(len(message["content"]) for message in messages) > LARGE
-        return self._tokens(large, messages=messages, param=param, add_generation_prompt=add_generation_prompt)
+    def encode_conversation(
+        self, messages: list[Json], tools: list[Json] | None = None, *, param: str, add_generation_prompt: bool
+    ) -> list[int]:
+        """``messages`` and ``tools`` as transformers passes them to templates. Raises InvalidRequest, also where the chat
+        template refuses them."""
+        large = sum(len(message["content"]) for message in messages) + len(str(tools)) > LARGE
+        return self._tokens(large, messages=messages, tools=tools, param=param, add_generation_prompt=add_generation_prompt)
+
+    def call_form(self) -> str:
+        """The name of the form (tool_calls.py) in which the model writes calls of tools. Raises InvalidRequest."""
+        try:
+            return str(self._sandbox.ask({"form": True})["form"])
+        except BoundExceeded as error:
+            raise InvalidRequest("tools: this model's chat template cannot be read within its bounds", param="tools") from error
 
     def decode(self, tokens: list[int], *, param: str) -> str:
         """Special tokens are shown by their names. Raises InvalidRequest."""

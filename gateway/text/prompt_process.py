@@ -7,15 +7,18 @@ without end. Here they can do no harm with that.
 
 | question                                           | answer                                                |
 | -------------------------------------------------- | ----------------------------------------------------- |
-| ``messages``, ``add_generation_prompt``, ``param`` | ``tokens``, or ``error``: a sentence for the client   |
+| ``messages``, ``tools`` or null,                   | ``tokens``, or ``error``: a sentence for the client   |
+| ``add_generation_prompt``, ``param``               |                                                       |
 | ``text``, ``add_special_tokens``, ``param``        | the same                                              |
 | ``tokens``                                         | ``text``                                              |
+| ``form``                                           | ``form``: in which the model writes calls of tools    |
 
 Tokens are 32-bit integers in base64: of a million in JSON's digits, the gateway's other requests would notice the reading.
 """
 
 import os
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import jinja2
@@ -24,6 +27,8 @@ from gateway.errors import InvalidRequest
 from gateway.text.chat_environment import compile_template, render
 from gateway.text.prompt_encoder import pack, unpack
 from gateway.text.tokenizer import Tokenizer
+from gateway.text.tool_calls import HERMES, CallForm
+from gateway.text.tool_prompt import own_form, plain_conversation
 
 LONGEST_REASON = 500  # characters
 LONGEST_TEXT = 4 << 20  # characters: more than a body can hold
@@ -38,6 +43,8 @@ def prepare(setup: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, str]]
     def answer(question: dict[str, Any]) -> dict[str, str]:
         if "tokens" in question:
             return {"text": tokenizer.decode(unpack(question["tokens"]), skip_special_tokens=False)}
+        if "form" in question:
+            return {"form": (template.form or HERMES).name}
         param, special = question["param"], question.get("add_special_tokens", False)
         try:
             text = template.render(question, param) if "messages" in question else question["text"]
@@ -60,8 +67,7 @@ class Template:
         """Raises InvalidRequest where it refuses the conversation, or fails in any way."""
         try:
             self._compiled = self._compiled or compile_template(self._source)
-            conversation = {name: question[name] for name in ("messages", "add_generation_prompt")}
-            text = render(self._compiled, conversation)
+            text = self._rendered(self._compiled, question)
         except jinja2.TemplateError as error:
             reason = str(error)[:LONGEST_REASON]
             raise InvalidRequest(f"{param}: this model's chat template refuses them: {reason}", param=param) from error
@@ -70,3 +76,24 @@ class Template:
         if len(text) > LONGEST_TEXT:
             raise InvalidRequest(f"{param}: this model's chat template cannot render them", param=param)
         return text
+
+    @cached_property
+    def form(self) -> CallForm | None:
+        """In which the template itself writes calls; None where it knows no tools."""
+        try:
+            self._compiled = self._compiled or compile_template(self._source)
+            return own_form(self._compiled, self._source)
+        except Exception:  # it will render nothing either
+            return None
+
+    def _rendered(self, template: jinja2.Template, question: dict[str, Any]) -> str:
+        messages, tools = question["messages"], question.get("tools")
+        conversation = {"messages": messages, "add_generation_prompt": question["add_generation_prompt"]}
+        if not tools and not any(message["role"] == "tool" or message.get("tool_calls") for message in messages):
+            return render(template, conversation)
+        if self.form is not None:
+            return render(template, conversation | {"tools": tools})
+        try:
+            return render(template, conversation | {"messages": plain_conversation(messages, tools or [])})
+        except jinja2.TemplateError:  # some know no system message
+            return render(template, conversation | {"messages": plain_conversation(messages, tools or [], system=False)})

@@ -1,6 +1,7 @@
 """Text ↔ tokens: encoding, chat templates, and decoding that never shows half a character or a piece of a stop string."""
 
 import json
+from typing import Any
 
 import tokenizers
 
@@ -16,8 +17,8 @@ class Tokenizer:
     def __init__(self, tokenizer_json: str, chat_template: str | None) -> None:
         self._tokenizer = guarded(tokenizers.Tokenizer.from_str, tokenizer_json)
         added = self._tokenizer.get_added_tokens_decoder()
-        self._special_names = {number: token.content for number, token in added.items() if token.special}
-        self.special_tokens = list(self._special_names)
+        self.special_names = {number: token.content for number, token in added.items() if token.special}
+        self.special_tokens = list(self.special_names)
         self._detokenizer = detokenizer_of(self._tokenizer, json.loads(tokenizer_json).get("decoder"))
         self._texts: dict[int, str] = {}
         self.has_chat_template = bool(chat_template)
@@ -57,16 +58,27 @@ class Tokenizer:
         return self._texts[token]
 
     def apply_chat_template(
-        self, messages: list[dict[str, str]], *, param: str = "messages", add_generation_prompt: bool = True
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        param: str = "messages",
+        add_generation_prompt: bool = True,
     ) -> list[int]:
         """Tokens of a conversation, up to where the assistant's answer begins. Raises InvalidRequest."""
         if not self.has_chat_template:
             raise InvalidRequest(f"{param}: this model has no chat template", param=param)
-        return self.prompts.encode_conversation(messages, param=param, add_generation_prompt=add_generation_prompt)
+        return self.prompts.encode_conversation(messages, tools, param=param, add_generation_prompt=add_generation_prompt)
 
-    def decode_stream(self, prompt_tokens: list[int], stop: tuple[str, ...] = ()) -> "TextStream":
-        """For the tokens that follow a prompt. A stop string may hold special tokens, by their names."""
-        return TextStream(self._detokenizer.stream(prompt_tokens), StopStrings(stop, self._special_names) if stop else None)
+    def decode_stream(
+        self, prompt_tokens: list[int], stop: tuple[str, ...] = (), visible: frozenset[int] = frozenset()
+    ) -> "TextStream":
+        """For the tokens that follow a prompt. A stop string may hold special tokens, by their names. ``visible``: special
+        tokens that the text shows."""
+        stops = StopStrings(stop, self.special_names) if stop else None
+        return TextStream(
+            self._detokenizer.stream(prompt_tokens), stops, {token: self.special_names[token] for token in visible}
+        )
 
 
 class TextStream:
@@ -76,8 +88,9 @@ class TextStream:
     the text ends before it.
     """
 
-    def __init__(self, stream: TokenStream, stop: StopStrings | None) -> None:
-        self._stream, self._stop = stream, stop
+    def __init__(self, stream: TokenStream, stop: StopStrings | None, visible: dict[int, str]) -> None:
+        """``visible``: special tokens that are shown, by their names."""
+        self._stream, self._stop, self._visible = stream, stop, visible
         self.shown = 0  # characters
 
     @property
@@ -99,11 +112,15 @@ class TextStream:
 
         Where it may not stop, what is decoded is shown: a stop string that ends there counts for nothing.
         """
-        text = self._stream.push(token)
-        return self._show(text if self._stop is None or not may_stop else self._stop.feed(text, token))
+        text = self._stream.push(token) + self._visible.get(token, "")
+        if self._stop is None:
+            return self._show(text)
+        return self._show(self._stop.feed(text, token) if may_stop else self._stop.finish() + text)
 
     def extend(self, tokens: list[int]) -> str:
         """`push` for several tokens at once, where there are no stop strings."""
+        if self._visible and not self._visible.keys().isdisjoint(tokens):
+            return "".join(map(self.push, tokens))
         return self._show(self._stream.extend(tokens))
 
     def finish(self, end_token: int | None = None) -> str:

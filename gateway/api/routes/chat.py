@@ -17,6 +17,6 @@ router = APIRouter(dependencies=[Depends(require_api_key)])
 
 @router.post("/v1/chat/completions")
 async def chat_completions(request: Request, body: Annotated[ChatBody, Depends(json_body(ChatBody))]) -> Response:
-    prepared = await prepare(request, body, lambda model: [conversation_tokens(model, body.messages)])
+    prepared = await prepare(request, body, lambda model: [conversation_tokens(model, body.conversation, tools=body.tool_use)])
     serializer = ChatSerializer(body, prepared.engine.model, prepared.record, prepared.prompts[0])
     return await respond(request, prepared, serializer, body.stream)

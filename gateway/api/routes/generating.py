@@ -49,7 +49,9 @@ async def prepare(request: Request, body: SamplingBody, tokenize: Tokenize) -> P
     engine.require_room(owner)
     model = engine.model
     matcher = None
-    if grammar := body.grammar():
+    if use := body.tool_use:
+        matcher = await request.app.state.compiling.run(owner, partial(model.tools.matcher, use), size)
+    elif grammar := body.grammar():
         matcher = _matcher(body, partial(model.known_grammar, grammar))
         if matcher is None:
             compile_ = partial(_matcher, body, partial(model.compile_grammar, grammar))
@@ -58,7 +60,9 @@ async def prepare(request: Request, body: SamplingBody, tokenize: Tokenize) -> P
     record: RequestRecord = request.state.record
     if (trace := record.trace) is not None:
         trace.generates(body.model, model, asked[0], len(asked) * body.copies, body.stream)
-    asked = [replace(one, owner=owner, request_id=record.request_id, trace=trace) for one in asked]
+    visible = model.tools.visible_tokens if use else frozenset[int]()
+    about = {"owner": owner, "request_id": record.request_id, "trace": trace, "visible_tokens": visible}
+    asked = [replace(one, **about) for one in asked]
     requests = [copy for one in asked for copy in one.copies(body.copies)]
     open_ended = body.answer_tokens is None
     if open_ended:

@@ -11,12 +11,16 @@ from gateway.api.schemas import ResponsesBody
 from gateway.api.serializers.responses import ResponseSerializer
 from gateway.http.auth import require_api_key
 from gateway.http.body import json_body
+from gateway.text.model import Model
 
 router = APIRouter(dependencies=[Depends(require_api_key)])
 
 
 @router.post("/v1/responses")
 async def responses(request: Request, body: Annotated[ResponsesBody, Depends(json_body(ResponsesBody))]) -> Response:
-    prepared = await prepare(request, body, lambda model: [conversation_tokens(model, body.conversation(), param="input")])
+    def tokenize(model: Model) -> list[list[int]]:
+        return [conversation_tokens(model, body.conversation, tools=body.tool_use, param="input")]
+
+    prepared = await prepare(request, body, tokenize)
     serializer = ResponseSerializer(body, prepared.engine.model, prepared.record)
     return await respond(request, prepared, serializer, body.stream)

@@ -11,6 +11,7 @@ from gateway.api.prompts import conversation_tokens, text_tokens, tokens_text
 from gateway.api.response_models import Detokenized, Tokens
 from gateway.api.routes.models import engine_for
 from gateway.api.schemas import DetokenizeBody, TokenizeBody
+from gateway.api.schemas.history import chat_conversation
 from gateway.http.auth import require_api_key
 from gateway.http.body import json_body
 from gateway.text.fair_executor import FairExecutorBySize
@@ -59,5 +60,6 @@ def _detokenized(model: Model, body: DetokenizeBody) -> bytes:
 
 def _tokens(model: Model, body: TokenizeBody) -> list[int]:
     if body.messages is not None:
-        return conversation_tokens(model, body.messages, add_generation_prompt=body.add_generation_prompt is not False)
+        messages, begins_answer = chat_conversation(body.messages), body.add_generation_prompt is not False
+        return conversation_tokens(model, messages, add_generation_prompt=begins_answer)
     return text_tokens(model, body.prompt or "", add_special_tokens=body.add_special_tokens is not False)

@@ -15,7 +15,7 @@ from gateway.api.schemas.base import (
     OpenAIBody,
     number,
 )
-from gateway.api.schemas.messages import Message, texts_of
+from gateway.api.schemas.messages import texts_of
 from gateway.api.schemas.sampling import SamplingBody
 from gateway.text.grammar import Grammar
 
@@ -50,14 +50,14 @@ class CountTokensBody(OpenAIBody):
     thinking: Annotated[Thinking | None, Field(description='an object, {"type": "disabled"}')] = None
     cache_control: _Object = {}  # changes nothing: what can be cached is
 
-    def conversation(self) -> list[Message]:
-        """Messages of one role in a row are one turn."""
-        turns: list[Message] = [Message(role="system", content=self.system)] if self.system else []
+    def conversation(self) -> list[dict[str, Any]]:
+        """As chat templates read it. Messages of one role in a row are one turn."""
+        turns: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
         for message in self.messages:
-            if turns and turns[-1].role == message.role:
-                turns[-1] = Message(role=message.role, content=f"{turns[-1].content}\n{message.content}")
+            if turns and turns[-1]["role"] == message.role:
+                turns[-1]["content"] += f"\n{message.content}"
             else:
-                turns.append(Message(role=message.role, content=message.content))
+                turns.append({"role": message.role, "content": message.content})
         return turns
 
 

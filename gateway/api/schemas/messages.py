@@ -1,4 +1,4 @@
-"""Conversations, as /v1/chat/completions and /v1/responses write them."""
+"""Conversations, as /v1/chat/completions and /v1/responses write them: the fields of each message and item."""
 
 # ruff: noqa: RUF012  pydantic copies a mutable default for every body
 
@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from gateway.api.schemas.base import AnyString, Label, OpenAIBody, WrongPart
+from gateway.api.schemas.tools import NAME, FunctionName
 
-ROLES = '"system", "developer", "user" or "assistant"'
-Role = Annotated[Literal["system", "developer", "user", "assistant"], Field(description=ROLES)]
+MOST_TOOL_CALLS = 128  # of one message
+LONGEST_ID = 256
 
 
 def texts_of(*kinds: str, beside: frozenset[str] = frozenset()) -> BeforeValidator:
@@ -40,40 +41,66 @@ def _short(value: object) -> str:
     return json.dumps(value)[:40] if isinstance(value, str) else "missing" if value is None else "no string"
 
 
-class Message(OpenAIBody):
-    role: Role
-    content: AnyString
-    cache_control: Annotated[dict[str, Any], Field(description="an object")] = {}  # changes nothing, as on a part
-
-    def for_template(self) -> dict[str, str]:
-        """Templates know no "developer": it is OpenAI's newer word for "system"."""
-        return {"role": "system" if self.role == "developer" else self.role, "content": self.content}
+CallId = Annotated[
+    str | None, Field(min_length=1, max_length=LONGEST_ID, description=f"a string of 1 to {LONGEST_ID} characters")
+]
 
 
-class ChatMessage(Message):
-    role: Role
+class CalledFunction(OpenAIBody):
+    name: FunctionName
+    arguments: AnyString
+
+
+class ToolCall(OpenAIBody):
+    id: Annotated[str, Field(min_length=1, max_length=LONGEST_ID, description=f"a string of 1 to {LONGEST_ID} characters")]
+    type: Annotated[Literal["function"], Field(description='"function"')] = "function"
+    function: Annotated[CalledFunction, Field(description='an object, {"name": "...", "arguments": "{...}"}')]
+
+
+class ChatMessage(OpenAIBody):
+    role: Annotated[
+        Literal["system", "developer", "user", "assistant", "tool"],
+        Field(description='"system", "developer", "user", "assistant" or "tool"'),
+    ]
     content: Annotated[
-        str,
+        str | None,
         texts_of("text", beside=frozenset({"annotations", "cache_control"})),
         Field(description='a string or a list of text parts, {"type": "text", "text": "..."}'),
-    ]
+    ] = None
     name: Label = ""  # changes nothing: no template of ours shows it
-    tool_calls: Annotated[list[Any], Field(max_length=0, description="an empty list; tools are not supported here")] = []
+    tool_calls: Annotated[
+        list[ToolCall],
+        Field(fail_fast=True, max_length=MOST_TOOL_CALLS, description=f"a list of up to {MOST_TOOL_CALLS} calls"),
+    ] = []
+    tool_call_id: CallId = None
     annotations: Annotated[list[Any], Field(max_length=0, description="an empty list")] = []
     reasoning_content: Annotated[str, Field(max_length=0, description="an empty string")] = ""
+    cache_control: Annotated[dict[str, Any], Field(description="an object")] = {}  # changes nothing, as on a part
 
 
-class InputMessage(Message):
-    """A message of /v1/responses: what an earlier answer's item has beside its text changes nothing."""
+_TEXT_KINDS = ("input_text", "output_text")
+_BESIDE = frozenset({"annotations", "logprobs", "cache_control"})
+_TEXTS = 'a string or a list of text parts, {"type": "input_text", "text": "..."}'
 
-    role: Role
-    content: Annotated[
-        str,
-        texts_of("input_text", "output_text", beside=frozenset({"annotations", "logprobs", "cache_control"})),
-        Field(description='a string or a list of text parts, {"type": "input_text", "text": "..."}'),
-    ]
-    type: Annotated[Literal["message"], Field(description='"message"')] = "message"
+
+class InputItem(OpenAIBody):
+    """Of /v1/responses: a message, a call or its output. What an earlier answer's item has besides changes nothing."""
+
+    type: Annotated[
+        Literal["message", "function_call", "function_call_output"],
+        Field(description='"message", "function_call" or "function_call_output"'),
+    ] = "message"
+    role: Annotated[
+        Literal["system", "developer", "user", "assistant"] | None,
+        Field(description='"system", "developer", "user" or "assistant"'),
+    ] = None
+    content: Annotated[str | None, texts_of(*_TEXT_KINDS, beside=_BESIDE), Field(description=_TEXTS)] = None
+    call_id: CallId = None
+    name: Annotated[str | None, NAME] = None
+    arguments: Annotated[str | None, Field(description="a string")] = None
+    output: Annotated[str | None, texts_of(*_TEXT_KINDS, beside=_BESIDE), Field(description=_TEXTS)] = None
     id: Label = ""
     status: Annotated[
         Literal["in_progress", "completed", "incomplete"], Field(description='"in_progress", "completed" or "incomplete"')
     ] = "completed"
+    cache_control: Annotated[dict[str, Any], Field(description="an object")] = {}  # changes nothing, as on a part

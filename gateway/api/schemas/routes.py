@@ -2,6 +2,7 @@
 
 # ruff: noqa: RUF012  pydantic copies a mutable default for every body
 
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -20,16 +21,10 @@ from gateway.api.schemas.base import (
     integer,
 )
 from gateway.api.schemas.formats import TextFormat
-from gateway.api.schemas.messages import ChatMessage, InputMessage
-from gateway.api.schemas.sampling import (
-    ChangesNothing,
-    CompletionBase,
-    Formatted,
-    Fraction,
-    NoTools,
-    Obfuscation,
-    SamplingBody,
-)
+from gateway.api.schemas.history import chat_conversation, input_conversation
+from gateway.api.schemas.messages import ChatMessage, InputItem
+from gateway.api.schemas.sampling import ChangesNothing, CompletionBase, Formatted, Fraction, Obfuscation, SamplingBody
+from gateway.api.schemas.tools import ChatTools, ResponsesTools
 from gateway.errors import InvalidRequest
 from gateway.text.grammar import Grammar
 
@@ -48,7 +43,7 @@ class GenerateBody(Formatted):
         return self.max_length
 
 
-class ChatBody(CompletionBase, NoTools):
+class ChatBody(CompletionBase, ChatTools):
     """``POST /v1/chat/completions``"""
 
     prompt_field: ClassVar[str] = "messages"
@@ -78,6 +73,16 @@ class ChatBody(CompletionBase, NoTools):
     @property
     def alternatives(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    @cached_property
+    def conversation(self) -> list[dict[str, Any]]:
+        """As chat templates read it."""
+        return chat_conversation(self.messages)
+
+    @model_validator(mode="after")
+    def _conversation_fits(self) -> Self:
+        assert self.conversation
+        return self
 
 
 Prompt = str | list[int]
@@ -170,23 +175,24 @@ def _messages(value: object) -> object:
     return [{"role": "user", "content": value}] if isinstance(value, str) and value else value
 
 
-_InputMessages = Annotated[list[InputMessage], Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES)]
+_InputItems = Annotated[list[InputItem], Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES)]
 LOGPROBS, REASONING = "message.output_text.logprobs", "reasoning.encrypted_content"
 
 
-class ResponsesBody(OpenAIBody, NoTools, ChangesNothing, SamplingBody):
+class ResponsesBody(OpenAIBody, ResponsesTools, ChangesNothing, SamplingBody):
     """``POST /v1/responses``"""
 
     prompt_field: ClassVar[str] = "input"
     max_tokens_field: ClassVar[str] = "max_output_tokens"
     format_field: ClassVar[str] = "text.format"
+    logprobs_field: ClassVar[str] = "top_logprobs"
     only_with: ClassVar[dict[str, str]] = {"stream_options": "stream"}
 
     model: ModelName
     input: Annotated[
-        _InputMessages,
-        BeforeValidator(_messages, json_schema_input_type=_Text | _InputMessages),
-        Field(description=f"a string that is not empty, or a list of 1 to {MOST_MESSAGES} messages"),
+        _InputItems,
+        BeforeValidator(_messages, json_schema_input_type=_Text | _InputItems),
+        Field(description=f"a string that is not empty, or a list of 1 to {MOST_MESSAGES} messages, calls and their outputs"),
     ]
     instructions: OptionalString = None
     max_output_tokens: OptionalMaxTokens = None
@@ -213,6 +219,12 @@ class ResponsesBody(OpenAIBody, NoTools, ChangesNothing, SamplingBody):
     def grammar(self) -> Grammar | None:
         return self.text.format.compiled_from("text.format")
 
-    def conversation(self) -> list[InputMessage]:
-        instructions = [InputMessage(role="system", content=self.instructions)] if self.instructions else []
-        return instructions + self.input
+    @cached_property
+    def conversation(self) -> list[dict[str, Any]]:
+        """As chat templates read it."""
+        return input_conversation(self.instructions, self.input)
+
+    @model_validator(mode="after")
+    def _conversation_fits(self) -> Self:
+        assert self.conversation
+        return self

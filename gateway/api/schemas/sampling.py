@@ -4,7 +4,7 @@
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -29,6 +29,7 @@ from gateway.api.schemas.formats import ResponseFormat
 from gateway.engine.generation import GenerationRequest, SamplingParameters
 from gateway.errors import InvalidRequest
 from gateway.text.grammar import Grammar, Matcher
+from gateway.text.tool_calls import ToolUse
 
 MOST_METADATA = 16  # as at OpenAI
 
@@ -68,22 +69,13 @@ class ChangesNothing(Body):
     ] = {}
 
 
-class NoTools(Body):
-    """Accepted where no tool is meant by it."""
-
-    tools: Annotated[list[Any], Field(max_length=0, description="an empty list; tools is not supported here")] = []
-    tool_choice: Annotated[Literal["none", "auto"], Field(description='"none" or "auto"; tools are not supported here')] = (
-        "auto"
-    )
-    parallel_tool_calls: Flag = True
-
-
 class SamplingBody(Body):
     """A subclass says where its prompt comes from, how many tokens an answer may have, and what is returned with them."""
 
     prompt_field: ClassVar[str] = "prompt"
     max_tokens_field: ClassVar[str] = "max_tokens"
     format_field: ClassVar[str] = "response_format"
+    logprobs_field: ClassVar[str] = "logprobs"
     only_with: ClassVar[dict[str, str]] = {}  # a field, and the one that has to be true for it
     never_with: ClassVar[dict[str, str]] = {}  # a field, and the one that must not be true then
 
@@ -120,6 +112,11 @@ class SamplingBody(Body):
     @abstractmethod
     def grammar(self) -> Grammar | None:
         """What the text must match; None: anything."""
+
+    @property
+    def tool_use(self) -> ToolUse | None:
+        """The tools that the model may call; None: it writes text only."""
+        return None
 
     def generation(self, prompt_tokens: list[int], grammar: Matcher | None = None) -> GenerationRequest:
         return GenerationRequest(

@@ -4,11 +4,13 @@ import time
 from collections import defaultdict
 from typing import Any
 
-from gateway.api.response_models import InputDetails, Logprob, OutputMessage, OutputText, Response
+from gateway.api.response_models import InputDetails, Logprob, Response
 from gateway.api.schemas import ResponsesBody
-from gateway.api.serializers.common import Event, Serializer, envelope, logprob_objects, named_event, new_id
+from gateway.api.serializers.common import Event, Serializer, envelope, logprob_objects, named_event
+from gateway.api.serializers.output_items import CallItem, MessageItem, Status
 from gateway.engine.generation import Delta, GenerationRecord
 from gateway.text.model import Model
+from gateway.text.tool_reader import CallArguments, CallBegun, Piece
 
 # OpenAI's few codes of a response that failed, by the type that an error has elsewhere.
 RESPONSE_ERRORS = defaultdict(
@@ -22,60 +24,78 @@ class ResponseSerializer(Serializer):
     def __init__(self, body: ResponsesBody, model: Model, record: GenerationRecord) -> None:
         self._body, self._record = body, record
         self._identity = envelope("resp_", "response", model)
-        self._message_id = new_id("msg_")
+        self._reader = None if body.tool_use is None else model.tools.reader(body.tool_use)
+        self._items: list[MessageItem | CallItem] = []
         self._sent = 0
-        self._text, self._all_logprobs = "", list[Logprob]()
 
     def whole(self, answers: list[Delta]) -> Response:
         (answer,) = answers
-        return self._ended(answer.text, logprob_objects(answer.logprobs))
+        self._grow(answer)
+        self._finish()
+        return self._ended()
 
     def begin(self) -> bytes:
-        return (
-            self._event("created", response=self._response())
-            + self._event("in_progress", response=self._response())
-            + self._event("output_item.added", output_index=0, item=self._message("in_progress", []))
-            + self._event_of_text("content_part.added", part=_output_text("", []))
-        )
+        """Without tools the first item is certain to be a message."""
+        begun = self._event("created", response=self._response()) + self._event("in_progress", response=self._response())
+        return begun + (self._begin(MessageItem(self._event, 0)) if self._reader is None else b"")
 
     def events(self, delta: Delta) -> bytes:
-        if not delta.text and not delta.logprobs:
-            return b""
-        logprobs = logprob_objects(delta.logprobs)
-        self._text += delta.text
-        self._all_logprobs += logprobs
-        return self._event_of_text("output_text.delta", delta=delta.text, logprobs=logprobs)
+        return self._grow(delta)
 
     def end(self) -> bytes:
-        ended = self._ended(self._text, self._all_logprobs)
-        message = ended["output"][0]
-        part = message["content"][0]
-        return (
-            self._event_of_text("output_text.done", text=part["text"], logprobs=self._all_logprobs)
-            + self._event_of_text("content_part.done", part=part)
-            + self._event("output_item.done", output_index=0, item=message)
-            + self._event(ended["status"], response=ended)
-        )
+        events, ended = self._finish(), self._ended()
+        return events + self._event(ended["status"], response=ended)
 
     def failure(self, error: Event) -> bytes:
         reported = {"code": RESPONSE_ERRORS[error["error"]["type"]], "message": error["error"]["message"]}
         return self._event("failed", response=self._response() | {"status": "failed", "error": reported})
 
-    def _event(self, name: str, **fields: Any) -> bytes:
-        event = {"type": f"response.{name}", **fields, "sequence_number": self._sent}
+    def _event(self, event: str, /, **fields: Any) -> bytes:
+        numbered = {"type": f"response.{event}", **fields, "sequence_number": self._sent}
         self._sent += 1
-        return named_event(event)
+        return named_event(numbered)
 
-    def _event_of_text(self, name: str, **fields: Any) -> bytes:
-        return self._event(name, item_id=self._message_id, output_index=0, content_index=0, **fields)  # one message, one text
+    def _grow(self, delta: Delta) -> bytes:
+        if self._reader is not None:
+            return b"".join(self._grow_by(piece, []) for piece in self._reader.feed(delta.text))
+        return self._grow_by(delta.text, logprob_objects(delta.logprobs)) if delta.text or delta.logprobs else b""
 
-    def _ended(self, text: str, logprobs: list[Logprob]) -> Response:
-        complete = self._record.finish_reasons == ["stop"]
+    def _grow_by(self, piece: Piece, logprobs: list[Logprob]) -> bytes:
+        """A message and a call each begin an item of their own."""
+        last, begun = self._items[-1] if self._items else None, b""
+        if isinstance(piece, CallBegun):
+            return self._begin(CallItem(self._event, len(self._items), piece))
+        if isinstance(piece, CallArguments):
+            return last.grow(piece.text) if isinstance(last, CallItem) else b""
+        if not isinstance(last, MessageItem):
+            last = MessageItem(self._event, len(self._items))
+            begun = self._begin(last)
+        return begun + last.grow(piece, logprobs)
+
+    def _begin(self, item: "MessageItem | CallItem") -> bytes:
+        """The item before it has come to its end."""
+        ended = self._items[-1].end("completed") if self._items else b""
+        self._items.append(item)
+        return ended + item.begin()
+
+    def _finish(self) -> bytes:
+        events = b"".join(self._grow_by(piece, []) for piece in self._reader.finish()) if self._reader else b""
+        if not self._items:
+            events += self._begin(MessageItem(self._event, 0))
+        return events + self._items[-1].end(self._status)
+
+    @property
+    def _status(self) -> Status:
+        complete = self._record.finish_reasons == ["stop"] or (self._reader is not None and self._reader.whole)
+        return "completed" if complete else "incomplete"
+
+    def _ended(self) -> Response:
+        complete = self._status == "completed"
         response = self._response()
         response["status"] = "completed" if complete else "incomplete"
         response["completed_at"] = int(time.time()) if complete else None
         response["incomplete_details"] = None if complete else {"reason": "max_output_tokens"}
-        response["output"] = [self._message("completed" if complete else "incomplete", [_output_text(text, logprobs)])]
+        response["output"] = [item.item("completed") for item in self._items[:-1]] + [self._items[-1].item(self._status)]
         details: InputDetails = {"cached_tokens": self._record.cached_tokens, "cache_write_tokens": 0}
         response["usage"] = {
             "input_tokens": self._record.prompt_tokens,
@@ -85,9 +105,6 @@ class ResponseSerializer(Serializer):
             "total_tokens": self._record.total_tokens,
         }
         return response
-
-    def _message(self, status: Any, content: list[OutputText]) -> OutputMessage:
-        return {"id": self._message_id, "type": "message", "role": "assistant", "status": status, "content": content}
 
     def _response(self) -> Response:
         """As it is at its beginning."""
@@ -113,8 +130,8 @@ class ResponseSerializer(Serializer):
             "presence_penalty": body.presence_penalty,
             "frequency_penalty": body.frequency_penalty,
             "truncation": "disabled",
-            "tools": [],
-            "tool_choice": body.tool_choice,
+            "tools": [tool.told_back() for tool in body.tools],
+            "tool_choice": body.tool_choice.told_back(),
             "parallel_tool_calls": body.parallel_tool_calls,
             "background": False,
             "store": False,  # whatever was asked: nothing is stored
@@ -124,7 +141,3 @@ class ResponseSerializer(Serializer):
             "metadata": body.metadata,
             "user": body.user or None,
         }
-
-
-def _output_text(text: str, logprobs: list[Logprob]) -> OutputText:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}

@@ -45,6 +45,3 @@ def test_the_openai_client_raises_what_it_documents(sdk: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         sdk.chat.completions.create(**CHAT, temperature=3)
     assert refused.value.param == "temperature"
-    with pytest.raises(openai.BadRequestError, match="tools is not supported here") as tools:
-        sdk.chat.completions.create(**CHAT, tools=[{"type": "function", "function": {"name": "f"}}])
-    assert tools.value.param == "tools"

@@ -107,12 +107,7 @@ def test_what_chat_does_not_do_is_refused_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("body", [chat, response])
-def test_tools_are_refused_by_name_unless_none_are_meant(body) -> None:
-    for fields in ({"tools": [{"type": "function"}]}, {"tool_choice": "required"}, {"tool_choice": {"type": "function"}}):
-        (name,) = fields
-        with pytest.raises(InvalidRequest, match=f"^{name} is .* not supported here") as refused:
-            body(**fields)
-        assert refused.value.param == name
+def test_without_tools_what_clients_say_of_them_changes_nothing(body) -> None:
     for fields in ({"tools": []}, {"tool_choice": "none"}, {"tool_choice": "auto"}, {"parallel_tool_calls": False}):
         assert body(**fields).generation([1]) == body().generation([1])
 
@@ -121,7 +116,7 @@ def test_what_people_try_is_refused_with_what_to_do_instead() -> None:
     for body, name, advice in (
         (completion, "suffix", "cannot fill a gap"),
         (response, "previous_response_id", "send the earlier messages"),
-        (chat, "functions", "response_format"),
+        (chat, "functions", "use tools"),
         (chat, "guided_json", "json_schema"),
     ):
         with pytest.raises(InvalidRequest, match=f"^{name} is not supported here: .*{advice}"):
@@ -176,8 +171,8 @@ def test_what_clients_send_and_changes_nothing_is_accepted(fields: dict[str, Any
         ({"messages": ["hello"]}, "messages[0]"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
-        ({"messages": [{"role": "user", "content": "a"}, {"role": "tool", "content": "a"}]}, "messages[1].role"),
-        ({"messages": [{"role": "assistant", "content": "a", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
+        ({"messages": [{"role": "user", "content": "a"}, {"role": "tool", "content": "a"}]}, "messages[1].tool_call_id"),
+        ({"messages": [{"role": "assistant", "content": "a", "tool_calls": [{}]}]}, "messages[0].tool_calls[0].id"),
         ({"messages": [{"role": "assistant", "content": "a", "annotations": [{}]}]}, "messages[0].annotations"),
         ({"messages": [{"role": "assistant", "content": "a", "reasoning_content": "b"}]}, "messages[0].reasoning_content"),
         ({"stop": ""}, "stop[0]"),
@@ -215,12 +210,12 @@ def test_text_parts_become_lines_and_other_parts_are_refused() -> None:
 
 def test_an_answer_of_ours_can_be_sent_back_as_it_came() -> None:
     answer = {"role": "assistant", "content": "Hi", "refusal": None, "annotations": None, "tool_calls": None}
-    assert chat(messages=[answer]).messages[0].for_template() == {"role": "assistant", "content": "Hi"}
+    assert chat(messages=[answer]).conversation[0] == {"role": "assistant", "content": "Hi"}
 
 
 def test_a_developer_is_a_system_to_the_template() -> None:
     body = chat(messages=[{"role": "developer", "content": "Be kind."}])
-    assert body.messages[0].for_template() == {"role": "system", "content": "Be kind."}
+    assert body.conversation[0] == {"role": "system", "content": "Be kind."}
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"prompt=a", b'{"prompt": "a",}', b"\xff", b'{"prompt": "\\ud800"}'])

@@ -18,7 +18,7 @@ def message(**fields: Any) -> MessagesBody:
 
 
 def said(**fields: Any) -> list[tuple[str, str]]:
-    return [(one.role, one.content) for one in message(**fields).conversation()]
+    return [(one["role"], one["content"]) for one in message(**fields).conversation()]
 
 
 def test_numbers_are_accepted_at_their_bounds_and_refused_beyond() -> None:

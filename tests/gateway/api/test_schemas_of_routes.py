@@ -139,12 +139,12 @@ def test_log_probabilities_of_a_prompt_are_not_streamed() -> None:
 
 
 def test_the_input_of_responses_is_a_text_or_messages() -> None:
-    first, second = response(input="Hi", instructions="Be kind.").conversation()
-    assert (first.role, first.content, second.role, second.content) == ("system", "Be kind.", "user", "Hi")
+    conversation = response(input="Hi", instructions="Be kind.").conversation
+    assert conversation == [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
     part = {"type": "output_text", "text": "Hello", "annotations": [], "logprobs": []}
     answered = {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": [part]}
     asked = {"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]}
-    assert [message.content for message in response(input=[asked, answered]).conversation()] == ["a\nb", "Hello"]
+    assert [message["content"] for message in response(input=[asked, answered]).conversation] == ["a\nb", "Hello"]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,8 @@ def test_the_input_of_responses_is_a_text_or_messages() -> None:
     [
         ({"input": ""}, "input"),
         ({"input": []}, "input"),
-        ({"input": [{"type": "function_call_output"}]}, "input[0].role"),
+        ({"input": [{"type": "function_call_output"}]}, "input[0].call_id"),
+        ({"input": [{"content": "Hi"}]}, "input[0].role"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content"),
         ({"include": ["file_search_call.results"]}, "include[0]"),
         ({"truncation": "auto"}, "truncation"),

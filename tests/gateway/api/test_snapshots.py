@@ -77,7 +77,7 @@ CASES: dict[str, Case] = {
     "error_body_generate": ("POST", "/generate", {}),
     "error_body_openai": ("POST", "/v1/chat/completions", {}),
     "error_field_generate": ("POST", "/generate", PROMPT | {"max_length": 513}),
-    "error_field_openai": ("POST", "/v1/chat/completions", CHAT | {"messages": [{"role": "tool", "content": "a"}]}),
+    "error_field_openai": ("POST", "/v1/chat/completions", CHAT | {"messages": [{"role": "robot", "content": "a"}]}),
     "error_unknown_field": ("POST", "/v1/completions", COMPLETION | {"suffix": "a"}),
     "error_context_generate": ("POST", "/generate", PROMPT | {"prompt": "hello " * 2000}),
     "error_context_openai": ("POST", "/v1/chat/completions", CHAT | {"messages": LONG}),

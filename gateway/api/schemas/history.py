@@ -1,0 +1,111 @@
+"""From the messages and items of a request to a conversation as chat templates read it, with its calls and their results."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import from_json
+
+from gateway.api.schemas.messages import ChatMessage, InputItem
+from gateway.errors import InvalidRequest, echo
+
+Json = dict[str, Any]
+FIELDS = {
+    "message": ("role", "content"),
+    "function_call": ("call_id", "name", "arguments"),
+    "function_call_output": ("call_id", "output"),
+}
+
+
+class Conversation:
+    """Built message by message. Raises InvalidRequest in the name of a field under ``path``, that of the message."""
+
+    def __init__(self) -> None:
+        self.messages: list[Json] = []
+        self._names: dict[str, str] = {}  # of the functions called, by the ids of the calls
+
+    def add(self, role: str, content: str) -> None:
+        """Templates know no "developer": it is OpenAI's newer word for "system"."""
+        self.messages.append({"role": "system" if role == "developer" else role, "content": content})
+
+    def add_call(self, path: str, call_id: str, name: str, arguments: str) -> None:
+        """To the assistant's message before it, where there is one. Templates want the arguments as an object."""
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            self.add("assistant", "")
+        function = {"name": name, "arguments": _parsed(path, arguments)}
+        call = {"id": call_id, "type": "function", "function": function}
+        self.messages[-1].setdefault("tool_calls", []).append(call)
+        self._names[call_id] = name
+
+    def add_result(self, path: str, call_id: str, content: str) -> None:
+        if (name := self._names.get(call_id)) is None:
+            raise InvalidRequest(f"{path} is {echo(call_id)}; no call before it has that id.", param=path)
+        self.messages.append({"role": "tool", "tool_call_id": call_id, "name": name, "content": content})
+
+
+def chat_conversation(messages: Sequence[ChatMessage]) -> list[Json]:
+    """Raises InvalidRequest."""
+    conversation = Conversation()
+    for index, message in enumerate(messages):
+        path = f"messages[{index}]"
+        if message.tool_calls and message.role != "assistant":
+            raise _only(f"{path}.tool_calls", 'role "assistant"')
+        if message.tool_call_id is not None and message.role != "tool":
+            raise _only(f"{path}.tool_call_id", 'role "tool"')
+        if message.content is None and not message.tool_calls:
+            raise _missing(f"{path}.content", "a string or a list of text parts")
+        if message.role != "tool":
+            conversation.add(message.role, message.content or "")
+        elif message.tool_call_id is None:
+            raise _missing(f"{path}.tool_call_id", "the id of a call before it")
+        else:
+            conversation.add_result(f"{path}.tool_call_id", message.tool_call_id, message.content or "")
+        for number, call in enumerate(message.tool_calls):
+            field = f"{path}.tool_calls[{number}].function.arguments"
+            conversation.add_call(field, call.id, call.function.name, call.function.arguments)
+    return conversation.messages
+
+
+def input_conversation(instructions: str | None, items: Sequence[InputItem]) -> list[Json]:
+    """Raises InvalidRequest."""
+    conversation = Conversation()
+    if instructions:
+        conversation.add("system", instructions)
+    for index, item in enumerate(items):
+        path = f"input[{index}]"
+        _require_own_fields(path, item)
+        if item.type == "message":
+            conversation.add(item.role or "", item.content or "")
+        elif item.type == "function_call":
+            conversation.add_call(f"{path}.arguments", item.call_id or "", item.name or "", item.arguments or "")
+        else:
+            conversation.add_result(f"{path}.call_id", item.call_id or "", item.output or "")
+    return conversation.messages
+
+
+def _require_own_fields(path: str, item: InputItem) -> None:
+    own = FIELDS[item.type]
+    for name in dict.fromkeys(field for fields in FIELDS.values() for field in fields):
+        given = getattr(item, name) is not None
+        if name in own and not given:
+            raise _missing(f"{path}.{name}", f'given with type "{item.type}"')
+        if given and name not in own:
+            raise InvalidRequest(f'{path}.{name} cannot go with type "{item.type}".', param=f"{path}.{name}")
+
+
+def _parsed(path: str, arguments: str) -> Json:
+    """No arguments at all are an empty object."""
+    try:
+        parsed = from_json(arguments or "{}", allow_inf_nan=False)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise InvalidRequest(f"{path} is {echo(arguments)}; it must be a JSON object, as a string.", param=path)
+    return parsed
+
+
+def _missing(path: str, allowed: str) -> InvalidRequest:
+    return InvalidRequest(f"{path} is missing; it must be {allowed}.", param=path)
+
+
+def _only(path: str, needed: str) -> InvalidRequest:
+    return InvalidRequest(f"{path} is only allowed with {needed}.", param=path)

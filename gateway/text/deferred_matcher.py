@@ -1,0 +1,50 @@
+"""Calls that the model may begin by itself: until it does, its text is free and costs nothing; then it is constrained."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gateway.text.grammar import GrammarStart, Matcher
+from gateway.text.tool_calls import CallForm
+from gateway.text.tool_reader import CallTrigger
+
+
+class DeferredMatcher(Matcher):
+    """Of a grammar of tools, ``start``. `watch` takes every token of the free text."""
+
+    def __init__(self, start: GrammarStart, form: CallForm, names: Sequence[str]) -> None:
+        super().__init__(start)
+        self._form, self._names = form, names
+        self._trigger = CallTrigger(form, names)
+        self._written: bytes | None = None  # of the calls, by the free text
+        self._free = False  # whether they began with what the grammar does not know: then all of it stays as it comes
+
+    def copy(self) -> "DeferredMatcher":
+        return DeferredMatcher(self.start, self._form, self._names)
+
+    @property
+    def active(self) -> bool:
+        return self._written is not None
+
+    def watch(self, token: int) -> None:
+        self._written = self._trigger.begun_with(self.start.compiler.token_bytes(token))
+
+    @property
+    def complete(self) -> bool:
+        return not self._free and super().complete
+
+    def allowed(self) -> np.ndarray:
+        self._catch_up()
+        return np.ones(self.start.compiler.vocabulary.end, np.bool_) if self._free else super().allowed()
+
+    def advance(self, token: int, left: int) -> int:
+        return token if self._free else super().advance(token, left)
+
+    def _catch_up(self) -> None:
+        """Takes what the free text has written of the calls."""
+        if self._begun is None and self._written is not None and not self._free:
+            state, completion = self.start.state()
+            tokens = self.start.compiler.vocabulary.spelled(self._written)
+            self._free = not tokens or not state.consume_tokens(tokens)
+            completion.begin_with(self._written)
+            self._begun = None if self._free else (state, completion)

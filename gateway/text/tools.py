@@ -1,0 +1,95 @@
+"""What a model can do with tools, in one place for every route that offers them.
+
+A route turns its body into a `ToolUse`. Then there are three things, all in the model's own form of writing calls:
+
+- the prompt: `gateway.api.prompts.conversation_tokens(model, messages, tools=use)`; messages as templates read them come of
+  `gateway.api.schemas.history.Conversation`;
+- what the answer must match: ``model.tools.matcher(use)``. `gateway.api.routes.generating.prepare` asks for it where the body's
+  ``tool_use`` is not None, and gives it to the generation;
+- the reading of an answer: ``model.tools.reader(use)``, a `ToolReader` for each answer. Its ``feed`` turns the text of a delta
+  into pieces, each a string, a `CallBegun` or a `CallArguments`, and ``finish`` gives the last ones; `read_all` reads a whole
+  answer. Where it is ``whole``, the answer ended with its calls, whatever its finish reason.
+"""
+
+from functools import cached_property
+from threading import Lock
+
+from gateway.errors import InvalidRequest
+from gateway.text.deferred_matcher import DeferredMatcher
+from gateway.text.grammar import LONGEST_SCHEMA, Grammar, GrammarCompiler, GrammarRefused, Matcher
+from gateway.text.tokenizer import Tokenizer
+from gateway.text.tool_calls import FORMS, CallForm, Tool, ToolUse
+from gateway.text.tool_grammar import grammar_text
+from gateway.text.tool_reader import ToolReader
+
+LARGEST = 3 * LONGEST_SCHEMA  # characters of the grammar of all tools
+
+
+class ToolSupport:
+    """Of one model. Threads may share it."""
+
+    def __init__(self, tokenizer: Tokenizer, grammars: GrammarCompiler) -> None:
+        self._tokenizer, self._grammars = tokenizer, grammars
+        self._making = Lock()
+
+    def matcher(self, use: ToolUse) -> Matcher:
+        """May take a second: not for the event loop. Raises InvalidRequest in the name of a tool's schema.
+
+        Where the model need not call, a tool whose schema cannot be used may get any object, unless it is strict.
+        """
+        try:
+            return self._compiled(use, frozenset())
+        except GrammarRefused:
+            refused = {tool.name: reason for tool in use.called() if (reason := self._refusal(tool))}
+        for tool in use.called():
+            if tool.name in refused and (use.required or tool.strict):
+                raise InvalidRequest(f"{tool.field}: this schema cannot be used: {refused[tool.name]}", param=tool.field)
+        try:
+            return self._compiled(use, frozenset(refused))
+        except GrammarRefused as error:
+            if use.required or any(tool.strict for tool in use.called()):
+                message = "tools: their schemas together take too much work; send fewer or simpler ones."
+                raise InvalidRequest(message, param="tools") from error
+        return self._compiled(use, frozenset(use.callable))
+
+    def reader(self, use: ToolUse) -> ToolReader:
+        """Of one answer."""
+        return ToolReader(self.form, use.callable)
+
+    @property
+    def form(self) -> CallForm:
+        """The first time it may take a second: not for the event loop."""
+        with self._making:
+            return self._form
+
+    @cached_property
+    def visible_tokens(self) -> frozenset[int]:
+        """Special tokens that calls are written with, so that an answer's text must show them."""
+        marks = self.form.marks()
+        return frozenset(token for token, name in self._tokenizer.special_names.items() if name in marks)
+
+    @cached_property
+    def _form(self) -> CallForm:
+        return FORMS[self._tokenizer.prompts.call_form()]
+
+    @cached_property
+    def _compiler(self) -> GrammarCompiler:
+        """With a vocabulary of its own where tags are special tokens."""
+        if not self.visible_tokens:
+            return self._grammars
+        return self._grammars.showing(self.visible_tokens)
+
+    def _compiled(self, use: ToolUse, loose: frozenset[str]) -> Matcher:
+        grammar = Grammar("tools", grammar_text(use, self.form, loose=loose))
+        if len(grammar.text) > LARGEST:
+            raise GrammarRefused(grammar, f"it has {len(grammar.text)} characters, at most {LARGEST} are accepted")
+        matcher = self._compiler.compile(grammar)
+        return matcher if use.required else DeferredMatcher(matcher.start, self.form, use.callable)
+
+    def _refusal(self, tool: Tool) -> str | None:
+        """Why it cannot be used even alone."""
+        try:
+            self._compiled(ToolUse((tool,), (tool.name,), required=True, parallel=False), frozenset())
+        except GrammarRefused as error:
+            return error.reason
+        return None
