@@ -16,6 +16,7 @@ const KEPT = [
   "max_tokens",
   "min_tokens",
   "n",
+  "seed",
   "stop",
   "top_logprobs",
   "logprobs",
