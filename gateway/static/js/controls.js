@@ -88,7 +88,7 @@ function flag({ id, about, title, value, set }) {
 
 // A text that is kept as it is written; `check` says what is wrong with it.
 function text({ id, title, wrong, value, set }, check) {
-  const area = make("textarea", { ...describe(id), className: "code", rows: 2, value: value ?? "", spellcheck: false });
+  const area = make("textarea", { ...describe(id), className: "raw", rows: 2, value: value ?? "", spellcheck: false });
   area.addEventListener("input", () => {
     const sentence = check(area.value);
     complain(area, wrong, sentence);
@@ -120,7 +120,7 @@ function form({ id, title, wrong, value, set }) {
   const now = value ?? { type: "text", details: "" };
   const kind = make("select", describe(id), ...Object.entries(FORMS).map(([type, word]) => new Option(t(word), type)));
   const details = make("textarea", {
-    className: "code",
+    className: "raw",
     rows: 4,
     value: now.details,
     spellcheck: false,

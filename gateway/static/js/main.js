@@ -162,7 +162,7 @@ setUpChat({
 function showRunning(running) {
   const focused = document.activeElement;
   element("stop").hidden = !running;
-  element("send").disabled = running;
+  element("send").hidden = element("send").disabled = running;
   const lost = focused === element("stop") || focused === document.body;
   if (!running && lost && matchMedia("(hover: hover)").matches) element("prompt").focus(); // else a phone shows its keyboard
 }
