@@ -37,8 +37,7 @@ def test_a_text_goes_on_behind_its_beginning(visit: Visit) -> None:
     visitor = visit()
     visitor.set(max_tokens=12)
     assert visitor.send("Once upon a time")["prompt"] == "Once upon a time"
-    assert visitor.page.inner_text(".sample .message").startswith("Once upon a time")
-    assert visitor.answers()[0]
+    assert visitor.answers()[0] and visitor.box().input_value() == "Once upon a time" + visitor.answers()[0]
 
 
 def test_a_model_without_a_chat_template_can_still_be_asked_in_a_chat(visit: Visit) -> None:
@@ -68,11 +67,12 @@ def test_stop_frees_the_slot_and_keeps_what_came(visit: Visit, tiny_gateway_url:
     visitor.click("Stop")
     assert any(load(tiny_gateway_url) == (0, 0) for _ in until(5))
     visitor.finished()
-    assert visitor.answers()[0] and visitor.page.inner_text(".ending .why") == "Stopped."
+    assert visitor.answers()[0] and visitor.page.inner_text(".why") == "Stopped."
 
 
 def test_an_answer_that_was_cut_goes_on_where_it_ended(visit: Visit) -> None:
     visitor = visit()
+    visitor.mode("chat")
     visitor.set(max_tokens=6, ignore_eos=True)
     visitor.send("The king")
     [before] = visitor.answers()
@@ -215,8 +215,8 @@ def test_what_a_model_writes_is_shown_as_text_and_never_run(visit: Visit) -> Non
     visitor = visit()
     visitor.set(max_tokens=2)
     visitor.send("<img src=x onerror=alert(1)><script>alert(2)</script>")
-    assert visitor.page.inner_text(".sample .message").startswith("<img src=x onerror=alert(1)>")
-    assert visitor.page.locator("#conversation .message img, #conversation script").count() == 0
+    assert visitor.page.inner_text(".marks").startswith("<img src=x onerror=alert(1)>")
+    assert visitor.page.locator("#conversation img, #conversation script").count() == 0
 
 
 def test_the_page_and_its_files_come_with_a_strict_policy(tiny_gateway_url: str) -> None:

@@ -17,15 +17,15 @@ SERIOUS = ("serious", "critical")
 
 def test_the_page_speaks_the_browsers_language_and_the_one_that_is_chosen(visit: Visit) -> None:
     chinese = visit(locale="zh-CN").page
-    assert chinese.get_attribute("html", "lang") == "zh-CN" and "发送" in chinese.inner_text("#send")
+    assert chinese.get_attribute("html", "lang") == "zh-CN" and "新对话" in chinese.inner_text("#clear")
     visitor = visit(locale="de-DE")
     page = visitor.page
-    assert page.get_attribute("html", "lang") == "en" and "Send" in page.inner_text("#send")
+    assert page.get_attribute("html", "lang") == "en" and "New" in page.inner_text("#clear")
     page.select_option("#language", "zh")
-    assert "发送" in page.inner_text("#send")
-    assert "温度" in page.inner_text("#panel") and "续写" in page.inner_text("#conversation")
+    assert "新对话" in page.inner_text("#clear")
+    assert "温度" in page.inner_text("#panel") and "续写" in page.inner_text("#send")
     visitor.arrive()
-    assert "发送" in page.inner_text("#send")  # it is remembered
+    assert "新对话" in page.inner_text("#clear")  # it is remembered
 
 
 def test_both_languages_have_the_same_words_with_the_same_places_in_them(visit: Visit) -> None:
@@ -66,6 +66,7 @@ def test_colours_follow_the_system_and_the_switch(visit: Visit) -> None:
 def test_nothing_is_wider_than_the_screen(visit: Visit, locale: str) -> None:
     visitor = visit(locale=locale)
     page = visitor.page
+    visitor.mode("chat")
     page.check("#probabilities")
     visitor.set(n=2, max_tokens=30)
     visitor.send("W" * 200)
@@ -93,7 +94,7 @@ def test_on_a_phone_the_settings_are_a_sheet_and_a_tap_shows_alternatives(visit:
     page.locator("#panel").get_by_role("button", name="Close").tap()
     assert page.locator("#panel").is_hidden()
     page.check("#probabilities")
-    page.fill("#prompt", "Hello")
+    visitor.box().fill("Hello")
     page.tap("#send")
     visitor.finished()
     page.locator(".token").first.tap()

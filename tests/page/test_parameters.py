@@ -88,7 +88,7 @@ def test_a_value_out_of_bounds_is_told_at_its_control_and_not_sent(visit: Visit,
     assert sentence in visitor.page.inner_text(f"#parameter-{name}-wrong")
     visitor.begin("Hello")
     assert visitor.page.evaluate("document.activeElement.id") == f"parameter-{name}"
-    assert visitor.sends() == 0 and visitor.page.input_value("#prompt") == "Hello"
+    assert visitor.sends() == 0 and visitor.box().input_value() == "Hello"
 
 
 def test_the_few_that_matter_come_first_and_the_others_unfold(visit: Visit) -> None:

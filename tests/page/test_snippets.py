@@ -56,7 +56,7 @@ def text_of(stream: str) -> str:
 
 def test_the_code_is_of_what_is_in_the_box_and_can_be_copied(visit: Visit) -> None:
     visitor = visit(permissions=["clipboard-read", "clipboard-write"])
-    visitor.page.fill("#prompt", "What is written here")
+    visitor.box().fill("What is written here")
     code = code_for(visitor, "python")
     assert "What is written here" in code
     visitor.click("Copy")

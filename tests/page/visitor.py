@@ -41,9 +41,13 @@ class Visitor:
                 self.parameter(name).fill(str(value))
 
     def begin(self, prompt: str) -> None:
-        """Sends it and waits for nothing."""
-        self.page.fill("#prompt", prompt)
+        """Sends it and waits for nothing. In Complete it becomes the whole document."""
+        self.box().fill(prompt)
         self.page.keyboard.press("Control+Enter")
+
+    def box(self) -> Any:
+        """What is typed into: a message, or in Complete the document."""
+        return self.page.locator("#prompt:visible, #document:visible")
 
     def send(self, prompt: str) -> Any:
         """Sends it, and waits for the end of the answer; the body that was sent."""

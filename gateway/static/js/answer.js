@@ -2,7 +2,7 @@
 
 import { isRunning } from "./answering.js";
 import { action, copyAction } from "./buttons.js";
-import { exchanges, state } from "./conversation.js";
+import { exchanges } from "./conversation.js";
 import { element, make } from "./dom.js";
 import { sentence } from "./figures.js";
 import { number, t } from "./i18n.js";
@@ -32,7 +32,7 @@ function sampleNode(exchange, version, sample, view, updateFooter) {
   const title = several ? t("answer", { number: version.samples.indexOf(sample) + 1 }) : t("assistant");
   const heading = make("h2", { className: "hidden" }, title);
   const node = make("section", { className: "sample", "aria-label": title }, heading, message, end);
-  node.classList.toggle("chosen", several && state.mode === "chat" && version.samples[version.chosen] === sample);
+  node.classList.toggle("chosen", several && version.samples[version.chosen] === sample);
   const more = writer(exchange, version, sample, message, view);
   const update = () => {
     const writing = sample.finish === null;
@@ -52,25 +52,17 @@ function sampleNode(exchange, version, sample, view, updateFooter) {
 // Returns what adds the text that is new since the last time: an answer of a thousand tokens is not drawn a thousand times.
 function writer(exchange, version, sample, message, view) {
   if (element("probabilities").checked) return tokenWriter(exchange, version, sample, message, view);
-  if (state.mode === "chat") {
-    message.classList.add("markdown");
-    const show = markdownView(message);
-    return () => show(sample.text);
-  }
-  const rest = document.createTextNode("");
-  message.append(make("span", { className: "before" }, exchange.prompt), rest);
-  return () => {
-    rest.data = sample.text;
-  };
+  message.classList.add("markdown");
+  const show = markdownView(message);
+  return () => show(sample.text);
 }
 
 // Token by token, and as it was written: a token is no Markdown.
-function tokenWriter(exchange, version, sample, message, view) {
-  const before = state.mode === "complete" ? [make("span", { className: "before" }, exchange.prompt)] : [];
+export function tokenWriter(exchange, version, sample, message, view) {
   const rest = document.createTextNode("");
   const group = make("span", { role: "group", "aria-label": t("tokens") });
   moveByKeys(group);
-  message.append(...before, group, rest);
+  message.append(group, rest);
   let count = 0;
   return () => {
     const { list } = sample.segments;
@@ -104,7 +96,7 @@ function ending(exchange, version, sample, { does, redraw }) {
   ].filter(Boolean);
 }
 
-function reason(version, { finish, spent, text }) {
+export function reason(version, { finish, spent, text }) {
   if (finish === "stopped") return "endStopped";
   if (finish === "broken") return "endBroken";
   if (finish === "length") return spent < (limitOf(version.source) ?? Infinity) ? "endContext" : "endLimit";
@@ -118,16 +110,14 @@ function ofSeveral(exchange, version, sample, redraw) {
     redraw(currentTarget);
   };
   const button = action(picked ? "chosen" : "choose", pick, { "aria-pressed": String(picked), disabled: picked });
-  return [copyAction(() => whole(exchange, sample)), state.mode === "chat" && button]; // only a chat goes on with one of them
+  return [copyAction(() => sample.text), button];
 }
-
-const whole = (exchange, sample) => (state.mode === "complete" ? exchange.prompt : "") + sample.text;
 
 function actions(exchange, version, { does, redraw }) {
   const [only, ...others] = version.samples;
   return [
     exchange.versions.length > 1 && versions(exchange, redraw),
-    !others.length && copyAction(() => whole(exchange, only)),
+    !others.length && copyAction(() => only.text),
     action("regenerate", () => does.regenerate(exchange)),
   ].filter(Boolean);
 }

@@ -4,6 +4,7 @@ import { answersNode } from "./answer.js";
 import { currentVersion, exchanges, state } from "./conversation.js";
 import { element, make } from "./dom.js";
 import { t } from "./i18n.js";
+import { notebookNode } from "./notebook.js";
 import { questionNode } from "./question.js";
 import { close } from "./tokens.js";
 
@@ -14,8 +15,11 @@ const drawn = new Map(); // sample → what updates its node
 const changed = new Set(); // samples with more than is shown
 let does = {}; // changed, edit, regenerate, goOn, branch, example: what main.js does when they are asked for
 
+let view = null; // what the nodes of a conversation need
+
 export function setUpChat(actions) {
   does = actions;
+  view = { does, drawn, redraw: showAround };
 }
 
 export function showConversation({ toEnd = false } = {}) {
@@ -24,9 +28,14 @@ export function showConversation({ toEnd = false } = {}) {
     drawn.clear();
     changed.clear();
     close();
-    element("conversation").replaceChildren(...(list.length ? list.map(exchangeNode) : [welcome()]));
+    element("conversation").replaceChildren(...nodes(list));
     element("legend").hidden = !element("probabilities").checked || !list.length;
   });
+}
+
+function nodes(list) {
+  if (state.mode === "complete") return [notebookNode(view)];
+  return list.length ? list.map(exchangeNode) : [welcome()];
 }
 
 // Something was added to the sample: it is shown soon.
@@ -59,14 +68,13 @@ function showAround(button) {
 }
 
 function welcome() {
-  const { mode } = state;
-  const examples = [1, 2, 3].map((number) => t(`${mode}Example${number}`));
+  const examples = [1, 2, 3].map((number) => t(`chatExample${number}`));
   return make(
     "div",
     { className: "welcome" },
     make("img", { src: "static/icon.svg", alt: "" }),
-    make("h2", {}, t(`${mode}Welcome`)),
-    make("p", {}, t(`${mode}WelcomeMore`)),
+    make("h2", {}, t("chatWelcome")),
+    make("p", {}, t("chatWelcomeMore")),
     make(
       "div",
       { className: "examples" },
@@ -79,7 +87,6 @@ function welcome() {
 
 function exchangeNode(exchange) {
   const version = currentVersion(exchange);
-  const view = { does, drawn, redraw: showAround };
   return make(
     "article",
     { className: "exchange" },

@@ -1,6 +1,7 @@
 // What was said, and nothing of how it looks.
 //
-//   conversation  {id, mode, title, model, system, created, updated, revision, exchanges}: `revision` counts how often it was saved
+//   conversation  {id, mode, title, model, system, created, updated, revision, exchanges}: `revision` counts how often it was saved;
+//                 `text` and `live`: see document.js
 //   exchange  {prompt, versions, current}: what somebody wrote, and each time that it was answered
 //   version   {source, samples, chosen, figures}: one time; `source`: all that its request was made of; `chosen`: the index of
 //             the sample that the conversation goes on with; `figures`: what it took, see figures.js
@@ -18,7 +19,7 @@ export const newId = () =>
 
 export function newConversation(mode) {
   const now = Date.now();
-  return { id: newId(), mode, title: "", model: "", system: "", created: now, updated: now, revision: 0, exchanges: [] };
+  return { id: newId(), mode, title: "", model: "", system: "", created: now, updated: now, revision: 0, exchanges: [], text: "", live: false };
 }
 
 // The one that is open in each mode.
@@ -28,14 +29,14 @@ export const conversation = () => open[state.mode];
 export const openConversations = () => Object.values(open);
 export const exchanges = () => conversation().exchanges;
 export const currentVersion = (exchange) => exchange.versions[exchange.current];
-export const isEmpty = ({ exchanges }) => !exchanges.length;
+export const isEmpty = ({ exchanges, text }) => !exchanges.length && !text;
 
 export function openConversation(one) {
   open[one.mode] = one;
 }
 
-export const titleOf = ({ title, exchanges }) => {
-  const words = title || exchanges[0]?.prompt.trim().replace(/\s+/g, " ") || "";
+export const titleOf = ({ title, exchanges, text }) => {
+  const words = title || (exchanges[0]?.prompt ?? text).trim().replace(/\s+/g, " ");
   return words.length > TITLE_LENGTH ? `${words.slice(0, TITLE_LENGTH - 1)}…` : words;
 };
 

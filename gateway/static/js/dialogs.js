@@ -1,6 +1,7 @@
 // The two dialogs: the request as code, and the conversation as a file.
 
 import { conversation, exchanges, isEmpty, state } from "./conversation.js";
+import { textOf } from "./document.js";
 import { copy, element } from "./dom.js";
 import { asMarkdown, download, exportedName } from "./export.js";
 import { t } from "./i18n.js";
@@ -11,7 +12,8 @@ import { SNIPPETS } from "./snippets.js";
 
 // What is in the box; else what was asked last; else an example.
 function showCode() {
-  const written = element("prompt").value;
+  const complete = state.mode === "complete";
+  const written = complete ? textOf(conversation()) : element("prompt").value;
   const last = exchanges().at(-1);
   const source = written || !last ? sourceOf(written || t(`${state.mode}Example1`)) : sourceOf(last.prompt, last);
   const { path, body } = fresh(source);

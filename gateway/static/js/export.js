@@ -1,15 +1,16 @@
 // Conversations as files: Markdown to read, JSON with every token and its probability, which can be imported again.
 
 import { currentVersion } from "./conversation.js";
+import { textOf } from "./document.js";
 import { make } from "./dom.js";
 import { t } from "./i18n.js";
 
-export function asMarkdown({ mode, model, system, exchanges }) {
-  const before = mode === "chat" && system.trim() ? [`**${t("system")}**\n\n${system.trim()}`] : [];
+export function asMarkdown(one) {
+  const { mode, model, system, exchanges } = one;
+  if (mode === "complete") return textOf(one);
+  const before = system.trim() ? [`**${t("system")}**\n\n${system.trim()}`] : [];
   const parts = exchanges.map((exchange) => {
     const samples = currentVersion(exchange)?.samples ?? [];
-    if (mode === "complete")
-      return samples.map((sample) => `> ${(exchange.prompt + sample.text).replaceAll("\n", "\n> ")}`).join("\n\n");
     const answers = samples.map(
       (sample, index) => `**${samples.length > 1 ? t("answer", { number: index + 1 }) : t("assistant")}**\n\n${sample.text}`,
     );

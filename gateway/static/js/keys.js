@@ -7,7 +7,9 @@ const APPLE = /Mac|iPhone|iPad/.test(navigator.platform);
 export const sendKey = () => stored("sendKey") ?? "enter";
 export const setSendKey = (chosen) => store("sendKey", chosen);
 
-export const sendKeyName = () => (sendKey() === "enter" ? "⏎" : `${APPLE ? "⌘" : "Ctrl "}⏎`);
+// In a document Enter always breaks the line.
+export const sendKeyName = (mode) => (mode === "chat" && sendKey() === "enter" ? "⏎" : `${APPLE ? "⌘" : "Ctrl "}⏎`);
+export const generates = (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing;
 
 export function sends(event) {
   if (event.key !== "Enter" || event.isComposing || event.keyCode === 229) return false; // an input method's own Enter

@@ -5,10 +5,11 @@ import { isRunning, run, stop } from "./answering.js";
 import { setUpChat, showChanged, showConversation, showMore } from "./chat.js";
 import { addExchange, addVersion, branched, conversation, dropEmpty, exchanges, forgetAfter, newSample, state } from "./conversation.js";
 import { listenForDialogs, showExport } from "./dialogs.js";
+import { addGeneration, edit, undo } from "./document.js";
 import { announce, element } from "./dom.js";
 import { setUpDrawer, showDrawer } from "./drawer.js";
 import { language, localize, setLanguage, t } from "./i18n.js";
-import { sendKey, sendKeyName, sends, setSendKey } from "./keys.js";
+import { generates, sendKey, sendKeyName, sends, setSendKey } from "./keys.js";
 import { open, rememberOpen, saveSoon, setUpLibrary, startNew, whole } from "./library.js";
 import { hideNotice, showProblem } from "./notice.js";
 import { listenForPanel, openPanel, uncover } from "./panel.js";
@@ -91,14 +92,31 @@ function settled() {
 
 const ready = () => settled() && isConnected && !isRunning();
 
+// What is typed into.
+const entry = () => element(state.mode === "complete" ? "document" : "prompt");
+
+// The document goes on, from its end or from another position.
+function generate(position = entry().value.length) {
+  if (!entry().value.trim() || !ready()) return;
+  const exchange = addGeneration(position);
+  start(exchange, sourceOf(exchange.prompt));
+}
+
 function ask(prompt) {
   if (!prompt.trim() || !ready()) return false;
+  if (state.mode === "complete") {
+    edit(prompt);
+    showConversation();
+    generate();
+    return true;
+  }
   const source = sourceOf(prompt); // before the exchange is a part of what was said
   start(addExchange(prompt), source);
   return true;
 }
 
 function send() {
+  if (state.mode === "complete") return generate();
   if (ask(element("prompt").value)) element("prompt").value = "";
 }
 
@@ -116,7 +134,7 @@ async function begin() {
   startNew();
   showConversation();
   showDrawer();
-  element("prompt").focus();
+  entry().focus();
 }
 
 function showOpened({ mode, model, system, exchanges: { length } }) {
@@ -132,6 +150,13 @@ function showOpened({ mode, model, system, exchanges: { length } }) {
 
 setUpChat({
   changed: () => saveSoon(),
+  generate,
+  undo() {
+    undo();
+    saveSoon();
+    showConversation({ toEnd: true });
+    entry().focus();
+  },
   example: ask,
   edit(exchange, prompt) {
     if (!ready()) return;
@@ -155,7 +180,8 @@ setUpChat({
     const ends = END_TOKEN.test(text);
     const other = branched(sample, index, ends ? "" : text, ends ? [] : tokens);
     if (ends) other.finish = "stop";
-    write(exchange, addVersion(exchange, version.source, [other]));
+    const said = state.mode === "complete" ? { prompt: exchange.prompt } : version.source.said; // it may have been edited since
+    write(exchange, addVersion(exchange, { ...version.source, said }, [other]));
   },
 });
 
@@ -164,7 +190,7 @@ function showRunning(running) {
   element("stop").hidden = !running;
   element("send").hidden = element("send").disabled = running;
   const lost = focused === element("stop") || focused === document.body;
-  if (!running && lost && matchMedia("(hover: hover)").matches) element("prompt").focus(); // else a phone shows its keyboard
+  if (!running && lost && matchMedia("(hover: hover)").matches) entry().focus(); // else a phone shows its keyboard
 }
 
 // --- mode, words, colours
@@ -172,6 +198,8 @@ function showRunning(running) {
 function showMode() {
   state.mode = document.querySelector("input[name=mode]:checked").value;
   const hint = `${state.mode}Hint`;
+  document.body.dataset.mode = state.mode;
+  showSendKey();
   element("prompt").placeholder = t(hint);
   element("prompt").setAttribute("aria-label", t(hint));
   element("system-group").hidden = state.mode !== "chat";
@@ -187,7 +215,7 @@ function showEverything() {
 }
 
 function showSendKey() {
-  element("send-key-name").textContent = sendKeyName();
+  element("send-key-name").textContent = sendKeyName(state.mode);
 }
 
 function showTheme() {
@@ -207,6 +235,11 @@ on("prompt", "keydown", (event) => {
     event.preventDefault();
     send();
   }
+});
+on("conversation", "keydown", (event) => {
+  if (event.target.id !== "document" || !generates(event)) return;
+  event.preventDefault();
+  generate();
 });
 on("stop", "click", stop);
 on("clear", "click", begin);

@@ -30,16 +30,16 @@ export function fromFile(text) {
 
 // `segmentsOf(sample's record)`: where its tokens are.
 export function unpacked(record, segmentsOf = (sample) => sample.segments) {
-  const { id, mode, title, model, system, created, updated, revision = 0 } = record;
-  check([id, title, model, system].every(isText) && [created, updated, revision].every(Number.isFinite));
+  const { id, mode, title, model, system, created, updated, revision = 0, text = "", live = false } = record;
+  check([id, title, model, system, text].every(isText) && [created, updated, revision].every(Number.isFinite));
   check(mode === "chat" || mode === "complete");
   const exchanges = list(record.exchanges).map((one) => exchangeOf(one, segmentsOf));
-  return { id, mode, title, model, system, created, updated, revision, exchanges };
+  return { id, mode, title, model, system, created, updated, revision, exchanges, text, live: Boolean(live && exchanges.length) };
 }
 
-function exchangeOf({ prompt, versions, current }, segmentsOf) {
-  check(isText(prompt) && (current === -1 || versions?.[current]));
-  return { prompt, versions: list(versions).map((one) => versionOf(one, segmentsOf)), current };
+function exchangeOf({ prompt, versions, current, after = "" }, segmentsOf) {
+  check(isText(prompt) && isText(after) && (current === -1 || versions?.[current]));
+  return { prompt, versions: list(versions).map((one) => versionOf(one, segmentsOf)), current, after };
 }
 
 function versionOf({ source, samples, chosen, figures = null }, segmentsOf) {
