@@ -8,16 +8,17 @@ import { listenForDialogs, showExport } from "./dialogs.js";
 import { addGeneration, edit, undo } from "./document.js";
 import { announce, element } from "./dom.js";
 import { setUpDrawer, showDrawer } from "./drawer.js";
-import { language, localize, setLanguage, t } from "./i18n.js";
-import { generates, sendKey, sendKeyName, sends, setSendKey } from "./keys.js";
+import { localize, t } from "./i18n.js";
+import { generates, sends } from "./keys.js";
 import { open, rememberOpen, saveSoon, setUpLibrary, startNew, whole } from "./library.js";
 import { hideNotice, showProblem } from "./notice.js";
 import { listenForPanel, openPanel, uncover } from "./panel.js";
 import { firstWrong, setUpParameters, showParameters } from "./parameters.js";
+import { setUpPreferences, showSendKey } from "./preferences.js";
 import { showPresets } from "./presets.js";
 import { answersOf, sourceOf } from "./requests.js";
 import { chooseModel, connect, isConnected, listenForModels, tell } from "./server.js";
-import { apiKey, remembersKey, setKey, store, stored } from "./storage.js";
+import { store, stored } from "./storage.js";
 import { watchList } from "./tokens.js";
 
 const END_TOKEN = /^(<\|[^|]+\|>|<\/?s>|<(eos|end_of_turn)>)$/; // chosen as an alternative, it ends the answer
@@ -214,14 +215,6 @@ function showEverything() {
   showMode();
 }
 
-function showSendKey() {
-  element("send-key-name").textContent = sendKeyName(state.mode);
-}
-
-function showTheme() {
-  document.documentElement.dataset.theme = element("theme").value;
-}
-
 // --- listening
 
 const on = (id, event, action) => element(id).addEventListener(event, action);
@@ -251,24 +244,6 @@ on("controls", "submit", (event) => event.preventDefault());
 on("system", "input", () => {
   state.system = element("system").value;
 });
-on("language", "change", () => {
-  setLanguage(element("language").value);
-  showEverything();
-});
-on("theme", "change", () => {
-  store("theme", element("theme").value);
-  showTheme();
-});
-on("send-key", "change", () => {
-  setSendKey(element("send-key").value);
-  showSendKey();
-});
-for (const id of ["key", "remember"]) {
-  on(id, "change", () => {
-    setKey(element("key").value.trim(), element("remember").checked);
-    connect();
-  });
-}
 for (const input of document.querySelectorAll("input[name=mode]")) {
   input.addEventListener("change", () => {
     stop();
@@ -282,15 +257,9 @@ listenForDialogs(settled);
 watchList();
 setUpParameters(showPresets);
 
-element("language").value = language;
-element("theme").value = stored("theme") ?? "auto";
-element("send-key").value = sendKey();
 state.system = element("system").value; // what the browser has put back there
-element("key").value = apiKey();
-element("remember").checked = remembersKey();
 element("probabilities").checked = stored("probabilities") ?? false;
-showTheme();
-showSendKey();
+setUpPreferences({ showEverything, connect });
 await setUpLibrary({
   showChange: showDrawer,
   showOpen: showOpened,

@@ -19,7 +19,7 @@ export function notebookNode(view) {
   const marks = make("div", { className: "marks" });
   const footer = make("div", { className: "footer" });
   const empty = !textOf(conversation());
-  const update = marker(area, marks, view);
+  let update = marker(area, marks, view);
   const updateAll = () => {
     update();
     footer.replaceChildren(...actions(area, view));
@@ -28,8 +28,8 @@ export function notebookNode(view) {
     const marked = generation();
     edit(area.value);
     view.does.changed();
-    if (marked && !generation()) view.redraw(area);
-    else updateAll();
+    if (marked && !generation()) update = marker(area, marks, view);
+    updateAll();
   });
   const exchange = generation();
   for (const sample of (exchange && currentVersion(exchange)?.samples) ?? []) view.drawn.set(sample, updateAll);
@@ -54,7 +54,7 @@ function marker(area, marks, view) {
   const write = tinted ? tokenWriter(exchange, currentVersion(exchange), sample, middle, view) : () => (middle.textContent = sample?.text ?? "");
   if (!tinted) middle.setAttribute("aria-hidden", "true");
   middle.classList.toggle("tinted", Boolean(tinted));
-  marks.append(hidden(before), middle, hidden(after));
+  marks.replaceChildren(hidden(before), middle, hidden(after));
   return () => {
     const text = textOf(conversation());
     const writing = sample?.finish === null;
