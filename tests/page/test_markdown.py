@@ -68,6 +68,23 @@ def test_an_answer_is_shown_as_markdown_and_token_by_token_as_it_was_written(vis
     assert visitor.page.locator(".sample .message").inner_text().strip() == ANSWER.strip()
 
 
+def test_the_probabilities_of_an_answer_are_saved_as_a_file_that_needs_nothing_else(visitor: ScriptedVisitor) -> None:
+    visitor.page.check("#probabilities")
+    answered(visitor, "<b>tide</b>")
+    with visitor.page.expect_download() as written:
+        visitor.click("Save as HTML")
+    assert written.value.suggested_filename.endswith(".html")
+    content = written.value.path().read_text()
+    assert "http" not in content and "<script" not in content
+    page = visitor.page.context.new_page()
+    page.set_content(content)
+    token = page.locator("main [data-p]")
+    assert token.inner_text() == "<b>tide</b>" and "36.8%" in token.get_attribute("title")
+    colour = "node => getComputedStyle(node).backgroundColor"
+    assert token.evaluate(colour) == page.locator(f"footer [data-p='{token.get_attribute('data-p')}']").evaluate(colour)
+    assert token.evaluate(colour) != "rgba(0, 0, 0, 0)"
+
+
 def test_no_html_script_or_image_of_an_answer_reaches_the_page(visitor: ScriptedVisitor) -> None:
     message = answered(visitor, HOSTILE)
     assert "<img src=x onerror=alert(1)><script>alert(2)</script>" in message.inner_text()

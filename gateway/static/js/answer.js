@@ -7,6 +7,7 @@ import { element, make } from "./dom.js";
 import { sentence } from "./figures.js";
 import { number, t } from "./i18n.js";
 import { markdownView } from "./markdown.js";
+import { pictureAction } from "./picture.js";
 import { limitOf } from "./requests.js";
 import { moveByKeys, tokenNode } from "./tokens.js";
 
@@ -119,6 +120,7 @@ function actions(exchange, version, { does, redraw }) {
     exchange.versions.length > 1 && versions(exchange, redraw),
     !others.length && copyAction(() => only.text),
     action("regenerate", () => does.regenerate(exchange)),
+    element("probabilities").checked && pictureAction(version.samples[version.chosen], exchange, version),
   ].filter(Boolean);
 }
 

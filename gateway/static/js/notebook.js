@@ -9,6 +9,7 @@ import { edit, generated, generation, showVariant, textOf, variants } from "./do
 import { element, make } from "./dom.js";
 import { sentence } from "./figures.js";
 import { t } from "./i18n.js";
+import { pictureAction } from "./picture.js";
 import { limitOf } from "./requests.js";
 
 const END = "\u200b"; // so that an empty last line is as high as any other
@@ -83,6 +84,7 @@ function actions(area, { does, redraw }) {
     version && action("regenerate", () => does.regenerate(exchange)),
     area.value && cursor,
     area.value && copyAction(() => area.value),
+    version && element("probabilities").checked && pictureAction(generated(exchange), exchange, version),
     version && ending(version, generated(exchange)),
     version && figures(version),
   ].filter(Boolean);

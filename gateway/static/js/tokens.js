@@ -10,7 +10,7 @@ const LINGER = 250; // ms for the pointer to travel from a token to its list
 let current = null; // {node, segment, choose}
 let closing = null;
 
-const tint = (share) => TINTS.filter((bound) => share >= bound).length;
+export const tint = (share) => TINTS.filter((bound) => share >= bound).length;
 const visible = (text) => text.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll(" ", "␣");
 const spoken = (text) => text.trim() || visible(text);
 

@@ -79,6 +79,7 @@ export default {
   age_month: "Previous 30 days",
   age_older: "Older",
 
+  savePicture: "Save as HTML",
   probabilities: "Probabilities",
   alternatives: "What else could have stood here",
   legendSure: "sure",

@@ -79,6 +79,7 @@ export default {
   age_month: "过去 30 天",
   age_older: "更早",
 
+  savePicture: "保存为 HTML",
   probabilities: "概率",
   alternatives: "这里还可能是什么",
   legendSure: "有把握",
