@@ -22,9 +22,11 @@ CHARACTERS = "tiny-characters"
 SHARED: list[Triton] = []  # what `triton` has started
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    tiers.mark(item)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    tiers.mark(items)
     if hasattr(config, "workerinput"):  # one of several processes
         items[:] = tiers.longest_first(items)
 

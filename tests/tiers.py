@@ -10,27 +10,41 @@ from pathlib import Path
 
 import pytest
 
-SERVERS = {"model_repository", "browser", "engine", "make_serve", "served"}  # fixtures that start servers or export for them
-SLOW = {"engine", "served", "start_triton", "traced", "gpu_check", "client_directory"}
-SHARED = {"triton": "shared Triton", "engine": "containers", "make_serve": "checkout", "served": "checkout"}
+SERVERS = {"model_repository", "browser", "engine", "make_serve", "trained"}  # fixtures that start servers or export for them
+SLOW = {"engine", "trained", "start_triton", "traced", "gpu_check", "client_directory"}
+TRITON = "shared Triton"
+# What is started once for a group. Two processes have a Triton: that of tests/gateway, and that of all others.
+SHARED = {"triton": TRITON, "engine": "containers", "make_serve": "checkout", "trained": "checkout"}
 TESTS = Path(__file__).parent
 EXPORTS = TESTS / "export"
+WITHOUT_EXPORT = ("test_chat_*", "test_default_templates.py", "test_directories.py", "test_repository.py", "test_quantize.py")
 
 
-def mark(items: list[pytest.Item]) -> None:
-    seen = set()
-    for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        if fixtures & SLOW:
-            item.add_marker("slow")
-        if fixtures & SERVERS:
-            item.add_marker("server")
-        promise = item.nodeid.partition("[")[0]
-        if promise in seen and (fixtures & SERVERS or item.path.is_relative_to(EXPORTS)):
-            item.add_marker("another_case")
-        seen.add(promise)
-        shared = [group for fixture, group in SHARED.items() if fixture in fixtures]
-        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path.relative_to(TESTS))))
+def mark(item: pytest.Item) -> None:
+    fixtures = set(getattr(item, "fixturenames", ()))
+    takes_server = bool(fixtures & SERVERS)
+    if fixtures & SLOW:
+        item.add_marker("slow")
+    if takes_server:
+        item.add_marker("server")
+    takes_export = item.path.is_relative_to(EXPORTS) and not any(map(item.path.match, WITHOUT_EXPORT))
+    if takes_export:
+        item.add_marker("export")
+    if (takes_server or takes_export) and not _is_first_case(item):
+        item.add_marker("another_case")
+    item.add_marker(pytest.mark.xdist_group(_group_for(item, fixtures)))
+
+
+def _is_first_case(item: pytest.Item) -> bool:
+    """Of a parametrised test; the only one of another."""
+    callspec = getattr(item, "callspec", None)
+    return callspec is None or not any(callspec.indices.values())
+
+
+def _group_for(item: pytest.Item, fixtures: set[str]) -> str:
+    file = item.path.relative_to(TESTS)
+    group = next((group for fixture, group in SHARED.items() if fixture in fixtures), str(file))
+    return f"{group} of tests/gateway" if group == TRITON and file.parts[0] == "gateway" else group
 
 
 def longest_first(items: list[pytest.Item]) -> list[pytest.Item]:
@@ -48,6 +62,6 @@ def _group(item: pytest.Item) -> str:
 
 
 def _rank(items: Iterable[pytest.Item]) -> int:
-    if any(_group(item) in SHARED.values() for item in items):
+    if any(_group(item).startswith(tuple(SHARED.values())) for item in items):
         return 0
     return 1 if any(item.get_closest_marker("slow") for item in items) else 2

@@ -27,7 +27,7 @@ def tiny_model(model_repository: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_model: Path) -> Iterator[Engine]:
+def own_engine(tiny_model: Path) -> Iterator[Engine]:
     environments.RUN.mkdir(parents=True, exist_ok=True)
     engine = Engine(
         "tested engine", [sys.executable, "-m", "bench.engines.tidegate", tiny_model, "--slots", "4", "--context", "64"]
@@ -36,7 +36,7 @@ def engine(tiny_model: Path) -> Iterator[Engine]:
     engine.close()
 
 
-def test_an_engine_writes_what_its_decoder_writes_step_by_step(engine: Engine, tiny_model: Path) -> None:
+def test_an_engine_writes_what_its_decoder_writes_step_by_step(own_engine: Engine, tiny_model: Path) -> None:
     decoder = Decoder(tiny_model, slots=1, context_length=64)
     prompts, expected = [[5, 6, 7], [9, 8, 7], [1, 2, 3]], []
     for prompt in prompts:
@@ -45,16 +45,16 @@ def test_an_engine_writes_what_its_decoder_writes_step_by_step(engine: Engine, t
             (found,) = decoder.run([Row(0, 0, np.array(prompt + text, np.int32))])
             text.append(int(found.candidate_id[0, 0]))
         expected.append(text)
-    told = engine.ask("decode", prompts=prompts, tokens=6)
+    told = own_engine.ask("decode", prompts=prompts, tokens=6)
     assert told["texts"] == expected
-    assert engine.ask("texts", prompts=prompts, tokens=6) == {"texts": expected}
+    assert own_engine.ask("texts", prompts=prompts, tokens=6) == {"texts": expected}
     assert told["seconds"] > 0 and told["prefill_seconds"] > 0
 
 
-def test_an_engine_tells_what_went_wrong_and_goes_on(engine: Engine) -> None:
+def test_an_engine_tells_what_went_wrong_and_goes_on(own_engine: Engine) -> None:
     with pytest.raises(PeerError, match="total_sequence_length must be positive"):
-        engine.ask("prefill", prompt=[])
-    assert engine.ask("prefill", prompt=[1, 2, 3])["seconds"] > 0
+        own_engine.ask("prefill", prompt=[])
+    assert own_engine.ask("prefill", prompt=[1, 2, 3])["seconds"] > 0
 
 
 def test_an_engine_that_cannot_start_is_named_with_its_last_words() -> None:
