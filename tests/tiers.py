@@ -12,9 +12,13 @@ import pytest
 
 SERVERS = {"model_repository", "browser", "engine", "make_serve", "trained"}  # fixtures that start servers or export for them
 SLOW = {"engine", "trained", "start_triton", "traced", "gpu_check", "client_directory"}
-TRITON = "shared Triton"
-# What is started once for a group. Two processes have a Triton: that of tests/gateway, and that of all others.
-SHARED = {"triton": TRITON, "engine": "containers", "make_serve": "checkout", "trained": "checkout"}
+# Files that start the same costly thing, or change the same files. Every other file is a group of its own.
+GROUPS = {
+    "deploy/test_compose.py": "containers",
+    "deploy/test_images.py": "containers",
+    "serve/test_make_serve.py": "checkout",
+    "docs/test_examples.py": "checkout",
+}
 TESTS = Path(__file__).parent
 EXPORTS = TESTS / "export"
 WITHOUT_EXPORT = ("test_chat_*", "test_default_templates.py", "test_directories.py", "test_repository.py", "test_quantize.py")
@@ -32,7 +36,6 @@ def mark(item: pytest.Item) -> None:
         item.add_marker("export")
     if (takes_server or takes_export) and not _is_first_case(item):
         item.add_marker("another_case")
-    item.add_marker(pytest.mark.xdist_group(_group_for(item, fixtures)))
 
 
 def _is_first_case(item: pytest.Item) -> bool:
@@ -41,27 +44,20 @@ def _is_first_case(item: pytest.Item) -> bool:
     return callspec is None or not any(callspec.indices.values())
 
 
-def _group_for(item: pytest.Item, fixtures: set[str]) -> str:
-    file = item.path.relative_to(TESTS)
-    group = next((group for fixture, group in SHARED.items() if fixture in fixtures), str(file))
-    return f"{group} of tests/gateway" if group == TRITON and file.parts[0] == "gateway" else group
+def group_of(nodeid: str) -> str:
+    """The tests of a group run in one process, one after another."""
+    file = nodeid.partition("::")[0].removeprefix("tests/")
+    return GROUPS.get(file, file)
 
 
 def longest_first(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Whole groups, those that take long before the others, so that no process works on one when all others are done."""
+    """Whole groups, those with slow tests first, so that no process works on one when all others are done."""
     groups = defaultdict(list)
     for item in items:
-        groups[_group(item)].append(item)
+        groups[group_of(item.nodeid)].append(item)
     return [item for group in sorted(groups.values(), key=_rank) for item in group]
 
 
-def _group(item: pytest.Item) -> str:
-    marker = item.get_closest_marker("xdist_group")
-    assert marker is not None
-    return str(marker.args[0])
-
-
 def _rank(items: Iterable[pytest.Item]) -> int:
-    if any(_group(item).startswith(tuple(SHARED.values())) for item in items):
-        return 0
-    return 1 if any(item.get_closest_marker("slow") for item in items) else 2
+    marks = {mark.name for item in items for mark in item.iter_markers()}
+    return 0 if "slow" in marks else 1 if "server" in marks else 2
