@@ -45,11 +45,31 @@ MEANINGS = {
     "/v1/responses top_logprobs": "this many of the most probable tokens at every position; asks for log-probabilities too",
     "/v1/messages max_tokens": "new tokens at most; the end of the context ends a text too",
     "/v1/messages metadata": NO_CHANGE,
+    **{
+        f"/v1/messages{route} {name}": meaning
+        for route in ("", "/count_tokens")
+        for name, meaning in {
+            "type": "which kind of block, tool or choice",
+            "id": "of the call",
+            "name": "of the tool",
+            "text": "what was said",
+            "content": "what was said, or a tool's result",
+            "description": "what the tool does, for the model",
+            "strict": "refuse the request where the input could not be held to the schema",
+            "tools": "tools that the model may call",
+            "tool_choice": "whether tools are called: by the model's own choice, any, one by its name, or none",
+        }.items()
+    },
+    "input_schema": "what the tool's input must match",
+    "tool_use_id": "the id of the call that this is the result of",
+    "is_error": NO_CHANGE,
+    "citations": NO_CHANGE,
+    "disable_parallel_tool_use": "one call an answer",
     "/v1/messages messages[].role": "who said it",
     "/v1/messages service_tier": NO_CHANGE,
-    "/v1/messages type": NO_CHANGE,
+    "/v1/messages thinking.type": NO_CHANGE,
     "/v1/messages/count_tokens messages[].role": "who said it",
-    "/v1/messages/count_tokens type": NO_CHANGE,
+    "/v1/messages/count_tokens thinking.type": NO_CHANGE,
     "/v1/responses text": "the form of the answer, as `text.format`",
     "add_generation_prompt": "end with the beginning of the assistant's answer",
     "add_special_tokens": "the tokens that the tokenizer itself puts around a text",

@@ -1,15 +1,25 @@
 """The answers of /v1/messages and /v1/messages/count_tokens, as types."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from typing_extensions import TypedDict  # that of Python 3.11 is not enough for pydantic
 
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence"]
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
 
 class TextBlock(TypedDict):
     type: Literal["text"]
     text: str
+
+
+class ToolUseBlock(TypedDict):
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+OutputBlock = TextBlock | ToolUseBlock
 
 
 class MessageUsage(TypedDict):
@@ -28,7 +38,7 @@ class AnthropicMessage(TypedDict):
     type: Literal["message"]
     role: Literal["assistant"]
     model: str
-    content: list[TextBlock]
+    content: list[OutputBlock]
     stop_reason: StopReason | None  # null at the beginning of a stream
     stop_sequence: str | None
     usage: MessageUsage

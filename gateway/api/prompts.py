@@ -32,12 +32,13 @@ def conversation_tokens(
     return text_tokens(model, text, param=param)
 
 
-def continued_tokens(model: Model, messages: list[dict[str, Any]]) -> list[int]:
+def continued_tokens(model: Model, messages: list[dict[str, Any]], *, tools: ToolUse | None = None) -> list[int]:
     """As `conversation_tokens`, but where the assistant has the last word its answer goes on behind that."""
     *before, last = messages
-    if last["role"] != "assistant" or not model.tokenizer.has_chat_template:
-        return conversation_tokens(model, messages)
-    return conversation_tokens(model, before) + text_tokens(model, last["content"], param="messages", add_special_tokens=False)
+    if last["role"] != "assistant" or "tool_calls" in last or not model.tokenizer.has_chat_template:
+        return conversation_tokens(model, messages, tools=tools)
+    begun = text_tokens(model, last["content"], param="messages", add_special_tokens=False)
+    return conversation_tokens(model, before, tools=tools) + begun
 
 
 def prompt_tokens(model: Model, prompt: str | list[int]) -> list[int]:

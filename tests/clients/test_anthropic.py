@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import jsonschema
 import pytest
 
 from testing.triton import Triton
@@ -117,6 +118,63 @@ def test_an_answer_that_has_begun_goes_on(claude: anthropic.Anthropic) -> None:
     assert (with_end.content[0].text, with_end.usage.output_tokens) == ("", 1)
 
 
+TOOL: dict[str, Any] = {
+    "name": "get_weather",
+    "description": "Tells the weather in a city.",
+    "input_schema": {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}, "unit": {"enum": ["celsius", "fahrenheit"]}},
+        "required": ["city", "unit"],
+    },
+}
+CALLED: dict[str, Any] = {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "get_weather"}, "max_tokens": 100}
+WEATHER = [{"role": "user", "content": "What is the weather in Tokyo?"}]
+
+
+def test_a_tool_that_must_be_called_gets_an_input_of_its_schema_whole_and_streamed(claude: anthropic.Anthropic) -> None:
+    for extra in (GREEDY, {"temperature": 1, "top_p": 1, "top_k": 0, "seed": 1}, {"temperature": 1, "top_k": 0, "seed": 2}):
+        whole = ask(claude, WEATHER, extra_body=extra, **CALLED)
+        (block,) = whole.content
+        assert (whole.stop_reason, block.type, block.name) == ("tool_use", "tool_use", "get_weather") and block.id
+        jsonschema.validate(block.input, TOOL["input_schema"])
+        with claude.messages.stream(model=MODEL, messages=WEATHER, extra_body=extra, **CALLED) as stream:
+            events = [event for event in stream if event.type.startswith(("content_block", "message_"))]
+            final = stream.get_final_message()
+        (streamed,) = final.content
+        assert (streamed.type, streamed.input, final.stop_reason) == ("tool_use", block.input, "tool_use")  # type: ignore[union-attr]
+        kinds = [event.type for event in events if event.type != "content_block_delta"]
+        assert kinds == ["message_start", "content_block_start", "content_block_stop", "message_delta", "message_stop"]
+
+
+def test_the_result_of_a_tool_goes_into_the_next_prompt(claude: anthropic.Anthropic) -> None:
+    message = ask(claude, WEATHER, **CALLED)
+    result = {
+        "type": "tool_result",
+        "tool_use_id": message.content[0].id,
+        "content": [{"type": "text", "text": "Sunny, 20 degrees"}],
+    }
+    turns: list[Any] = [*WEATHER, {"role": "assistant", "content": message.content}, {"role": "user", "content": [result]}]
+    answer = ask(claude, turns, tools=[TOOL], tool_choice={"type": "none"})
+    assert answer.content[0].type == "text" and answer.stop_reason in ("end_turn", "max_tokens")
+
+    def count(messages: list[Any], **parameters: Any) -> int:
+        return claude.messages.count_tokens(model=MODEL, messages=messages, **parameters).input_tokens
+
+    assert count(WEATHER) < count(WEATHER, tools=[TOOL]) < count(turns, tools=[TOOL])
+
+
+def test_tools_that_may_be_called_leave_an_answer_its_text(claude: anthropic.Anthropic) -> None:
+    answer = ask(claude, [{"role": "user", "content": "Say hello."}], tools=[TOOL], max_tokens=60)
+    assert {block.type for block in answer.content} <= {"text", "tool_use"} and answer.content
+    events = list(ask(claude, [{"role": "user", "content": "Say hello."}], tools=[TOOL], max_tokens=60, stream=True))
+    begun = [event.content_block.type for event in events if event.type == "content_block_start"]
+    assert begun == [block.type for block in answer.content]
+    text = "".join(
+        event.delta.text for event in events if event.type == "content_block_delta" and event.delta.type == "text_delta"
+    )
+    assert text == "".join(block.text for block in answer.content if block.type == "text")
+
+
 def test_what_is_wrong_is_an_exception_of_the_client(claude: anthropic.Anthropic) -> None:
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
     for parameters, message in (
@@ -126,6 +184,7 @@ def test_what_is_wrong_is_an_exception_of_the_client(claude: anthropic.Anthropic
         ({"messages": [{"role": "system", "content": "a"}]}, "a system message goes in system"),
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
         ({"stop_sequences": [""]}, "stop_sequences[0] is"),
+        ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "f"}}, "tool_choice.name is"),
         ({"user": "alice"}, "user is not supported here"),
         ({"messages": [{"role": "user", "content": "hello " * 3000}]}, "this model's context holds 2048"),
     ):

@@ -21,13 +21,14 @@ router = APIRouter(dependencies=[Depends(require_api_key)])
 
 @router.post("/v1/messages")
 async def messages(request: Request, body: Annotated[MessagesBody, Depends(json_body(MessagesBody))]) -> Response:
-    prepared = await prepare(request, body, lambda model: [continued_tokens(model, body.conversation())])
-    return await respond(request, prepared, MessageSerializer(prepared.engine.model, prepared.record), body.stream)
+    prepared = await prepare(request, body, lambda model: [continued_tokens(model, body.conversation, tools=body.tool_use)])
+    serializer = MessageSerializer(body, prepared.engine.model, prepared.record)
+    return await respond(request, prepared, serializer, body.stream)
 
 
 @router.post("/v1/messages/count_tokens")
 async def count_tokens(request: Request, body: Annotated[CountTokensBody, Depends(json_body(CountTokensBody))]) -> Response:
     model = engine_for(request, body.model).model
-    tokens = await run_tokenizing(request, partial(continued_tokens, model, body.conversation()))
+    tokens = await run_tokenizing(request, partial(continued_tokens, model, body.conversation, tools=body.tool_use))
     answer: InputTokens = {"input_tokens": len(tokens)}
     return JSONResponse(answer)

@@ -27,11 +27,18 @@ class Conversation:
         """Templates know no "developer": it is OpenAI's newer word for "system"."""
         self.messages.append({"role": "system" if role == "developer" else role, "content": content})
 
-    def add_call(self, path: str, call_id: str, name: str, arguments: str) -> None:
+    def add_text(self, role: str, text: str) -> None:
+        """Of the same role as the message before it, a line of that."""
+        if self.messages and self.messages[-1]["role"] == role:
+            self.messages[-1]["content"] = "\n".join(filter(None, [self.messages[-1]["content"], text]))
+        else:
+            self.add(role, text)
+
+    def add_call(self, call_id: str, name: str, arguments: Json) -> None:
         """To the assistant's message before it, where there is one. Templates want the arguments as an object."""
         if not self.messages or self.messages[-1]["role"] != "assistant":
             self.add("assistant", "")
-        function = {"name": name, "arguments": _parsed(path, arguments)}
+        function = {"name": name, "arguments": arguments}
         call = {"id": call_id, "type": "function", "function": function}
         self.messages[-1].setdefault("tool_calls", []).append(call)
         self._names[call_id] = name
@@ -61,7 +68,7 @@ def chat_conversation(messages: Sequence[ChatMessage]) -> list[Json]:
             conversation.add_result(f"{path}.tool_call_id", message.tool_call_id, message.content or "")
         for number, call in enumerate(message.tool_calls):
             field = f"{path}.tool_calls[{number}].function.arguments"
-            conversation.add_call(field, call.id, call.function.name, call.function.arguments)
+            conversation.add_call(call.id, call.function.name, _parsed(field, call.function.arguments))
     return conversation.messages
 
 
@@ -76,7 +83,7 @@ def input_conversation(instructions: str | None, items: Sequence[InputItem]) -> 
         if item.type == "message":
             conversation.add(item.role or "", item.content or "")
         elif item.type == "function_call":
-            conversation.add_call(f"{path}.arguments", item.call_id or "", item.name or "", item.arguments or "")
+            conversation.add_call(item.call_id or "", item.name or "", _parsed(f"{path}.arguments", item.arguments or ""))
         else:
             conversation.add_result(f"{path}.call_id", item.call_id or "", item.output or "")
     return conversation.messages

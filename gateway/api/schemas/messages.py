@@ -21,11 +21,11 @@ def texts_of(*kinds: str, beside: frozenset[str] = frozenset()) -> BeforeValidat
         if not isinstance(part, dict):
             raise WrongPart(f"[{place}] is no object")
         if not isinstance(kind := part.get("type"), str) or kind not in kinds:
-            raise WrongPart(f"[{place}].type is {_short(kind)}")
+            raise WrongPart(f"[{place}].type is {shortened(kind)}")
         if not isinstance(text := part.get("text"), str):
-            raise WrongPart(f"[{place}].text is {_short(text)}")
+            raise WrongPart(f"[{place}].text is {shortened(text)}")
         for name in part.keys() - {"type", "text"} - beside:
-            raise WrongPart(f"[{place}] has {_short(name)}")
+            raise WrongPart(f"[{place}] has {shortened(name)}")
         return text
 
     def join(content: object) -> object:
@@ -37,7 +37,7 @@ def texts_of(*kinds: str, beside: frozenset[str] = frozenset()) -> BeforeValidat
     return BeforeValidator(join, json_schema_input_type=Annotated[Any, Field(json_schema_extra=shape)])
 
 
-def _short(value: object) -> str:
+def shortened(value: object) -> str:
     return json.dumps(value)[:40] if isinstance(value, str) else "missing" if value is None else "no string"
 
 

@@ -10,6 +10,10 @@ from gateway.errors import InvalidRequest
 from gateway.http.body import parse
 
 IMAGE = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
+TEXT = {"type": "text", "text": "b"}
+CALL = {"type": "tool_use", "id": "c", "name": "f", "input": {"x": 1}}
+RESULT = {"type": "tool_result", "tool_use_id": "c", "content": "d", "is_error": False}
+TOOL = {"name": "f", "description": "e", "input_schema": {"type": "object", "properties": {"x": {"type": "integer"}}}}
 MESSAGES = [{"role": "user", "content": "Hello"}]
 
 
@@ -18,7 +22,7 @@ def message(**fields: Any) -> MessagesBody:
 
 
 def said(**fields: Any) -> list[tuple[str, str]]:
-    return [(one["role"], one["content"]) for one in message(**fields).conversation()]
+    return [(one["role"], one["content"]) for one in message(**fields).conversation]
 
 
 def test_numbers_are_accepted_at_their_bounds_and_refused_beyond() -> None:
@@ -56,14 +60,30 @@ def test_system_comes_first_and_messages_of_one_role_in_a_row_are_one_turn() -> 
     ]
 
 
+def user(*blocks: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": list(blocks)}]}
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "message_"),
     [
         ({"max_tokens": None}, "max_tokens", "is missing; it must be an integer"),
         ({"messages": []}, "messages", "a list of 1 to 2048 messages"),
         ({"messages": [{"role": "system", "content": "a"}]}, "messages[0].role", "a system message goes in system"),
-        ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages[0].content", '[0].type is "image"'),
-        ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages[0].content", '[0].type is "document"'),
+        (user(IMAGE), "messages[0].content[0]", 'content[0].type is "image"'),
+        (user({"type": "document"}), "messages[0].content[0]", 'content[0].type is "document"'),
+        ({"messages": [{"role": "user", "content": []}]}, "messages[0].content", "has no block"),
+        (user({"type": "text"}), "messages[0].content[0].text", "is missing"),
+        (user(TEXT | {"id": "a"}), "messages[0].content[0].id", 'cannot go with type "text"'),
+        (user(CALL), "messages[0].content[0].type", 'only allowed with role "assistant"'),
+        (user(RESULT), "messages[0].content[0].tool_use_id", "no call before it has that id"),
+        ({"tools": [TOOL, TOOL]}, "tools[1].name", "as of another tool"),
+        ({"tools": [TOOL | {"input_schema": {"type": "string"}}]}, "tools[0].input_schema.type", 'it must be "object"'),
+        ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools[0].type", "are not known here"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice.type", "it needs tools"),
+        ({"tools": [TOOL], "tool_choice": {"type": "tool"}}, "tool_choice.name", "must be given"),
+        ({"tools": [TOOL], "tool_choice": {"type": "auto", "name": "f"}}, "tool_choice.name", "and only then"),
+        ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "g"}}, "tool_choice.name", "tools has none of that name"),
         ({"system": [{"type": "text"}]}, "system", "system[0].text is missing"),
         ({"stop_sequences": "a"}, "stop_sequences", "a list of up to 16 strings"),
         ({"stop_sequences": ["a"] * 17}, "stop_sequences", "a list of up to 16 strings"),
@@ -80,8 +100,35 @@ def test_what_is_wrong_is_named(fields: dict[str, Any], param: str, message_: st
     assert refused.value.param == param and message_ in refused.value.message, refused.value.message
 
 
+def test_calls_and_their_results_are_those_that_templates_read() -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": [TEXT, CALL]}]
+    results = {"role": "user", "content": [RESULT, TEXT]}
+    *_, called, result, last = message(messages=[*turns, results]).conversation
+    function = {"name": "f", "arguments": {"x": 1}}
+    assert called == {
+        "role": "assistant",
+        "content": "b",
+        "tool_calls": [{"id": "c", "type": "function", "function": function}],
+    }
+    assert (result["role"], result["tool_call_id"], result["content"]) == ("tool", "c", "d")
+    assert last == {"role": "user", "content": "b"}
+
+
+def test_the_choice_among_tools_is_any_one_or_none() -> None:
+    for choice, callable_, required, parallel in (
+        (None, ("f", "g"), False, True),
+        ({"type": "auto", "disable_parallel_tool_use": True}, ("f", "g"), False, False),
+        ({"type": "any"}, ("f", "g"), True, True),
+        ({"type": "tool", "name": "g"}, ("g",), True, False),
+    ):
+        use = message(tools=[TOOL, TOOL | {"name": "g"}], tool_choice=choice).tool_use
+        assert use is not None and [tool.name for tool in use.tools] == ["f", "g"]
+        assert (use.callable, use.required, use.parallel) == (callable_, required, parallel)
+    assert message().tool_use is None and message(tools=[TOOL], tool_choice={"type": "none"}).tool_use is None
+
+
 def test_counting_takes_what_makes_the_prompt_and_nothing_else() -> None:
-    counted = {"model": "m", "messages": MESSAGES, "system": "a", "thinking": {"type": "disabled"}}
-    assert len(parse(CountTokensBody, json.dumps(counted).encode()).conversation()) == 2
+    counted = {"model": "m", "messages": MESSAGES, "system": "a", "thinking": {"type": "disabled"}, "tools": [TOOL]}
+    assert len(parse(CountTokensBody, json.dumps(counted).encode()).conversation) == 2
     with pytest.raises(InvalidRequest, match="max_tokens is not supported here"):
         parse(CountTokensBody, json.dumps(counted | {"max_tokens": 1}).encode())
