@@ -32,13 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check:
             return 0 if is_current(settings) else OUTDATED
         if not export(settings, force=options.force):
-            say(f"{settings.name} is up to date")
+            say(f"{settings.name} is up to date: the same export is in {settings.repository}")
             return 0
     except (CheckpointError, VerificationFailed) as error:
         say(f"refused: {error}")
         return REFUSED
     except MemoryError:
-        say(f"refused: {settings.checkpoint}: its export takes more memory than this machine has")
+        say(f"refused: {settings.checkpoint}: exporting it takes more memory than this machine has")
         return REFUSED
     except (RepositoryError, OSError) as error:
         say(f"failed: {error}; nothing was changed")
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         say("interrupted: nothing was changed")
         return 130
     seconds = time.monotonic() - began
-    say(f"{settings.repository / settings.name} is ready: {seconds:.0f} s, peak memory {_peak_memory() / 2**30:.2f} GiB")
+    say(f"Exported to {settings.repository / settings.name} in {seconds:.0f} s, peak memory {_peak_memory() / 2**30:.2f} GiB")
     return 0
 
 

@@ -14,7 +14,7 @@ from export.checkpoints import read, watched
 from export.graph import write_graph
 from export.model_directory import config_pbtxt, model_parameters, write_model_card, write_tokenizer
 from export.names import AUTO
-from export.progress import bar, say
+from export.progress import progress, say
 from export.quantize import PRECISIONS
 from export.repository import Repository, fingerprint, writing
 from export.trial import try_out
@@ -86,7 +86,7 @@ def _decided(settings: ExportSettings, checkpoint: Checkpoint) -> ExportSettings
     """With a precision, whose reason is printed."""
     if settings.precision == AUTO:
         chosen, reason = precision.choose(checkpoint)
-        say(f"Precision {chosen}: {reason} (PRECISION, --precision: another)")
+        say(f"Precision: {chosen}, because {reason}; PRECISION=… chooses another")
         settings = replace(settings, precision=chosen)
     shares_passes = settings.precision != "fp16" if settings.query_seqlens is None else settings.query_seqlens
     return replace(settings, query_seqlens=shares_passes)
@@ -101,8 +101,9 @@ def _make_within_bounds(version: Path, checkpoint: Checkpoint, settings: ExportS
         except OutOfBounds as failed:
             better = precision.MORE_EXACT.get(decided.precision)
             if settings.precision != AUTO or better is None:
-                raise
-            say(f"  {decided.precision} changes this model too much ({failed}): {better} instead")
+                way_out = f"; PRECISION={better} is more exact" if better else ""
+                raise OutOfBounds(f"in {decided.precision} it differs from the checkpoint: {failed}{way_out}") from failed
+            say(f"{decided.precision} would change this model too much ({failed}); taking {better} instead")
             decided = replace(decided, precision=better)
 
 
@@ -117,7 +118,7 @@ def _make(version: Path, checkpoint: Checkpoint, settings: ExportSettings, finge
         fingerprint=fingerprint,
     )
     model = version / "model.onnx"
-    with writing(settings.repository):
+    with writing(settings.repository), progress("Writing the graph") as advance:
         write_tokenizer(version, checkpoint.tokenizer)
         write_graph(
             model,
@@ -127,25 +128,26 @@ def _make(version: Path, checkpoint: Checkpoint, settings: ExportSettings, finge
             context_length=context_length,
             candidates=int(parameters["candidates"]),
             query_seqlens=bool(settings.query_seqlens),
-            progress=bar(f"Writing the {settings.precision} graph"),
+            progress=advance,
         )
     try:
         onnx.checker.check_model(str(model))
-        with np.errstate(all="ignore"):  # what overflows fails the comparison
-            report = verify(model, checkpoint, context_length, bar("Comparing it with the checkpoint"))
+        # What overflows fails the comparison.
+        with np.errstate(all="ignore"), progress("Comparing it with the checkpoint") as advance:
+            report = verify(model, checkpoint, context_length, advance)
     except (CheckpointError, VerificationFailed, OSError, MemoryError):
         raise
     except Exception as exc:  # ONNX Runtime's are plain ones
         said = " ".join(str(exc).split())[:300]
         raise VerificationFailed(f"{checkpoint.name}: a graph of its sizes does not run ({said})") from exc
-    figures = report.figures()
-    say("  " + ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in figures.items()))
-    report.check(BOUNDS[settings.precision])
+    bounds = BOUNDS[settings.precision]
+    report.check(bounds)
+    say(f"Same as the checkpoint: {report.summary(bounds)}; details in model_card.json")
     size = sum(path.stat().st_size for path in version.iterdir())
     card = {
         "fingerprint": fingerprint,
-        "verification": figures,
-        "bounds": asdict(BOUNDS[settings.precision]),
+        "verification": report.figures(),
+        "bounds": asdict(bounds),
         "architecture": asdict(checkpoint.architecture),
         "parameters": parameters,
         "files": {"megabytes": round(size / 1e6, 1)},

@@ -14,12 +14,12 @@ VNNI = {"avx512_vnni", "avx_vnni"}  # instructions that multiply 8-bit numbers
 def choose(checkpoint: Checkpoint) -> tuple[str, str]:
     """One of PRECISIONS, and why. Evidence: docs/export.md."""
     if os.environ.get("TIDEGATE_DEVICE") == "cuda":
-        return "fp16", "attention on a GPU takes it"
+        return "fp16", "attention on a GPU needs it"
     if has_vnni():
         return "int8", "this CPU has instructions for it (VNNI)"
     if _has_four_bits(checkpoint):
-        return "int4", "that is what the checkpoint holds, so nothing is lost"
-    return "int8", "half of it would lose too much"
+        return "int4", "the checkpoint itself has 4 bits, so nothing is lost"
+    return "int8", "4 bits would lose too much"
 
 
 def has_vnni() -> bool:

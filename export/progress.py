@@ -1,27 +1,63 @@
-"""Says on stderr what is being done: a bar on a terminal, plain lines elsewhere."""
+"""Says on stderr what is being done: bars on a terminal, a few plain lines elsewhere."""
 
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-BAR_CELLS = 30
+from tqdm import tqdm
+
+Advance = Callable[[int, int], None]  # called with what is done, and the total
+BAR = "{desc} {percentage:3.0f}% |{bar:30}| {elapsed}"
+LINE_INTERVAL = 15.0  # seconds between lines where there is no terminal
 
 
 def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def bar(title: str) -> Callable[[int, int], None]:
-    """Returns ``advance(done, total)``, which redraws the bar; where there is no terminal it writes one line at the end."""
-    began = time.monotonic()
+@contextmanager
+def progress(title: str) -> Iterator[Advance]:
+    if not sys.stderr.isatty():
+        say(title)
+        yield _lines()
+        return
+    with tqdm(desc=title, total=1, bar_format=BAR, file=sys.stderr) as bar, _clock(bar):
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield advance
+
+
+def _lines() -> Advance:
+    began = said = time.monotonic()
 
     def advance(done: int, total: int) -> None:
-        seconds = time.monotonic() - began
-        if sys.stderr.isatty():
-            cells = BAR_CELLS * done // total
-            end = "\n" if done == total else ""
-            print(f"\r{title} [{'#' * cells:<{BAR_CELLS}}] {seconds:.0f} s", end=end, file=sys.stderr, flush=True)
-        elif done == total:
-            say(f"{title}: {seconds:.1f} s")
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= LINE_INTERVAL and done < total:
+            said = now
+            say(f"  {100 * done // total} % after {now - began:.0f} s")
 
     return advance
+
+
+@contextmanager
+def _clock(bar: "tqdm[None]") -> Iterator[None]:
+    """Shows every second that it is alive, although a step takes longer."""
+    ended = threading.Event()
+
+    def refresh() -> None:
+        while not ended.wait(1):
+            bar.refresh()
+
+    thread = threading.Thread(target=refresh, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -102,6 +102,13 @@ class Report:
             "cached_noise": self.against_prefill.noise,
         }
 
+    def summary(self, bounds: Bounds) -> str:
+        """Of figures that passed `check`: the one that people know, or the one that made its bound void."""
+        measured = self.against_checkpoint
+        if measured.top1 >= bounds.top1:
+            return f"top-1 {100 * measured.top1:.1f} %, bound {100 * bounds.top1:.0f} %"
+        return f"KL divergence {measured.kl:.2g} nats per token, bound {bounds.kl:.2g}"
+
     def check(self, bounds: Bounds) -> None:
         """Raises OutOfBounds where a figure is outside its bounds."""
         measured = self.against_checkpoint
@@ -126,12 +133,15 @@ def verify(model_path: Path, checkpoint: Checkpoint, context_length: int, progre
     windows = text_windows(checkpoint, context_length)
     decoder = Decoder(model_path, slots=len(windows), context_length=max(map(len, windows)))
     report = Report(Comparison(), Comparison())
+    done, total = 0, 2 * sum(map(len, windows)) + 1
     tails = []  # the prefill's logits at the last positions of each window, which are then decoded from the cache again
     for slot, tokens in enumerate(windows):
-        tails.append(_verify_prefill(decoder, slot, tokens, checkpoint.reference(tokens), report.against_checkpoint))
-        progress(slot + 1, len(windows) + 1)
+        reference = checkpoint.reference(tokens)
+        progress(done := done + len(tokens), total)
+        tails.append(_verify_prefill(decoder, slot, tokens, reference, report.against_checkpoint))
+        progress(done := done + len(tokens), total)
     _verify_cache(decoder, windows, tails, report.against_prefill)
-    progress(len(windows) + 1, len(windows) + 1)
+    progress(total, total)
     return report
 
 

@@ -13,11 +13,13 @@ Each flag is also an environment variable: --max-waiting is MAX_WAITING, and so 
 def main(arguments: list[str] | None = None) -> None:
     parser = Parser(prog="python -m gateway", usage="%(prog)s [settings]", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"tidegate {VERSION}")
+    parser.add_argument("--quiet-start", action="store_true", help="log neither the address nor a warning about the public key")
     add_settings(parser, (MODEL_NAME, *SETTINGS))
-    os.environ.update(given(parser.parse_args(arguments)))
+    options = parser.parse_args(arguments)
+    os.environ.update(given(options))
     from gateway.server import run  # here: it takes seconds to import, and --help and refusals do not need it
 
-    run()
+    run(announced=not options.quiet_start)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import resource
+import socket
 import sys
 import time
 from types import FrameType
@@ -25,18 +26,20 @@ OPEN_FILES = 2 * MAXIMUM_CONNECTIONS  # sockets among them; many systems give 1,
 logger = logging.getLogger("gateway")
 
 
-def run() -> None:
-    """With the environment's settings, until a signal ends it. SystemExit with one sentence where it cannot start."""
+def run(*, announced: bool = True) -> None:
+    """With the environment's settings, until a signal ends it. SystemExit with one sentence where it cannot start.
+    ``announced``: whether the log says where it listens, and warns of the public key.
+    """
     try:
         settings = Settings.from_environment(os.environ)
         app = create_app(settings)
-        if settings.my_api_key == DEFAULT_API_KEY:
-            logger.warning("The key is the public default: everyone who reaches this server can use it. Set MY_API_KEY.")
+        if announced and settings.my_api_key == DEFAULT_API_KEY:
+            logger.warning("The key is the public default: anyone who can reach this server can use it. Set MY_API_KEY.")
         asyncio.run(require_triton(settings))
     except SettingsError as error:
         sys.exit(f"gateway: {error}")
     _allow_open_files()
-    Server(app, settings).run()
+    Server(app, settings, announced=announced).run()
 
 
 async def require_triton(settings: Settings) -> None:
@@ -53,7 +56,7 @@ async def require_triton(settings: Settings) -> None:
 class Server(uvicorn.Server):
     """uvicorn, but a stop loses nothing that it need not lose: see `handle_exit`."""
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, *, announced: bool = True) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -70,7 +73,14 @@ class Server(uvicorn.Server):
         )
         self._app = app
         self._settings = settings
+        self._announced = announced
         self._told_at: float | None = None  # to stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._announced:
+            host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+            logger.info("Listening on http://%s:%d", host, self._settings.port)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """At a first signal /readyz turns to 503, and every answer is its connection's last. DRAIN_DELAY seconds later no

@@ -4,17 +4,29 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from gateway.settings import DEFAULT_API_KEY
 from gateway.settings import Settings as GatewaySettings
+from serve.paths import COMMAND
+from serve.triton_server import TritonServer
 
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # each with the address at which this machine reaches itself
+LOCALHOST = ("127.0.0.1", "localhost")
 PROXIES = ("http_proxy", "all_proxy", "ALL_PROXY")  # the variables that curl obeys for http://
 EXAMPLE = {"prompt": "The sea is", "max_length": 40}
+YELLOW, PLAIN = "\033[33m", "\033[0m"
 
 
 def say(message: str) -> None:
     print(message, flush=True)
+
+
+def warn(message: str) -> None:
+    """In colour on a terminal, unless NO_COLOR is set (no-color.org)."""
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    say(f"{YELLOW}{message}{PLAIN}" if coloured else message)
 
 
 def url(settings: GatewaySettings) -> str:
@@ -25,25 +37,54 @@ def url(settings: GatewaySettings) -> str:
 
 def warn_of_default_key(settings: GatewaySettings) -> None:
     if settings.my_api_key == DEFAULT_API_KEY:
-        who = f"everyone who reaches {'this machine' if settings.host in EVERY_ADDRESS else settings.host}"
-        lines = f"WARNING: MY_API_KEY is not set. The key is the public {DEFAULT_API_KEY}: {who} can use the model."
-        bold_red, plain = ("\033[1;31m", "\033[0m") if sys.stdout.isatty() else ("", "")
-        say(f"{bold_red}{lines}{plain}\n         MY_API_KEY=something-secret make serve")
+        reached = "this machine" if settings.host in EVERY_ADDRESS else settings.host
+        warn(
+            f"WARNING: MY_API_KEY is not set. Anyone who can reach {reached} can use the model with the public key "
+            f"{DEFAULT_API_KEY}.\n         Set your own: MY_API_KEY=something-secret {COMMAND}"
+        )
 
 
-def announce(settings: GatewaySettings) -> None:
-    """The last lines of a start: address, key, and a command that works when pasted."""
-    everywhere = f" (listening on {settings.host})" if settings.host in EVERY_ADDRESS else ""
+def announce(
+    settings: GatewaySettings, model: str | None = None, models: Sequence[str] = (), triton: TritonServer | None = None
+) -> None:
+    """The last lines of a start. The very last is a command that works when pasted. ``model``: the default one."""
+    lines = _addresses(settings) | _served(model, models, triton) | _access(settings)
+    say("\n".join(["\nTidegate is ready. Ctrl-C stops it.", *(f"  {name:8}  {line}" for name, line in lines.items())]))
+
+
+def _addresses(settings: GatewaySettings) -> dict[str, str]:
+    shown = _shown_url(settings)
+    everywhere = " (and at every other address of this machine)" if settings.host in EVERY_ADDRESS else ""
+    return {"page": f"{shown}/{everywhere}", "API docs": f"{shown}/docs"}
+
+
+def _served(model: str | None, models: Sequence[str], triton: TritonServer | None) -> dict[str, str]:
+    others = ", ".join(name for name in models if name != model)
+    lines = {"model": f"{model}; also served: {others}" if model and others else model or others}
+    if triton and model:
+        memory = triton.memory(model)
+        lines |= {"memory": str(memory)} if memory else {}
+        lines |= {"log": f"{_short(triton.log)} (Triton's; the gateway's follows here)"}
+    return lines
+
+
+def _access(settings: GatewaySettings) -> dict[str, str]:
+    """The key, and a command with it."""
     proxy = "--noproxy '*' " if any(map(os.environ.get, PROXIES)) else ""
     key, shown = settings.my_api_key, settings.my_api_key
     if key is None:
         make = f"tidegate keys create NAME --file {settings.api_keys_file}"
         key, shown = "YOUR-KEY", f"one of those in {settings.api_keys_file}; `{make}` makes another"
     header = shlex.quote(f"X-API-Key: {key}")
-    say(
-        f"\nTidegate is ready. Ctrl-C stops it.\n"
-        f"  address  {url(settings)}{everywhere}\n"
-        f"  key      {shown}\n"
-        f"  try      curl -s {proxy}{url(settings)}/generate -H {header} -H 'Content-Type: application/json' "
-        f"-d {shlex.quote(json.dumps(EXAMPLE))}"
-    )
+    request = f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(EXAMPLE))}"
+    return {"key": str(shown), "try": f"curl -s {proxy}{_shown_url(settings)}/generate -H {header} {request}"}
+
+
+def _shown_url(settings: GatewaySettings) -> str:
+    """As people write it."""
+    here = url(settings)
+    return f"http://localhost:{settings.port}" if EVERY_ADDRESS.get(settings.host, settings.host) in LOCALHOST else here
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gateway.settings import SettingsError
 from serve import preflight
-from serve.banner import announce, say, url, warn_of_default_key
+from serve.banner import announce, say, url, warn, warn_of_default_key
 from serve.exporting import ExportFailed, export_for_serving
 from serve.installation import complete
 from serve.paths import RUN, module_environment
@@ -36,7 +36,7 @@ def serve(settings: Settings) -> None:
         running.enter_context(preflight.held(run_dir, settings.gateway.port))
         warn_of_default_key(settings.gateway)
         environment = os.environ | module_environment()
-        triton = retirement = None
+        triton = retirement = model = None
         if settings.own_triton:
             complete(settings, triton=True)
             model = export_for_serving(settings)
@@ -46,8 +46,8 @@ def serve(settings: Settings) -> None:
             triton = start_triton(settings, server, running)
             environment |= {"TRITON_URL": triton.grpc_address, "MODEL_NAME": model}
         gateway = running.enter_context(gateway_process(environment, settings.gateway))
-        wait_healthy(gateway, url(settings.gateway))
-        announce(settings.gateway)
+        models = wait_healthy(gateway, url(settings.gateway))
+        announce(settings.gateway, model or settings.gateway.model_name, models, triton)
         watch(gateway, triton, retirement, url(settings.gateway))
 
 
@@ -71,4 +71,4 @@ def start_triton(settings: Settings, server: Server, running: ExitStack) -> Trit
 
 
 def _warn(sentence: str) -> None:
-    say(f"WARNING: {sentence}")
+    warn(f"WARNING: {sentence}")

@@ -35,7 +35,8 @@ class GatewayDied(Exception):
 @contextmanager
 def gateway_process(environment: Mapping[str, str], settings: Settings) -> Iterator[GuardedProcess]:
     """At the end it has the time that its settings give to the texts under way. Another Ctrl-C cuts that short."""
-    gateway = GuardedProcess([sys.executable, "-m", "gateway"], env=environment, grace=settings.longest_stop)
+    command = [sys.executable, "-m", "gateway", "--quiet-start"]  # the banner says more
+    gateway = GuardedProcess(command, env=environment, grace=settings.longest_stop)
     try:
         yield gateway
     finally:
@@ -49,15 +50,16 @@ def _hurry(gateway: GuardedProcess) -> None:
         os.kill(gateway.pid, signal.SIGTERM)
 
 
-def wait_healthy(gateway: GuardedProcess, url: str) -> None:
-    """Returns when a step has gone all the way through the gateway, Triton and the model. GatewayDied where that fails."""
+def wait_healthy(gateway: GuardedProcess, url: str) -> list[str]:
+    """The models, when a step has gone all the way through the gateway, Triton and each of them. GatewayDied if that fails."""
     deadline = time.monotonic() + GATEWAY_START_TIMEOUT
-    while ask_health(url)[0] != 200:
+    while (health := ask_health(url))[0] != 200:
         if not gateway.running:
             raise GatewayDied(f"the gateway ended with status {gateway.exit_status} while it started")
         if time.monotonic() > deadline:
             raise GatewayDied(f"{url}/health did not answer 200 within {GATEWAY_START_TIMEOUT:.0f} seconds")
         time.sleep(0.05)
+    return [*health[1]]
 
 
 def watch(gateway: GuardedProcess, triton: TritonServer | None, retirement: Retirement | None, url: str) -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from serve.model_memory import ModelMemory, model_memory
 from serve.processes import GuardedProcess, children, is_alive, is_zombie
 from serve.python_facts import libpython_directory
 from serve.repository_view import RepositoryView, sentence
@@ -87,6 +88,9 @@ class TritonServer:
     def stub_pids(self) -> list[int]:
         """The living stubs, each of which holds one model instance."""
         return [pid for pid in self._find_stubs() if is_alive(pid)]
+
+    def memory(self, model: str) -> ModelMemory | None:
+        return model_memory(model, self._read_log(), [self.pid, *self.stub_pids])
 
     def stub_died(self) -> bool:
         """Whether a stub died under its server. Triton does not notice, says that it is ready and answers errors for ever.

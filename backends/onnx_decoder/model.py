@@ -126,9 +126,9 @@ class TritonPythonModel:
         }
         self._parameters = _json({"parameters": parameters})
         self._description = _json({"parameters": parameters, **_texts(directory)})
-        # serve/triton_server.py reads this line
+        # serve/model_memory.py reads this line.
         slots = f"{decoder.slots} slots of {context_length} tokens on {device.name}, {decoder.slot_bytes} bytes each"
-        pb_utils.Logger.log_info(f"{args['model_name']}: {slots}")
+        pb_utils.Logger.log_info(f"{args['model_name']}: {slots}, {'growing' if room else 'reserved'}")
 
     def _response(self, outputs: dict[str, np.ndarray]) -> Any:
         shared = {name: SharedArray(array) for name, array in outputs.items()}

@@ -14,7 +14,8 @@ current_request_id: ContextVar[str | None] = ContextVar("request_id", default=No
 
 
 def configure_logging(log_format: str) -> None:
-    """All lines of the process, uvicorn's too, go to standard error in one form; uvicorn's access log is off: ours has more.
+    """All lines of the process go to standard error in one form. Of uvicorn's only warnings and errors: of starts, stops and
+    requests ours say more.
 
     May be called again, and whether uvicorn has set up its own logging before or not.
     """
@@ -28,8 +29,8 @@ def configure_logging(log_format: str) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = name != "uvicorn.access"
-    for name in ("uvicorn", "gateway"):
-        logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("gateway").setLevel(logging.INFO)
     logging.captureWarnings(True)
 
 

@@ -47,8 +47,9 @@ def prepare(setup: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, str]]
             return {"form": (template.form or HERMES).name}
         param, special = question["param"], question.get("add_special_tokens", False)
         try:
-            text = template.render(question, param) if "messages" in question else question["text"]
-            tokens = pack(tokenizer.encode(text, param=param, add_special_tokens=special))
+            rendered = "messages" in question
+            text = template.render(question, param) if rendered else question["text"]
+            tokens = pack(tokenizer.encode(text, param=param, add_special_tokens=special, rendered=rendered))
         except InvalidRequest as error:
             return {"error": error.message}
         return {"tokens": tokens}

@@ -9,6 +9,7 @@ from gateway.errors import InvalidRequest
 from gateway.text.detokenizer import LibraryPanic, TokenStream, detokenizer_of, guarded
 from gateway.text.prompt_encoder import PromptEncoder
 from gateway.text.stop_strings import StopStrings
+from gateway.text.unknown_characters import unknown_character
 
 
 class Tokenizer:
@@ -24,9 +25,9 @@ class Tokenizer:
         self.has_chat_template = bool(chat_template)
         self.prompts = PromptEncoder(tokenizer_json, chat_template)
 
-    def encode(self, text: str, *, param: str = "prompt", add_special_tokens: bool = True) -> list[int]:
+    def encode(self, text: str, *, param: str = "prompt", add_special_tokens: bool = True, rendered: bool = False) -> list[int]:
         """Tokens of a text to be trusted; strangers' go to ``prompts``, which has bounds. Special tokens are recognised by
-        their text. Raises InvalidRequest."""
+        their text. ``rendered``: the text is a conversation's, not the parameter itself. Raises InvalidRequest."""
         try:
             text.encode()  # for its exception
             # Of all ways to encode, this one lets other threads run meanwhile, and tracks no offsets.
@@ -41,7 +42,8 @@ class Tokenizer:
         except LibraryPanic as exc:
             raise InvalidRequest(f"{param}: this model's tokenizer cannot take this text", param=param) from exc
         except Exception as exc:  # the library raises bare Exceptions
-            raise InvalidRequest(f"{param}: holds a character that is not in this model's vocabulary", param=param) from exc
+            unknown = unknown_character(self._tokenizer, text, rendered=rendered)
+            raise InvalidRequest(f"{param}: {unknown}", param=param) from exc
 
     def decode(self, tokens: list[int], *, skip_special_tokens: bool = True) -> str:
         """The text of tokens, each within the vocabulary; what is no whole character is U+FFFD."""

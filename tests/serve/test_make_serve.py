@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -48,7 +49,10 @@ def test_the_last_line_is_a_curl_command_that_works_when_pasted(ready: MakeServe
     answer = json.loads(subprocess.run(command, shell=True, capture_output=True, timeout=60, check=True).stdout)
     assert answer["status"] == "success"
     assert len(answer["data"]["generated_text"]) > len(answer["data"]["prompt"])
-    assert f"http://127.0.0.1:{ready.port}" in ready.output
+    assert f"  page      http://localhost:{ready.port}/ (" in ready.output
+    assert re.search(r"\n  memory    0\.\d GB, 2 slots of 2,048 tokens included\n", ready.output), ready.output
+    assert f"  log       .run/{ready.port}/triton.log" in ready.output
+    assert "uvicorn" not in ready.output and "\033" not in ready.output  # one ready message, without colours in a pipe
     assert "it's a secret" in ready.output
 
 

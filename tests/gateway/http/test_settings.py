@@ -88,7 +88,7 @@ def test_a_gateway_with_the_public_key_logs_a_warning() -> None:
     own |= {"TRITON_URL": "127.0.0.1:9", "RECOVERY_TIMEOUT": "1"}
     for key, warnings in (({}, 1), ({"MY_API_KEY": "own"}, 0)):
         ended = subprocess.run([sys.executable, "-m", "gateway"], env=own | key, capture_output=True, text=True, timeout=60)
-        assert ended.stderr.count("WARNING gateway The key is the public default: everyone") == warnings
+        assert ended.stderr.count("WARNING gateway The key is the public default: anyone") == warnings
 
 
 def test_the_key_may_come_from_a_file(tmp_path: Path) -> None:

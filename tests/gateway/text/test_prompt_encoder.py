@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from export.text.tokenizers import of_characters
 from gateway.errors import InvalidRequest
 from gateway.text.model import Model
 from gateway.text.prompt_encoder import PromptEncoder, pack, unpack
@@ -53,13 +54,27 @@ def test_tokens_and_texts_are_those_of_the_tokenizer_itself(prompts: PromptEncod
     assert unpack(pack(tokens)) == tokens
 
 
-def test_half_of_a_surrogate_pair_and_unknown_characters_are_named_with_their_field(prompts: PromptEncoder) -> None:
+def test_a_character_that_a_model_of_characters_lacks_is_named_with_its_place_and_with_those_it_has() -> None:
+    characters = PromptEncoder(of_characters({"a": 0, "\n": 1, "b": 2}).tokenizer_json, "{{ messages[0].content }}")
+    with pytest.raises(InvalidRequest) as refused:
+        characters.encode("ab\u202ea", param="input", add_special_tokens=True)
+    assert refused.value.param == "input"
+    known = r"which is not in this model's vocabulary of 3 characters: '\nab'"
+    assert refused.value.message == rf"input: holds '\u202e' (U+202E) at position 2, {known}"
+    with pytest.raises(InvalidRequest) as refused:
+        conversation = [{"role": "user", "content": "é"}]
+        characters.encode_conversation(conversation, param="messages", add_generation_prompt=True)
+    assert refused.value.message == f"messages: holds 'é' (U+00E9), {known}"
+    many = PromptEncoder(of_characters({chr(0x4E00 + number): number for number in range(5000)}).tokenizer_json, None)
+    with pytest.raises(InvalidRequest, match="of 5000 characters: '一.*'…$") as refused:
+        encoded(many, "x" * 100_000)
+    assert len(refused.value.message) < 300
+
+
+def test_half_of_a_surrogate_pair_is_named_with_its_field(prompts: PromptEncoder) -> None:
     with pytest.raises(InvalidRequest, match="^input: holds half of a surrogate pair") as refused:
         prompts.encode("a\ud800", param="input", add_special_tokens=True)
     assert refused.value.param == "input"
-    words = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "?"}
-    with pytest.raises(InvalidRequest, match="^prompt: holds a character that is not in this model's vocabulary"):
-        encoded(PromptEncoder(json.dumps({"model": words, "added_tokens": []}), None), "b")
 
 
 @pytest.mark.parametrize(
