@@ -12,7 +12,7 @@ from gateway.settings import SettingsError
 from serve import servers
 from serve.banner import say
 from serve.installation import complete
-from serve.paths import module_environment
+from serve.paths import COMMAND, module_environment
 from serve.preflight import PreflightError
 from serve.processes import GuardedProcess
 from serve.settings import Settings
@@ -32,9 +32,12 @@ def run(flags: Sequence[str]) -> str | None:
         name = export_model(settings, flags)
     except (SettingsError, PreflightError, ExportFailed) as error:
         return f"tidegate: {error}"
-    for server in servers.running(settings.model_repository):
+    running = servers.running(settings.model_repository)
+    for server in running:
         server.serve(name)
         say(f"The server at {server.url} serves {name} within seconds")
+    if not running:
+        say(f"Its name is {name}. To serve it: MODEL_NAME={name} {COMMAND}")
     return None
 
 
