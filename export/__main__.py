@@ -91,9 +91,9 @@ def _settings(options: argparse.Namespace) -> ExportSettings:
         raise ValueError(f"there is no checkpoint {checkpoint}")
     name = options.name or default_name(checkpoint)
     if not MODEL_NAME.fullmatch(name):
-        raise ValueError(f"argument --name: {name!r} is no model name; allowed are {MODEL_NAME_ALLOWED}")
+        raise ValueError(f"argument --name: {name!r} is not a valid model name; allowed are {MODEL_NAME_ALLOWED}")
     if (options.repository / name).exists() and not (options.repository / name).is_dir():
-        raise ValueError(f"argument --name: {options.repository / name} is no model, and it would be replaced")
+        raise ValueError(f"argument --name: {options.repository / name} is not a model, and would be overwritten")
     if options.slots != "auto" and not (options.slots.isdecimal() and int(options.slots) > 0):
         raise ValueError(f"argument --slots: {options.slots!r} is neither 'auto' nor a number of at least 1")
     for option in ("context_length", "candidates", "heads"):

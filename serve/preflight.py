@@ -67,7 +67,7 @@ def check_port(host: str, port: int) -> None:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise PreflightError(f"HOST is {host!r}, which is no address of this machine: {error.strerror}.") from error
+        raise PreflightError(f"HOST is {host!r}, which is not an address of this machine: {error.strerror}.") from error
     with socket.socket(family, kind, protocol) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -82,7 +82,7 @@ def _port_problem(host: str, port: int, error: OSError) -> str:
         return f"port {port} is taken by another program; choose a free one: PORT={_free_port(host)} {COMMAND}"
     if error.errno == errno.EACCES:
         return f"port {port} is reserved for root; choose one from 1024 on: PORT={_free_port(host)} {COMMAND}"
-    return f"HOST is {host!r}, PORT is {port}: this machine cannot listen there: {error.strerror}."
+    return f"HOST is {host!r}, PORT is {port}: cannot listen there: {error.strerror}."
 
 
 def _free_port(host: str) -> int:
@@ -122,11 +122,11 @@ def _directory_problem(directory: Path, error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk of {directory} is full: make room there"
     if error.errno == errno.EROFS:
-        return f"{directory} lies on a file system that is mounted read-only: mount it so that it can be written (rw)"
+        return f"{directory} is on a file system that is mounted read-only: remount it read-write (rw)"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{directory} may not be written by this user: chown -R $(id -un) {directory}, or start as the one who owns it"
+        return f"{directory} is not writable by this user: chown -R $(id -un) {directory}, or start as its owner"
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return f"{directory} is no directory: move that file away"
+        return f"{directory} is not a directory: move that file away"
     return f"{directory} cannot be written: {error.strerror}"
 
 

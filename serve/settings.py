@@ -69,7 +69,7 @@ def _repository(values: Mapping[str, str]) -> Path:
         return MODEL_REPOSITORY
     path = Path(values["MODEL_REPOSITORY"]).expanduser().absolute()
     if path.exists() and not path.is_dir():
-        raise SettingsError(f"MODEL_REPOSITORY is {str(path)!r}, which is no directory.")
+        raise SettingsError(f"MODEL_REPOSITORY is {str(path)!r}, which is not a directory.")
     return path
 
 

@@ -125,6 +125,6 @@ def _read(path: Path, options: Options) -> Checkpoint:
         if kind.recognises(start, path):
             return kind.read(path, options)
     raise CheckpointError(
-        "it is no checkpoint: expected are a .pt or .pth that torch.save wrote, a .gguf, a .bin of llm.c or llama2.c, "
+        "it is not a checkpoint: expected a .pt or .pth that torch.save wrote, a .gguf, a .bin of llm.c or llama2.c, "
         "or a Hugging Face directory"
     )

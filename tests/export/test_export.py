@@ -187,7 +187,7 @@ def test_a_file_of_the_repository_is_never_replaced_by_a_model(tmp_path: Path, c
     (tmp_path / "README.md").write_text("about these models")
     done = run(checkpoint, "--repository", tmp_path, "--name", "README.md")
     assert done.returncode == 2
-    assert "README.md is no model" in done.stderr and "Traceback" not in done.stderr
+    assert "README.md is not a model" in done.stderr and "Traceback" not in done.stderr
     assert tree(tmp_path) == {"README.md": b"about these models"}
 
 
@@ -205,7 +205,7 @@ def test_files_are_utf8_whatever_the_locale_says(tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (["no/such.pt"], "there is no checkpoint no/such.pt"),
-        (["--name", "a/b"], "'a/b' is no model name; allowed are letters"),
+        (["--name", "a/b"], "'a/b' is not a valid model name; allowed are letters"),
         (["--precision", "int3"], "invalid choice: 'int3'"),
         (["--slots", "many"], "'many' is neither 'auto' nor a number"),
         (["--candidates", "0"], "0 is less than 1"),

@@ -82,7 +82,7 @@ def without_rights() -> Iterator[None]:
 
 def test_a_directory_that_this_user_may_not_write_is_refused_with_the_way_out(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
-    with without_rights(), pytest.raises(PreflightError, match="may not be written by this user: chown") as refused:
+    with without_rights(), pytest.raises(PreflightError, match="is not writable by this user: chown") as refused:
         preflight.check_directory(tmp_path)
     assert "\n" not in str(refused.value)
 
@@ -90,7 +90,7 @@ def test_a_directory_that_this_user_may_not_write_is_refused_with_the_way_out(tm
 def test_a_file_in_the_place_of_a_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for directory in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(PreflightError, match="is no directory: move that file away"):
+        with pytest.raises(PreflightError, match="is not a directory: move that file away"):
             preflight.check_directory(directory)
 
 

@@ -75,7 +75,7 @@ def read(path: Path, options: Options) -> Checkpoint:
     if not (path / CONFIG).is_file():
         if (path / "adapter_config.json").is_file():
             raise CheckpointError(
-                "it is an adapter (PEFT, LoRA), which is no model: merge it into the one it was trained for (merge_and_unload)"
+                "it is an adapter (PEFT, LoRA), not a whole model: merge it into the model it was trained on (merge_and_unload)"
             )
         if not any(entry.name in INSIDE or entry.name.endswith(INSIDE_ENDINGS) for entry in path.iterdir()):
             raise lone_file.nothing(path)
