@@ -105,8 +105,8 @@ READ_ONLY = "mount --bind {0} {0} && mount -o remount,bind,ro {0}"
 FULL = "mount -t tmpfs -o size=1m tmpfs {0}"
 MACHINES = {
     "a full disk": (FULL.format(REPOSITORY), "the disk of .*model_repository is full .*: make room there"),
-    "a repository that is read-only": (READ_ONLY.format(REPOSITORY), "model_repository lies on a file system .* read-only"),
-    "a checkout that is read-only": (READ_ONLY.format(CHECKOUT), r"\.run lies on a file system .* read-only"),
+    "a repository that is read-only": (READ_ONLY.format(REPOSITORY), "model_repository is on a file system .* read-only"),
+    "a checkout that is read-only": (READ_ONLY.format(CHECKOUT), r"\.run is on a file system .* read-only"),
     "a full /dev/shm": (FULL.format(SHARED), "Triton needs 64 MiB in /dev/shm, 1 are free: remove files there"),
     "a /dev/shm that is read-only": ("mount -t tmpfs -o ro tmpfs /dev/shm", "needs /dev/shm, which cannot be written"),
 }
