@@ -9,12 +9,13 @@ import numpy as np
 
 from backends.onnx_decoder.contract.drawing import DrawingRule
 from backends.onnx_decoder.contract.limits import GATEWAY_BITS, UNKNOWN
-from gateway.engine.generation import AnswerRecord, Delta, FinishReason, GenerationRequest, SamplingParameters, TokenLogprob
+from gateway.engine.generation import AnswerRecord, Delta, FinishReason, GenerationRequest, TokenLogprob
 from gateway.engine.ngram_proposer import NgramProposer
 from gateway.engine.output import Output
 from gateway.engine.sampling import changes_logits, needs_full_logits
 from gateway.engine.step import StepRow
 from gateway.errors import TidegateError
+from gateway.text.grammar import Matcher
 from gateway.text.model import Model
 
 GATEWAY = secrets.randbits(GATEWAY_BITS)  # who is asking, where several gateways use one Triton
@@ -34,7 +35,8 @@ class Sequence:
         self.index, self.record = index, AnswerRecord()
         self.sampling = request.sampling
         self.seed = secrets.randbits(64) if request.seed is None else request.seed % 2**64
-        self._rule = _rule(request.sampling, self.seed)
+        of = request.sampling
+        self._rule = DrawingRule(of.temperature, of.top_k, of.top_p, of.min_p, self.seed)
         self.generated: Counter[int] = Counter()  # token → how often, where there are penalties
         self._counts = changes_logits(request.sampling)
         self.cached = 0  # tokens that Triton is believed to hold
@@ -51,7 +53,7 @@ class Sequence:
         self._proposer = NgramProposer(self._tokens, self.length) if speculation and not self._sequential else None
         self._drafts = 0  # of the row whose answer is being delivered
         self.credit = 0.0  # tokens that drafts have gained it, less what steps took longer for any text's drafts
-        stop = () if self._constrained else request.stop
+        stop = request.stop if self._constraint is None else ()
         self._output = Output(model.tokenizer.decode_stream(prompt, stop, request.visible_tokens))
         self._taken_tokens = 0
         self._end_token: int | None = None  # that ended it: no part of the text
@@ -86,14 +88,14 @@ class Sequence:
         return self.length - len(self.request.prompt_tokens)
 
     @property
-    def _constrained(self) -> bool:
-        """Whether its text follows a grammar by now; it then ends where its form is whole, not at a stop string within it."""
-        return self._grammar is not None and self._grammar.active
+    def _constraint(self) -> Matcher | None:
+        """The grammar that its text follows by now; it then ends where its form is whole, not at a stop string within it."""
+        return self._grammar if self._grammar is not None and self._grammar.active else None
 
     @property
     def _sequential(self) -> bool:
         """Whether its next token depends on those before it; then it is chosen from whole rows of logits."""
-        return self._needs_full_logits or self._constrained
+        return self._needs_full_logits or self._constraint is not None
 
     @property
     def full_logits(self) -> bool:
@@ -111,7 +113,7 @@ class Sequence:
 
     def draft_chances(self, most: int) -> list[float]:
         """Of its next drafts, at most ``most``: how probably each and all before it are right."""
-        if self._proposer is None or self._held_open or self._constrained:
+        if self._proposer is None or self._held_open or self._constraint is not None:
             return []
         self._proposer.read_to(self.length)
         return self._proposer.chances(min(most, len(self._tokens) - self.length - 1))
@@ -177,12 +179,12 @@ class Sequence:
 
     def chooses_slowly(self, seconds: float) -> bool:
         """Whether its grammar probably takes more than that for the next token."""
-        constrained = self._grammar if self._constrained else None
-        return constrained is not None and (constrained.begins_slowly or self.seconds_of_choice > seconds)
+        grammar = self._constraint
+        return grammar is not None and (grammar.begins_slowly or self.seconds_of_choice > seconds)
 
     def allowed(self) -> np.ndarray | None:
         """bool [vocabulary]: the tokens that may come next; None: all. Raises what `Matcher.allowed` raises."""
-        allowed = self._grammar.allowed() if self._grammar is not None and self._grammar.active else None
+        allowed = None if (grammar := self._constraint) is None else grammar.allowed()
         if self._held_open and self.model.end_tokens:
             open_ended = np.ones(self.model.vocabulary_size, np.bool_) if allowed is None else allowed.copy()
             open_ended[list(self.model.end_tokens)] = False
@@ -192,9 +194,7 @@ class Sequence:
     def matched(self, token: int) -> int:
         """``token``, or another where the text could else not match its grammar before its length is reached. Called once for
         every token that is appended then."""
-        if self._grammar is None or not self._grammar.active:
-            return token
-        return self._grammar.advance(token, len(self._tokens) - self.length)
+        return token if (grammar := self._constraint) is None else grammar.advance(token, len(self._tokens) - self.length)
 
     def append(self, tokens: list[int], logprobs: list[TokenLogprob] | None = None) -> None:
         """Takes the next tokens: all but the last were guessed, so Triton holds them already. Ends the text at an end token, a
@@ -206,9 +206,7 @@ class Sequence:
             self._append_one_by_one(tokens, logprobs)
         else:
             self._append_all(tokens)
-        self.cached += min(self.length - before, len(tokens) - 1)
-        if self._constrained and not self.ended:
-            self.cached = min(self.cached, self.length - 1)  # what was guessed behind is drawn again
+        self.cached = min(self.cached + len(tokens) - 1, self.length - 1)  # what was guessed behind the last one is drawn again
         if self._drafts:
             accepted = min(self.length - before, len(tokens) - 1)
             self.record.accepted += accepted
@@ -224,15 +222,15 @@ class Sequence:
         for index, token in enumerate(tokens):
             if self._note_token(token):
                 return
-            was_constrained = self._constrained
-            if self._grammar is not None and not was_constrained:
+            was_free = self._constraint is None
+            if was_free and self._grammar is not None:
                 self._grammar.watch(token)
-            may_stop = not self._held_open and not self._constrained
+            may_stop = not self._held_open and self._constraint is None
             self._output.append(token, None if logprobs is None else logprobs[index], may_stop=may_stop)
             if self._output.stopped or (self._grammar is not None and self._grammar.complete):
                 self._finish("stop")
                 return
-            if self._constrained and not was_constrained:
+            if was_free and self._constraint is not None:
                 break  # the tokens behind were chosen without its grammar
         self._end_at_length()
 
@@ -256,7 +254,7 @@ class Sequence:
         self.record.tokens += 1
         if self._counts:
             self.generated[token] += 1
-        if token in self.model.end_tokens and (self._constrained or not self.request.ignore_eos):
+        if token in self.model.end_tokens and (self._constraint is not None or not self.request.ignore_eos):
             self._finish("stop", token)
             return True
         self._tokens[self.length] = token
@@ -298,7 +296,3 @@ class Sequence:
         self._output.finish(end_token)
         self.record.stop_string = self._output.stop_string
         self.record.finish_reason = "stop" if self._output.stopped else reason
-
-
-def _rule(sampling: SamplingParameters, seed: int) -> DrawingRule:
-    return DrawingRule(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, seed)
