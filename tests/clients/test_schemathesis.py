@@ -43,7 +43,7 @@ def test_no_request_of_two_thousand_is_answered_with_an_inner_error_or_against_t
         "--mode",
         "all",
         "--workers",
-        "2",
+        "1",  # Python 3.11 cannot parse in two threads: "AST constructor recursion depth mismatch"
     ]
     command += ["--checks", ",".join(CHECKS), "--max-examples", str(EXAMPLES), "--generation-deterministic"]
     command += ["--continue-on-failure", "--request-timeout", "60", "--no-color"]
