@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.http_client import until
-from tests.page.scripted import ScriptedVisitor, stream
+from tests.page.scripted import ScriptedVisitor, refuse, stream
 
 
 @pytest.fixture
@@ -61,6 +61,17 @@ def test_the_text_goes_on_in_place_from_its_end_or_the_cursor_and_can_be_edited_
     assert text(visitor) == "Oh! But look... The sea is wide, and deep"
 
 
+def test_line_breaks_of_any_kind_leave_the_generation_marked(visitor: ScriptedVisitor) -> None:
+    document, mark = visitor.page.locator("#document"), visitor.page.locator(".generated")
+    document.fill("A ")
+    generate(visitor, "list:\r\n", "one\r", "two\n")
+    assert text(visitor) == "A list:\none\ntwo\n" and mark.text_content() == "list:\none\ntwo\n"
+    document.press("Control+End")
+    visitor.page.keyboard.type("three")
+    assert text(visitor) == "A list:\none\ntwo\nthree" and mark.text_content() == "list:\none\ntwo\n"
+    assert generate(visitor, "!") == "A list:\none\ntwo\nthree"
+
+
 def test_the_last_generation_is_undone_regenerated_and_chosen_among_its_variants(visitor: ScriptedVisitor) -> None:
     page = visitor.page
     page.locator("#document").fill("Once ")
@@ -79,6 +90,19 @@ def test_the_last_generation_is_undone_regenerated_and_chosen_among_its_variants
     visitor.click("Undo")
     assert text(visitor) == "Once "
     assert any(page.get_by_role("button", name="Undo").count() == 0 for _ in until(2))
+
+
+def test_a_generation_that_failed_leaves_nothing_behind(visitor: ScriptedVisitor) -> None:
+    visitor.page.locator("#document").fill("Once ")
+    generate(visitor, "upon")
+    visitor.server.answers = [refuse(500)]
+    visitor.page.click("#send")
+    visitor.notice().get_by_text("Server error").wait_for()
+    assert text(visitor) == "Once upon"
+    assert generate(visitor, " a time") == "Once upon" and visitor.notice().is_hidden()
+    visitor.click("Undo")
+    visitor.click("Undo")
+    assert text(visitor) == "Once "
 
 
 def test_the_last_generation_shows_its_probabilities_and_goes_on_from_another_token(visitor: ScriptedVisitor) -> None:

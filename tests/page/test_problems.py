@@ -33,6 +33,7 @@ def own_triton(model_repository: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def test_a_wrong_key_is_told_where_to_mend_it_and_the_message_goes_out_again(visit: Visit, api_key: str) -> None:
     visitor = visit()
+    visitor.mode("chat")
     visitor.set(max_tokens=3)
     visitor.page.fill("#key", "wrong")
     visitor.page.locator("#key").blur()

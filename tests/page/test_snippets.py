@@ -30,8 +30,11 @@ def test_the_code_gives_the_pages_answer(visit: Visit, tmp_path: Path, api_key: 
     visitor = visit()
     visitor.mode(mode)
     visitor.set(max_tokens=10, ignore_eos=True, top_k=20, seed=7, stop="\"'\n\\", logit_bias="5: -100")
-    visitor.send('It\'s "quoted" — 你好 $HOME `ls` \\n')
+    prompt = 'It\'s "quoted" — 你好 $HOME `ls` \\n'
+    visitor.box().fill(prompt)
     code = code_for(visitor, language)
+    visitor.click("Close")
+    visitor.send(prompt)
     assert api_key not in code
     (tmp_path / RUN[language][1]).write_text(code)
     env = os.environ | {"TIDEGATE_API_KEY": api_key}

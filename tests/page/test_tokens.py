@@ -112,7 +112,7 @@ def test_a_character_of_several_tokens_is_one_piece_with_the_product_of_their_pr
     visitor.send("你好")
     [answer] = visitor.answers()
     page = visitor.page
-    assert page.locator(".message [role=group]").evaluate("group => group.textContent") in answer
+    assert page.locator(".generated [role=group]").evaluate("group => group.textContent") in answer
     pieces = page.evaluate(
         "async () => { const { Segments, segmentProbability } = await import('/static/js/segments.js');"
         " const token = (bytes, logprob) => ({ bytes, logprob, top: [] }); const segments = new Segments();"

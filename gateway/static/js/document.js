@@ -5,6 +5,9 @@
 
 import { conversation, currentVersion, exchanges } from "./conversation.js";
 
+// A text area has no other line break. A model may write any.
+export const lines = (text) => text.replace(/\r\n?/g, "\n");
+
 export const generationOf = ({ live, exchanges }) => (live ? exchanges.at(-1) : null);
 export const generation = () => generationOf(conversation());
 
@@ -13,9 +16,11 @@ export function generated(exchange) {
   return version ? version.samples[version.chosen] : null;
 }
 
+export const answerOf = (exchange) => lines(generated(exchange)?.text ?? "");
+
 export function textOf(document) {
   const exchange = generationOf(document);
-  return exchange ? exchange.prompt + (generated(exchange)?.text ?? "") + exchange.after : document.text;
+  return exchange ? exchange.prompt + answerOf(exchange) + exchange.after : document.text;
 }
 
 // Somebody changed the text to this. What stands before or behind the generation may change; within it, it is theirs.
@@ -24,7 +29,7 @@ export function edit(text) {
   const exchange = generation();
   document.updated = Date.now();
   if (exchange) {
-    const answer = generated(exchange)?.text ?? "";
+    const answer = answerOf(exchange);
     const end = answer + exchange.after;
     const begin = exchange.prompt + answer;
     if (text.endsWith(end)) exchange.prompt = text.slice(0, text.length - end.length);
@@ -39,6 +44,7 @@ export function addGeneration(position) {
   const document = conversation();
   document.text = textOf(document);
   const exchange = { prompt: document.text.slice(0, position), after: document.text.slice(position), versions: [], current: -1 };
+  if (!exchanges().at(-1)?.versions.length) exchanges().pop(); // it failed before anything was written
   exchanges().push(exchange);
   document.live = true;
   return exchange;

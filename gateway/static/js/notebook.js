@@ -5,10 +5,10 @@ import { reason, tokenWriter } from "./answer.js";
 import { isRunning } from "./answering.js";
 import { action, copyAction } from "./buttons.js";
 import { conversation, currentVersion } from "./conversation.js";
-import { edit, generated, generation, showVariant, textOf, variants } from "./document.js";
+import { answerOf, edit, generated, generation, showVariant, textOf, variants } from "./document.js";
 import { element, make } from "./dom.js";
 import { sentence } from "./figures.js";
-import { t } from "./i18n.js";
+import { number, t } from "./i18n.js";
 import { pictureAction } from "./picture.js";
 import { limitOf } from "./requests.js";
 
@@ -52,7 +52,7 @@ function marker(area, marks, view) {
   const exchange = generation();
   const sample = exchange && generated(exchange);
   const tinted = sample && element("probabilities").checked;
-  const write = tinted ? tokenWriter(exchange, currentVersion(exchange), sample, middle, view) : () => (middle.textContent = sample?.text ?? "");
+  const write = tinted ? tokenWriter(exchange, currentVersion(exchange), sample, middle, view) : () => (middle.textContent = sample ? answerOf(exchange) : "");
   if (!tinted) middle.setAttribute("aria-hidden", "true");
   middle.classList.toggle("tinted", Boolean(tinted));
   marks.replaceChildren(hidden(before), middle, hidden(after));
@@ -94,7 +94,7 @@ const figures = (version) => make("p", { className: "figures" }, sentence(versio
 
 function ending(version, sample) {
   const why = sample.finish && reason(version, sample);
-  return why ? make("span", { className: "why" }, t(why, { count: limitOf(version.source) })) : null;
+  return why ? make("span", { className: "why" }, t(why, { count: number(limitOf(version.source)) })) : null;
 }
 
 function choice(exchange, redraw) {

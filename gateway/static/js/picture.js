@@ -23,7 +23,7 @@ const tints = () => {
   return [0, 1, 2, 3, 4, 5].map((number) => `[data-p="${number}"] { background: ${colours.getPropertyValue(`--p${number}`)}; }\n`).join("");
 };
 
-// What else could have stood there, one a line.
+// One a line.
 const alternatives = ({ tokens }) =>
   tokens
     .flatMap(({ top }) => top)

@@ -1,4 +1,4 @@
-// An answer token by token, tinted by probability, and the list of what else could have stood there.
+// An answer token by token, tinted by probability, and the list of each token's alternatives.
 
 import { element, make } from "./dom.js";
 import { percent, t } from "./i18n.js";
@@ -7,7 +7,7 @@ import { decoded, probability, segmentProbability } from "./segments.js";
 const TINTS = [0.05, 0.15, 0.35, 0.6, 0.9]; // data-p 0 is below the first, 5 above the last
 const LINGER = 250; // ms for the pointer to travel from a token to its list
 
-let current = null; // {node, segment, choose}
+let current = null; // {node, top}: the token whose list is shown, and where it stood then
 let closing = null;
 
 export const tint = (share) => TINTS.filter((bound) => share >= bound).length;
@@ -66,7 +66,7 @@ function show(node, segment, choose) {
   clearTimeout(closing);
   if (current?.node === node) return;
   current?.node.classList.remove("open");
-  current = { node, segment, choose };
+  current = { node, top: node.getBoundingClientRect().top };
   node.classList.add("open");
   element("alternatives").replaceChildren(...segment.tokens.flatMap((token, index) => part(segment, index, token, choose)));
   place(node);
@@ -162,5 +162,7 @@ export function watchList() {
   document.addEventListener("pointerdown", (event) => {
     if (current && !list.contains(event.target) && !current.node.contains(event.target)) close();
   });
-  element("conversation").addEventListener("scroll", close);
+  element("conversation").addEventListener("scroll", () => {
+    if (current && current.node.getBoundingClientRect().top !== current.top) close();
+  });
 }
