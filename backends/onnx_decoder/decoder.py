@@ -1,14 +1,14 @@
-"""ONNX Runtime session over a pool of KV slots: binds the cache in place and runs rows of any length.
+"""Runs an ONNX Runtime session over a pool of KV slots: binds the cache in place and takes rows of any length.
 
-The pool is one array a tensor, ``[slots, kv_heads, context_length + 8, head_dim]``. A run binds the contiguous range of slots
-that holds its rows, as past and as present at the same address, so nothing is ever copied; slots in between that have no row in
-this run are idle. Dense layers see the packed tokens only (see docs/wire-contract.md), so idle slots cost no matrix work. The
-pool is on the device that computes; the small inputs and outputs are here.
+The pool has one array per cache tensor, ``[slots, kv_heads, context_length + 8, head_dim]``. A run binds the contiguous range
+of slots that covers its rows, with past and present at the same address, so the cache is never copied. Slots in that range
+without a row are idle. Dense layers see only the packed tokens (see docs/wire-contract.md), so idle slots cost no matrix work.
+The pool is in device memory; the small inputs and outputs are in host memory.
 
-A row's logits are the same to the last bit however it is computed: alone or among others, whole or in chunks, decoded, verified
-or sent again. Quantised activations would turn a difference of one bit into another text. The dense kernels and attention over
-several queries keep that promise by themselves; attention over a single query adds up in another order. It takes queries in
-blocks, so no row ever has a number of them that leaves a block with one: a token alone, or the last of 17, 33, 49, ….
+A row's logits are bitwise identical however it is computed: alone or batched, whole or in chunks, decoded, verified or resent.
+With quantised activations, a difference of one bit could change the generated text. The dense kernels and attention over
+multiple queries are reproducible by themselves, but attention over a single query sums in a different order. Attention
+processes queries in blocks, so no row may leave a block with a single query: one token alone, or the last of 17, 33, 49, ….
 """
 
 import os
@@ -24,10 +24,10 @@ from .contract.limits import JOINED_TOKENS
 from .device import Cpu, Device
 from .layout import Batch, Layout
 
-SHORT_CHUNK = 64  # tokens of a prefill chunk; for longer ones reading the weights is little: a common pass gains nothing
-MOST_PADDING = 4  # times the tokens of short chunks that their pass may have in its padded view
-BINDINGS = 256  # prepared bindings kept for decode and verification: one a (range of slots, rows, tokens)
-# inputs that differ from pass to pass of a layout
+SHORT_CHUNK = 64  # tokens; in longer prefill chunks, reading the weights costs little, so sharing a pass gains nothing
+MOST_PADDING = 4  # maximum ratio of padded size to tokens when short chunks share a pass
+BINDINGS = 256  # bindings cached for decode and verification, one per (range of slots, rows, tokens)
+# Inputs that change between passes of the same layout.
 CHANGING = ("tokens", "previous", "positions", "seqlens_k", "total_sequence_length")
 
 NUMPY_TYPES = {
@@ -40,31 +40,31 @@ NUMPY_TYPES = {
 
 @dataclass(frozen=True)
 class Row:
-    """New tokens of one slot, to be appended behind the ``past`` tokens that its cache already holds."""
+    """New tokens of one slot, appended after the ``past`` tokens already in its cache."""
 
     slot: int
     past: int
     tokens: np.ndarray  # int32 [n], n ≥ 1
-    logit_count: int = 1  # trailing positions whose candidates are wanted, 0 … n
+    logit_count: int = 1  # trailing positions to return candidates for, 0 … n
     full_logits: bool = False
 
 
 @dataclass(slots=True)
 class Candidates:
-    """The most probable tokens of some positions; ``logits`` of those whose row was asked for whole."""
+    """The most probable tokens at some positions, and full ``logits`` for rows that requested them."""
 
     candidate_id: np.ndarray  # int32 [positions, k], most probable first
     candidate_logit: np.ndarray  # float32 [positions, k]
     log_normalizer: np.ndarray  # float32 [positions]
-    logits: np.ndarray | None = None  # float32 [asked positions, vocabulary]
+    logits: np.ndarray | None = None  # float32 [requested positions, vocabulary]
 
 
 @dataclass
 class _Binding:
     io: onnxruntime.IOBinding
     inputs: dict[str, np.ndarray]  # written before each run
-    outputs: dict[str, np.ndarray]  # read after it
-    layout: Layout | None = None  # whose inputs are written
+    outputs: dict[str, np.ndarray]  # read after each run
+    layout: Layout | None = None  # the layout that the inputs were written for
 
 
 class Decoder:
@@ -79,8 +79,8 @@ class Decoder:
         device: Device | None = None,
         threads: int | None = None,
     ) -> None:
-        """``slots`` may be a function of the bytes that one slot takes, asked once they are known, when the weights are loaded.
-        ``device``: by default the CPU. ValueError where ONNX Runtime does not compute there."""
+        """``slots`` may be a function of the bytes per slot; it is called once the weights are loaded. ``device`` defaults to
+        the CPU. Raises ValueError if ONNX Runtime cannot use the device."""
         self.context_length, self.device = context_length, device or Cpu()
         self._session = _session(model_path, self.device, threads)
         inputs = {value.name: value for value in self._session.get_inputs()}
@@ -91,15 +91,15 @@ class Decoder:
         self.vocabulary_size, self.candidate_count = (int(outputs[name].shape[1]) for name in ("logits", "candidate_id"))
         first = inputs[self._cache_names[0]]
         _, kv_heads, _, head_dim = first.shape
-        # Spare positions: attention wants room for the padded queries of a batch behind every row's past, and an unread second
-        # query, or (without query_seqlens) an idle slot, writes one position behind the last token.
+        # Spare positions: attention needs room for a batch's padded queries after every row's past. An unread second query,
+        # or (without query_seqlens) an idle slot, writes one position past the last token.
         self._slot_shape = (kv_heads, context_length + JOINED_TOKENS, head_dim)
         self._cache_type = np.dtype(NUMPY_TYPES[first.type])
-        self._slot_bytes = int(np.prod(self._slot_shape)) * self._cache_type.itemsize  # in one tensor
+        self._slot_bytes = int(np.prod(self._slot_shape)) * self._cache_type.itemsize  # per cache tensor
         self.slot_bytes = self._slot_bytes * len(self._cache_names)
         self.slots = slots if isinstance(slots, int) else slots(self.slot_bytes)
-        self._lengths = np.zeros(self.slots, np.int32)  # tokens in each slot's cache, as far as runs and copies tell
-        # which ones, where the graph reads the token before each
+        self._lengths = np.zeros(self.slots, np.int32)  # tokens in each slot's cache, according to runs and copies
+        # The cached tokens, kept only if the graph reads each token's predecessor.
         self._tokens = np.zeros((self.slots, context_length), np.int32) if "previous" in inputs else None
         shape = (self.slots, *self._slot_shape)
         self._pool = {name: self.device.allocate(shape, self._cache_type) for name in self._cache_names}
@@ -108,11 +108,11 @@ class Decoder:
 
     @property
     def joined_tokens(self) -> int:
-        """Rows with more tokens are prefill chunks: padding those that decode to their length would cost more than it saves."""
+        """Rows with more tokens are prefill chunks: padding decode rows to their length would cost more than it saves."""
         return JOINED_TOKENS if self._has_query_seqlens else 1
 
     def run(self, rows: Sequence[Row]) -> list[Candidates]:
-        """`forward`, with the candidates of each row by themselves."""
+        """Like `forward`, but returns separate candidates for each row."""
         wanted = [row.logit_count for row in rows]
         found = self.forward(
             Batch(
@@ -134,9 +134,9 @@ class Decoder:
         return results
 
     def forward(self, batch: Batch) -> Candidates:
-        """Appends every row's tokens to its slot. Returns the candidates of the wanted positions, row after row.
+        """Appends every row's tokens to its slot. Returns the candidates of the requested positions, row by row.
 
-        Decode and verification rows share one forward pass, and so do short prefill chunks; long ones run alone.
+        Decode and verification rows share one forward pass. Short prefill chunks share another; long ones run alone.
         """
         if self._layout is not None and self._layout.holds(batch):
             return self._pass(self._layout, batch)
@@ -145,7 +145,7 @@ class Decoder:
             return self._pass(self._new_layout(batch), batch)
         parts = [batch.of(group) for group in groups]
         found = [self._pass(self._new_layout(part), part) for part in parts]
-        rows = np.concatenate(groups)  # in the order in which they were computed
+        rows = np.concatenate(groups)  # in order of computation
         order = np.repeat(rows, batch.wanted[rows]).argsort(kind="stable")
         full = [one.logits for one in found if one.logits is not None]
         full_order = np.repeat(rows, (batch.wanted * batch.full)[rows]).argsort(kind="stable")
@@ -157,7 +157,7 @@ class Decoder:
         )
 
     def _groups(self, batch: Batch) -> list[np.ndarray]:
-        """The rows of each pass."""
+        """Returns the row indices of each pass."""
         chunks, short = batch.counts > self.joined_tokens, batch.counts <= SHORT_CHUNK
         together = np.flatnonzero(chunks & short) if self._has_query_seqlens else np.zeros(0, np.int64)
         if len(together) > 1:
@@ -190,7 +190,7 @@ class Decoder:
         self._session.run_with_iobinding(binding.io)
         if not self._has_query_seqlens:
             self._lengths[batch.slots] = batch.pasts + batch.counts
-        # Copied: the next run with this binding writes over them.
+        # Copied because the next run with this binding overwrites them.
         ids, logits, normalizer = (
             binding.outputs[name].copy() for name in ("candidate_id", "candidate_logit", "log_normalizer")
         )
@@ -198,7 +198,7 @@ class Decoder:
         return Candidates(ids, logits, normalizer, full)
 
     def _fill(self, binding: _Binding, layout: Layout, batch: Batch) -> Iterable[str]:
-        """Writes the inputs of a run. Returns the names of those that were written."""
+        """Writes the inputs of a run. Returns the names of the inputs written."""
         inputs = binding.inputs
         changed: Iterable[str] = CHANGING
         if binding.layout is not layout:
@@ -211,7 +211,7 @@ class Decoder:
             inputs["positions"][:] = np.repeat(batch.pasts, batch.counts) + layout.offsets
         lengths = inputs["seqlens_k"]
         if not self._has_query_seqlens:
-            # An idle slot writes one token behind its last, which nothing reads.
+            # An idle slot writes one token past its last one, which nothing reads.
             lengths[:] = self._lengths[layout.first : layout.first + len(lengths)]
         lengths[layout.lines] = batch.pasts + layout.last_queries
         inputs["total_sequence_length"][...] = lengths.max() + 1
@@ -220,9 +220,9 @@ class Decoder:
     def _binding(self, layout: Layout) -> _Binding:
         *_, longest, _, _, full = shape = layout.shape
         if full or longest > JOINED_TOKENS:
-            return self._bind(*shape)  # full logits take megabytes, and the shapes of prefills hardly come again
+            return self._bind(*shape)  # full logits take megabytes, and prefill shapes rarely repeat
         binding = self._bindings.pop(shape, None) or self._bind(*shape)
-        self._bindings[shape] = binding  # dicts keep order: the least recently used comes first
+        self._bindings[shape] = binding  # dicts keep insertion order: the least recently used is first
         if len(self._bindings) > BINDINGS:
             del self._bindings[next(iter(self._bindings))]
         return binding
@@ -275,7 +275,7 @@ def _session(model_path: Path, device: Device, threads: int | None) -> onnxrunti
     providers: list[Any] = list(device.providers)
     session = onnxruntime.InferenceSession(str(model_path), _session_options(threads), providers=providers)
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
-    if session.get_providers()[0] != wanted:  # where one fails, ONNX Runtime takes the next, in silence
+    if session.get_providers()[0] != wanted:  # ONNX Runtime silently falls back to the next provider
         raise ValueError(f"ONNX Runtime could not start its {wanted}; what it says stands in Triton's log")
     return session
 
@@ -285,6 +285,6 @@ def _session_options(threads: int | None) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
-    # Threads spin between the parts of a run, where a wake-up would take longer, but not behind it: there the gateway works.
+    # Threads spin within a run, where waking them would take longer, but not after it: the gateway needs the cores then.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options

@@ -1,8 +1,8 @@
-"""A GPU under ONNX Runtime's CUDA provider: why it cannot be used, what is free on it, and the KV pool's memory.
+"""A GPU under ONNX Runtime's CUDA provider: why it cannot be used, its free memory, and the KV pool on it.
 
-That memory is the driver's own: an arena would round it up to a power of two. What cannot be used is said in one sentence with
-the way out, never worked around in silence. cuda-bindings and onnxruntime-gpu are installed from requirements/triton-gpu.lock,
-and nowhere else.
+The pool is allocated through the driver, because an arena would round its size up to a power of two. If the GPU cannot be used,
+one sentence says why and what to do; there is no silent fallback. cuda-bindings and onnxruntime-gpu are installed only from
+requirements/triton-gpu.lock.
 """
 
 import ctypes
@@ -14,21 +14,21 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-LEAST_CAPABILITY = (7, 5)  # Turing: CUDA 13 has nothing for older ones
+LEAST_CAPABILITY = (7, 5)  # Turing: CUDA 13 does not support older ones
 PROVIDER = "CUDAExecutionProvider"
 
 
 class CudaError(Exception):
-    """A call of the driver failed."""
+    """A driver call failed."""
 
 
 def present() -> bool:
-    """Whether this machine or container has a GPU of NVIDIA's at all; /dev/dxg is Windows' (WSL 2)."""
+    """Whether this machine or container has an NVIDIA GPU; /dev/dxg is the device on Windows (WSL 2)."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
 
 
 def why_not(precision: str) -> str | None:
-    """What keeps a model of this precision from the GPU; None where nothing does."""
+    """Returns why a model of this precision cannot run on the GPU, or None if it can."""
     version = onnxruntime.__version__
     if precision != "fp16":
         return f"this export is {precision}, and attention on a GPU takes fp16: export it with --precision fp16"
@@ -72,14 +72,14 @@ def _unfit_device(driver: Any) -> str | None:
 
 
 def built_for() -> int:
-    """CUDA's major version that this onnxruntime was built for."""
-    from onnxruntime.capi import build_and_package_info  # only the builds for CUDA say it
+    """The major version of CUDA that this onnxruntime was built for."""
+    from onnxruntime.capi import build_and_package_info  # has a CUDA version only in CUDA builds
 
     return int(build_and_package_info.cuda_version.split(".")[0])
 
 
 def _missing_libraries() -> str | None:
-    """Loads those that pip has installed; what the provider then still lacks."""
+    """Loads the libraries installed by pip. Returns what the provider still lacks."""
     if importlib.util.find_spec("nvidia"):
         onnxruntime.preload_dlls()
     provider = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
@@ -100,11 +100,11 @@ def _loads(library: str) -> bool:
 
 
 class Device:
-    """The first GPU that is visible. Raises CudaError."""
+    """The first visible GPU. Raises CudaError."""
 
     name = "cuda"
     copies_inputs = True
-    # TF32 would round fp32 to 10 bits; an arena that grows by powers of two takes up to twice what is needed.
+    # TF32 would round fp32 mantissas to 10 bits. An arena growing by powers of two takes up to twice the memory needed.
     providers = ((PROVIDER, {"device_id": "0", "use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}),)
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class Device:
         self._driver = driver
         _call(driver.cuInit(0))
         self._device = _call(driver.cuDeviceGet(0))
-        self._context = _call(driver.cuDevicePrimaryCtxRetain(self._device))  # the one that ONNX Runtime uses
+        self._context = _call(driver.cuDevicePrimaryCtxRetain(self._device))  # shared with ONNX Runtime
         self._enter()
 
     def describe(self) -> str:
@@ -122,13 +122,13 @@ class Device:
         return f"{name} with {self.free_memory() / 2**30:.1f} GiB free, onnxruntime {onnxruntime.__version__}"
 
     def free_memory(self) -> int:
-        """Bytes."""
+        """Free GPU memory in bytes."""
         self._enter()
         free, _ = self._driver_values(self._driver.cuMemGetInfo())
         return int(free)
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> "Memory":
-        """Zeros. Freed with the process: a model's pool lives as long as its stub."""
+        """Allocates zeros. The memory is freed with the process: a model's pool lives as long as its stub."""
         self._enter()
         size = int(np.prod(shape)) * dtype.itemsize
         address = _call(self._driver.cuMemAlloc(size))
@@ -137,8 +137,8 @@ class Device:
         return Memory(self, int(address), shape, dtype)
 
     def copy_rows(self, source: int, target: int, *, rows: int, pitch: int, width: int) -> None:
-        """Copies the first ``width`` bytes of each of ``rows`` that lie ``pitch`` bytes apart. Returns when it is done: ONNX
-        Runtime's stream does not wait for others."""
+        """Copies the first ``width`` bytes of each of ``rows`` spaced ``pitch`` bytes apart. Returns once the copy is complete,
+        because ONNX Runtime's stream does not wait for others."""
         self._enter()
         kind = self._driver.CUmemorytype.CU_MEMORYTYPE_DEVICE
         copy = self._driver.CUDA_MEMCPY2D()
@@ -150,7 +150,7 @@ class Device:
         _call(self._driver.cuCtxSynchronize())
 
     def _enter(self) -> None:
-        _call(self._driver.cuCtxSetCurrent(self._context))  # of this thread
+        _call(self._driver.cuCtxSetCurrent(self._context))  # per thread
 
     @staticmethod
     def _driver_values(result: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -188,7 +188,7 @@ def _driver() -> Any:
 
 
 def _call(result: tuple[Any, ...]) -> Any:
-    """The value of a driver's call, whose first part is its status. Raises CudaError."""
+    """Returns the value of a driver call; its first element is the status. Raises CudaError."""
     error, *values = result
     if int(error) != 0:
         raise CudaError(error.name)

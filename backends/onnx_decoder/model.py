@@ -1,7 +1,8 @@
-"""The Triton backend ``onnx_decoder``: requests in, responses out. The only file that knows ``triton_python_backend_utils``.
+"""The Triton backend ``onnx_decoder``: requests in, responses out. The only file that uses ``triton_python_backend_utils``.
 
-A model of this backend is data only: ``config.pbtxt`` and, in each version directory, ``model.onnx``, ``tokenizer.json`` and
-``model_card.json``. All that differs from version to version is read from there: Triton knows one config.pbtxt for all of them.
+A model of this backend is only data: ``config.pbtxt`` and, in each version directory, ``model.onnx``, ``tokenizer.json`` and
+``model_card.json``. Everything that differs between versions is read from the version directory, because Triton has one
+config.pbtxt for all of them.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-sys.path.append(str(Path(__file__).parent.parent))  # Triton loads this file by itself; the others are a package beside it
+sys.path.append(str(Path(__file__).parent.parent))  # Triton loads this file alone; the rest is a package
 
 from onnx_decoder import gpu
 from onnx_decoder.contract.limits import MOST_RUN_AHEAD
@@ -40,7 +41,7 @@ from onnx_decoder.stepper import Stepper
 
 
 class _Refused(Exception):
-    """A request that is answered with an error; ``reason`` is the label of its metric, ``code`` Triton's."""
+    """A request that gets an error response. ``reason`` is the metric's label, ``code`` Triton's error code."""
 
     def __init__(self, reason: str, message: str, code: int) -> None:
         super().__init__(message)
@@ -49,14 +50,14 @@ class _Refused(Exception):
 
 class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
-        """Loads the session and makes the KV pool. Any failure refuses the model with one sentence."""
+        """Loads the session and allocates the KV pool. On any failure, rejects the model with a one-sentence message."""
         try:
             self._load(args)
         except Exception as exc:
             raise pb_utils.TritonModelException(f"{args['model_name']}: {exc}") from exc
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """One step for all rows of all requests; a bad request is answered alone."""
+        """Runs one step for all rows of all requests. A bad request gets its own error and does not affect the others."""
         began = time.perf_counter()
         self._sent.clear()  # Triton has copied the tensors of the last responses by now
         responses: list[Any] = [None] * len(requests)
@@ -86,7 +87,7 @@ class TritonPythonModel:
             step = read_step(inputs, self._limits)
         except BadStep as exc:
             raise _Refused("bad_step", str(exc), pb_utils.TritonError.INVALID_ARG) from exc
-        if step.fingerprint not in (None, self._fingerprint):  # the gateway may find out, and ask again
+        if step.fingerprint not in (None, self._fingerprint):  # the gateway may reload the description and retry
             message = "fingerprint: another model has taken this one's place"
             raise _Refused("other_model", message, pb_utils.TritonError.UNAVAILABLE)
         return step
@@ -137,7 +138,7 @@ class TritonPythonModel:
 
 
 def _device(precision: str, growing: bool) -> Device:
-    """TIDEGATE_DEVICE: "cuda" or "cpu", or "auto" for a GPU wherever one can be used; where not, the log says why."""
+    """TIDEGATE_DEVICE is "cuda", "cpu", or "auto": use a GPU if possible. If a GPU is present but unusable, logs the reason."""
     asked = os.environ.get("TIDEGATE_DEVICE") or "auto"
     if asked not in ("auto", "cuda", "cpu"):
         raise ValueError(f"TIDEGATE_DEVICE is {asked!r}, must be auto, cuda or cpu")

@@ -1,4 +1,4 @@
-"""A step: which slot each row has, what of it is computed, what is answered. Joins the pool and the decoder."""
+"""Executes a step: assigns slots to rows, decides what to compute and builds the answers. Connects the pool and the decoder."""
 
 import time
 from collections import defaultdict
@@ -20,7 +20,7 @@ NO_LOGITS = np.zeros((0, 0), np.float32)
 
 
 class Stepper:
-    """``end_tokens`` end a text: no row runs ahead behind one unless it says so."""
+    """``end_tokens`` end a sequence: no row runs ahead past one unless it has ``ignore_end``."""
 
     def __init__(
         self,
@@ -33,14 +33,14 @@ class Stepper:
         self._pool, self._decoder, self._clock = pool, decoder, clock
         self._is_end = np.zeros(decoder.vocabulary_size, np.bool_)
         self._is_end[list(end_tokens)] = True
-        self._counts = defaultdict(float) if counts is None else counts  # what metrics.py tells
-        self._pass_seconds = 0.0  # of the last pass
+        self._counts = defaultdict(float) if counts is None else counts  # reported by metrics.py
+        self._pass_seconds = 0.0  # duration of the last pass
         k = decoder.candidate_count
         self._nothing = Candidates(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32), np.zeros(0, np.float32))
 
     def step(self, requests: Sequence[Step]) -> list[StepAnswer]:
-        """An answer for each request. Their rows are computed together; a sequence that is in two of them, one a retry of the
-        other, is computed twice, in order."""
+        """Returns an answer for each request. Computes their rows together; if a sequence is in two requests (one is a retry of
+        the other), computes it twice, in order."""
         began = self._clock()
         return [answer for group in _without_retries(requests) for answer in self._step(group, began)]
 
@@ -73,13 +73,13 @@ class Stepper:
         return [answer] if len(requests) == 1 else _split(answer, requests, batch)
 
     def _probe(self) -> None:
-        """A step of nothing is a health check: computes a token that nobody reads, and takes no slot for it."""
+        """An empty step is a health check: computes a token that nobody reads, without taking a slot."""
         slot, past = self._pool.spare()
         one = np.ones(1, np.int64)
         self._decoder.forward(Batch(one * slot, one * past, one, one, np.zeros(1, np.bool_), np.zeros(1, np.int32)))
 
     def _slots(self, rows: Rows) -> np.ndarray:
-        """int64 [rows], −1 where a row has none: it is refused."""
+        """The slot of each row, int64 [rows]; −1 if a row gets none and is refused."""
         slots = self._pool.find(rows.sequence_id, rows.past_length)
         if (slots >= 0).all():
             return slots
@@ -87,7 +87,7 @@ class Stepper:
         starts = rows.token_count.cumsum() - rows.token_count
         for row in np.flatnonzero(begins).tolist():
             tokens = rows.tokens[starts[row] : starts[row] + rows.token_count[row]]
-            # What a candidate is wanted for has to be computed; at least the last token always is.
+            # Positions with requested candidates must be computed, and always at least the last token.
             reusable = len(tokens) - max(1, int(rows.logit_count[row]))
             slots[row] = self._pool.begin(rows.sequence_id[row], tokens, reusable)
         self._counts["refusals", "no_slot"] += int((begins & (slots < 0)).sum())
@@ -95,13 +95,13 @@ class Stepper:
         return slots
 
     def _batch(self, rows: Rows, slots: np.ndarray) -> Batch:
-        """What is computed of each row: nothing of one without a slot."""
+        """What to compute for each row: nothing if it has no slot."""
         held, full = self._pool.lengths[slots].astype(np.int64), rows.full_logits > 0
         left = rows.past_length + rows.token_count - held
         if (left == rows.token_count).all() and (left <= rows.token_limit).all() and (slots >= 0).all():
             return Batch(slots, held, left, rows.logit_count, full, rows.tokens)
         held, left = np.where(slots < 0, 0, held), np.where(slots < 0, 0, left)
-        # A chunk leaves at least the wanted positions for the last one.
+        # A chunk leaves at least the requested positions for the last chunk.
         chunk = np.maximum(1, np.minimum(rows.token_limit, left - rows.logit_count))
         counts = np.where(left <= rows.token_limit, left, chunk)
         wanted = np.where((counts == left) & (slots >= 0), rows.logit_count, 0)
@@ -119,7 +119,7 @@ class Stepper:
         return found
 
     def _run_ahead(self, requests: list[Step], rows: Rows, batch: Batch, found: Candidates, began: float) -> Drawn:
-        """No further than the request that wants its answer first, by tokens and by time."""
+        """Runs ahead no further than the most restrictive request allows, in tokens and in time."""
         most = min((int(request.rows.run_ahead.max()) for request in requests if request.rows), default=0)
         ended = batch.pasts + batch.counts == rows.past_length + rows.token_count
         limits = np.minimum(np.where(ended, rows.run_ahead, 0), most) if most else rows.run_ahead[:0]
@@ -139,7 +139,7 @@ class Stepper:
 
 
 def _without_retries(requests: Iterable[Step]) -> Iterator[list[Step]]:
-    """Parts of the requests, in order, in each of which every sequence is another one, and none is released that is in it."""
+    """Splits the requests, in order, into groups in which no sequence occurs twice or is released by a later request."""
     part: list[Step] = []
     sequences: set[int] = set()
     for request in requests:
@@ -153,11 +153,11 @@ def _without_retries(requests: Iterable[Step]) -> Iterator[list[Step]]:
 
 
 def _split(answer: StepAnswer, requests: list[Step], batch: Batch) -> list[StepAnswer]:
-    """The answer to each request."""
+    """Splits a combined answer into one per request."""
     ends = np.cumsum([0, *(len(request.rows) for request in requests)])
 
     def parts(counts: np.ndarray) -> list[slice]:
-        """Each request's part of an array that has so many entries of each row."""
+        """Each request's slice of an array with ``counts`` entries per row."""
         return [slice(*bounds) for bounds in pairwise(np.append(0, counts.cumsum())[ends].tolist())]
 
     each = zip(
