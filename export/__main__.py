@@ -1,6 +1,6 @@
-"""python -m export: a checkpoint becomes a model in a Triton model repository.
+"""python -m export: export a checkpoint to a Triton model repository.
 
-Before it gets there it is compared with the checkpoint.
+The exported model is compared with the checkpoint before it is installed.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _peak_memory() -> int:
-    """Bytes. getrusage would not do: its peak includes that of the process which started this one."""
+    """In bytes. getrusage is not an option: its peak includes that of the process which started this one."""
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     return int(peak[1]) * 1024 if peak else 0
 
@@ -85,7 +85,7 @@ QUERY_SEQLENS = "let rows of several tokens share a forward pass; needs onnxrunt
 
 
 def _settings(options: argparse.Namespace) -> ExportSettings:
-    """Raises ValueError with a sentence for the user."""
+    """Raises ValueError with a message for the user."""
     checkpoint = options.checkpoint or demonstration_checkpoint()
     if not checkpoint.exists():
         raise ValueError(f"there is no checkpoint {checkpoint}")

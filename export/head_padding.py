@@ -1,6 +1,6 @@
-"""Head sizes that GroupQueryAttention does not take: zeros behind the halves of each head change no product.
+"""Pads heads to a size that GroupQueryAttention supports. Zeros appended to each half of a head change no product.
 
-onnxruntime wants a multiple of 8, of 16 with rotary positions, whose tables have half as many columns.
+onnxruntime requires a multiple of 8, or of 16 with rotary positions, whose tables have half as many columns.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,7 @@ MULTIPLE, MULTIPLE_WITH_ROTARY = 8, 16
 
 
 def padded(architecture: Architecture, weights: Tensors) -> tuple[Architecture, Tensors]:
-    """The same model with heads of a size that can be computed. Weights are padded when they are asked for."""
+    """The same model with a supported head size. Weights are padded lazily, on access."""
     shape, multiple = architecture, MULTIPLE_WITH_ROTARY if architecture.rotary else MULTIPLE
     size, larger = shape.head_dim, -(-shape.head_dim // multiple) * multiple
     if size == larger:
@@ -39,7 +39,7 @@ class _Padded(Mapping[str, np.ndarray]):
     def __init__(self, weights: Tensors, architecture: Architecture, larger: int) -> None:
         self._weights, size, half = weights, architecture.head_dim, architecture.head_dim // 2
         places = np.arange(size)
-        if architecture.rotary:  # a pair is of one place in each half
+        if architecture.rotary:  # a pair has one position in each half
             places = np.concatenate([np.arange(half), larger // 2 + np.arange(half)])
 
         def rows(weight: np.ndarray) -> np.ndarray:
@@ -53,7 +53,7 @@ class _Padded(Mapping[str, np.ndarray]):
             return np.ascontiguousarray(rows(weight.T).T)
 
         def norm(weight: np.ndarray) -> np.ndarray:
-            """The mean of squares is taken over more places."""
+            """Compensates for the mean of squares being taken over more elements."""
             return rows(weight) * np.float32(sqrt(size / larger))
 
         self._ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {

@@ -1,4 +1,4 @@
-"""The files of a model directory beside the graph: config.pbtxt, tokenizer, model card."""
+"""The files next to the graph in a model directory: config.pbtxt, tokenizer, model card."""
 
 import json
 from collections.abc import Mapping
@@ -7,16 +7,16 @@ from pathlib import Path
 from backends.onnx_decoder.contract.tensors import INPUTS, OUTPUTS, Tensor
 from export.checkpoint import Checkpoint, TokenizerFiles
 
-# Several gateways' requests that wait at the same moment run as one forward pass.
+# Requests of different gateways that wait at the same time run as one forward pass.
 MAX_MERGED_REQUESTS = 16
-# Of a model, loaded at once: the one that is served, and the one before, which finishes its texts.
+# Versions of a model loaded at once: the current one, and the previous one while it finishes its sequences.
 VERSIONS = 2
 
 
 def model_parameters(
     checkpoint: Checkpoint, *, precision: str, context_length: int, candidates: int, slots: str, fingerprint: str
 ) -> dict[str, str]:
-    """What both sides of the wire must agree on: the model card's parameters, named in docs/wire-contract.md."""
+    """What both sides of the wire must agree on: the model card's parameters, described in docs/wire-contract.md."""
     return {
         "context_length": str(context_length),
         "candidates": str(candidates),
@@ -33,7 +33,7 @@ def model_parameters(
 def config_pbtxt() -> str:
     """The model configuration; model_repository/README.md explains it line by line.
 
-    The same for every version of every model: Triton would load all versions of a model again where it changes.
+    Identical for every version of every model: Triton reloads all versions of a model when it changes.
     """
     inputs = [
         f'  {{ name: "{name}" {_type(tensor)} allow_ragged_batch: true optional: true }}' for name, tensor in INPUTS.items()
@@ -49,14 +49,14 @@ def config_pbtxt() -> str:
         ",\n".join(outputs),
         "]",
         "dynamic_batching { }",
-        "instance_group [ { kind: KIND_CPU count: 1 } ]",  # of a GPU kind Triton would make one a GPU, each with its own cache
+        "instance_group [ { kind: KIND_CPU count: 1 } ]",  # KIND_GPU would create one per GPU, each with its own cache
         f"version_policy {{ latest {{ num_versions: {VERSIONS} }} }}",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _type(tensor: Tensor) -> str:
-    """No dimension is fixed: candidates and vocabulary may change from version to version."""
+    """No dimension is fixed: candidates and vocabulary may change between versions."""
     return f"data_type: TYPE_{tensor.datatype} dims: [ {', '.join(['-1'] * len(tensor.shape))} ]"
 
 

@@ -1,21 +1,21 @@
-"""The names that a user may give, with the words in which they are refused. Standard library only, so that a set-up can ask."""
+"""Names that users may pass, and the wording for rejecting them. Standard library only, so that the set-up can use it."""
 
 import os
 import re
 from pathlib import Path
 
-AUTO = "auto"  # by what the checkpoint is and what will compute it: export/precision.py
+AUTO = "auto"  # chosen by checkpoint and hardware: export/precision.py
 PRECISIONS = (AUTO, "fp32", "int8", "int8-row", "int4", "fp16")
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MODEL_NAME_ALLOWED = "letters, digits, '_', '.' and '-', the first of them a letter, a digit or '_'"
 SUFFIXES = {".pt", ".pth", ".gguf", ".bin", ".ckpt", ".safetensors", ".json", ".yaml"}
-# Names, without suffixes, that say nothing about a model: the directory's is taken instead.
+# Stems that say nothing about a model: the directory's name is used instead.
 SAYING_NOTHING = re.compile(
     r"(ckpt|checkpoint|(pytorch_|lit_)?model(_config)?|config|weights|best|final|last|latest|"
     r"out|output|logs?|ckpts|checkpoints|models)(-\d+-of-\d+)?(\.(safetensors|bin)\.index)?",
     re.IGNORECASE,
 )
-PLACES = {"", "data", "downloads", "home", "mnt", "root", "tmp"}  # directories that hold anything: never a model's name
+PLACES = {"", "data", "downloads", "home", "mnt", "root", "tmp"}  # generic directories: never a model's name
 
 
 def default_name(checkpoint: Path) -> str:
@@ -28,7 +28,7 @@ def default_name(checkpoint: Path) -> str:
 
 
 def _telling(path: Path) -> str:
-    """The name of the file or directory, or of the nearest one above that says something; its own where none does."""
+    """The name of the file or directory, or of its nearest meaningful ancestor; its own name if there is none."""
     own = path.stem if path.suffix in SUFFIXES else path.name
     if not SAYING_NOTHING.fullmatch(own):
         return own

@@ -1,10 +1,10 @@
-"""Which checkpoints take torch to be read. Standard library only: it is asked before torch is installed."""
+"""Which checkpoints need torch to be read. Standard library only: this is checked before torch is installed."""
 
 from pathlib import Path
 
 
 def is_of_torch(checkpoint: str) -> bool:
-    """Whether reading it takes torch: it is a file that torch.save wrote, or a directory with such files and no others."""
+    """Whether reading it needs torch: it is a torch.save file, or a directory that has only such files."""
     path = Path(checkpoint).expanduser()
     if path.name in ("config.json", "model_config.yaml"):
         path = path.parent

@@ -1,6 +1,6 @@
 """Writes an ONNX file node by node.
 
-Weights go straight to ``<file>.data``: never are two of them in memory because of this module.
+Weights are streamed to ``<file>.data``, so this module never holds two of them in memory.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-OPSET, IR_VERSION = 23, 11  # RMSNormalization begins with opset 23; onnxruntime 1.31 and 1.32 read both
+OPSET, IR_VERSION = 23, 11  # RMSNormalization needs opset 23; onnxruntime 1.31 and 1.32 read both
 CONTRIB = "com.microsoft"  # the domain of onnxruntime's own operators
 INLINE_BYTES = 1024  # smaller tensors stay in the .onnx file
-ALIGNMENT = 4096  # a page: onnxruntime maps the weights instead of reading them
+ALIGNMENT = 4096  # one page, so that onnxruntime can map the weights instead of reading them
 
 
 class OnnxWriter:
-    """One ONNX graph under construction. Use as a context manager; ``save`` writes the ``.onnx`` file beside its data."""
+    """One ONNX graph under construction. Use as a context manager; ``save`` writes the ``.onnx`` file next to its data."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -46,7 +46,7 @@ class OnnxWriter:
         return name in self._initializers
 
     def initializer(self, name: str, value: np.ndarray | np.generic) -> str:
-        """Adds a constant tensor; a name that is known already stays what it is. Returns the name."""
+        """Adds a constant tensor, unless one of that name exists. Returns the name."""
         if name not in self._initializers:
             array = np.asarray(value, order="C")
             is_small = array.nbytes < INLINE_BYTES
@@ -54,7 +54,7 @@ class OnnxWriter:
         return name
 
     def alias(self, name: str, original: str, shape: Sequence[int]) -> str:
-        """The bytes of the initializer ``original`` under another name and shape: one copy in the file and in memory."""
+        """Exposes the initializer ``original`` under another name and shape, sharing its bytes in the file and in memory."""
         tensor = TensorProto()
         tensor.CopyFrom(self._initializers[original])
         tensor.name, tensor.dims[:] = name, shape
@@ -62,15 +62,15 @@ class OnnxWriter:
         return name
 
     def node(self, operator: str, inputs: Sequence[str], outputs: Sequence[str] | None = None, **attributes: Any) -> str:
-        """Adds a standard operator. Returns its first output; an empty input or output name is one left out."""
+        """Adds a standard operator. Returns its first output. An empty input or output name means it is omitted."""
         return self._add(operator, inputs, outputs, "", attributes)
 
     def contrib(self, operator: str, inputs: Sequence[str], outputs: Sequence[str] | None = None, **attributes: Any) -> str:
-        """Adds one of onnxruntime's own operators, as ``node`` does."""
+        """Adds one of onnxruntime's own operators; otherwise like ``node``."""
         return self._add(operator, inputs, outputs, CONTRIB, attributes)
 
     def rename(self, output: str, name: str) -> None:
-        """Gives the only output of the last node another name."""
+        """Renames the only output of the last node."""
         assert self._nodes[-1].output == [output]
         self._nodes[-1].output[0] = name
 

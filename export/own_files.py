@@ -1,6 +1,7 @@
-"""Which files of a checkpoint's directory may be read: its own.
+"""Which files in a checkpoint's directory may be read: only its own.
 
-A link can name any file of the machine, whose content would then be part of the model: every key may read a chat template.
+A link can point to any file on the machine, whose content would become part of the model: every API key can read a chat
+template.
 """
 
 from pathlib import Path
@@ -17,13 +18,13 @@ READ = {
     ".tiktoken",
     ".yaml",
     ".pth",
-}  # the suffixes of everything that is read
+}  # every suffix that is read
 
 
 def require_own_files(directory: Path) -> None:
-    """Raises CheckpointError where a file that may be read is a link to elsewhere.
+    """Raises CheckpointError if a readable file is a link to somewhere else.
 
-    Hugging Face's cache has links in `models--…/snapshots/…` to `models--…/blobs`: they are the directory's own files.
+    Hugging Face's cache links from `models--…/snapshots/…` to `models--…/blobs`: those count as the directory's own files.
     """
     own = directory.resolve()
     allowed = [own, *(repository / "blobs" for repository in own.parents if repository.name.startswith("models--"))]

@@ -1,4 +1,4 @@
-"""PRECISION=auto: how the weights of a checkpoint are stored, by what they are and by what will compute with them."""
+"""PRECISION=auto: chooses how to store the weights, by the checkpoint and the hardware."""
 
 import os
 from pathlib import Path
@@ -7,12 +7,12 @@ from export.checkpoint import Checkpoint
 from export.quantize import keeps_in_int4
 
 CPU_FACTS = Path("/proc/cpuinfo")
-MORE_EXACT = {"int4": "int8", "int8": "fp32"}  # what is taken instead where rounding changes a model too much
-VNNI = {"avx512_vnni", "avx_vnni"}  # instructions that multiply 8-bit numbers
+MORE_EXACT = {"int4": "int8", "int8": "fp32"}  # the fallback if rounding changes a model too much
+VNNI = {"avx512_vnni", "avx_vnni"}  # instructions for 8-bit dot products
 
 
 def choose(checkpoint: Checkpoint) -> tuple[str, str]:
-    """One of PRECISIONS, and why. Evidence: docs/export.md."""
+    """One of PRECISIONS, and the reason. Evidence: docs/export.md."""
     if os.environ.get("TIDEGATE_DEVICE") == "cuda":
         return "fp16", "attention on a GPU needs it"
     if has_vnni():

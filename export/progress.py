@@ -1,4 +1,4 @@
-"""Says on stderr what is being done: bars on a terminal, a few plain lines elsewhere."""
+"""Reports progress on stderr: bars on a terminal, a few plain lines elsewhere."""
 
 import sys
 import threading
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-Advance = Callable[[int, int], None]  # called with what is done, and the total
+Advance = Callable[[int, int], None]  # (done, total)
 BAR = "{desc} {percentage:3.0f}% |{bar:30}| {elapsed}"
-LINE_INTERVAL = 15.0  # seconds between lines where there is no terminal
+LINE_INTERVAL = 15.0  # seconds between lines without a terminal
 
 
 def say(message: str) -> None:
@@ -47,7 +47,7 @@ def _lines() -> Advance:
 
 @contextmanager
 def _clock(bar: "tqdm[None]") -> Iterator[None]:
-    """Shows every second that it is alive, although a step takes longer."""
+    """Refreshes the bar every second, even during a longer step."""
     ended = threading.Event()
 
     def refresh() -> None:

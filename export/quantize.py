@@ -1,6 +1,6 @@
-"""How a weight is stored and multiplied: each kind of linear layer knows how to write itself into the graph.
+"""How a weight is stored and multiplied: each kind of linear layer writes itself into the graph.
 
-No kind shares an activation scale between the rows of a batch, so a text never depends on its neighbours.
+No kind shares an activation scale between rows of a batch, so a sequence never depends on its neighbours.
 """
 
 from dataclasses import dataclass
@@ -11,27 +11,27 @@ from onnx import TensorProto
 
 from export.onnx_writer import OnnxWriter
 
-LOSSLESS = 1e-5  # of the largest weight: how far apart two roundings of the same 4 bits are
-BLOCK = 32  # inputs that share a scale, as in GGUF: larger blocks cost accuracy and were no faster
+LOSSLESS = 1e-5  # relative to the largest weight: how far two roundings of the same 4-bit values differ
+BLOCK = 32  # inputs per scale, as in GGUF: larger blocks cost accuracy and were no faster
 
 
 class Linear(Protocol):
     """A way to compute ``x @ weight.T + bias``."""
 
     def write(self, graph: OnnxWriter, x: str, name: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
-        """Adds the layer to the graph: x [rows, in], weight fp32 [out, in], bias fp32 [out]. Returns the output [rows, out]."""
+        """Adds the layer: x [rows, in], weight fp32 [out, in], bias fp32 [out]. Returns the output [rows, out]."""
 
 
 class Embedding(Protocol):
-    """A way to look rows of a matrix up."""
+    """A way to look up rows of a matrix."""
 
     def look_up(self, graph: OnnxWriter, ids: str, name: str, weight: np.ndarray) -> str:
-        """Adds the look-up of ``ids`` [tokens] in weight fp32 [vocabulary, width]. Returns the output, [tokens, width]."""
+        """Adds the lookup of ``ids`` [tokens] in weight fp32 [vocabulary, width]. Returns the output [tokens, width]."""
 
 
 @dataclass(frozen=True)
 class Dense:
-    """Weights as they are, or rounded to fp16. A tied head and its embedding are one tensor."""
+    """Weights in fp32 or rounded to fp16. A tied head and its embedding share one tensor."""
 
     dtype: type = np.float32
 
@@ -50,9 +50,9 @@ class Dense:
 
 @dataclass(frozen=True)
 class BlockInt8:
-    """8-bit weights with a scale for each block; activations too (accuracy_level 4), each row for itself.
+    """8-bit weights with a scale per block; activations are quantized too (accuracy_level 4), each row on its own.
 
-    A tied head and its embedding are the same bytes.
+    A tied head and its embedding share their bytes.
     """
 
     def write(self, graph: OnnxWriter, x: str, name: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
@@ -80,12 +80,12 @@ class BlockInt8:
 
 @dataclass(frozen=True)
 class BlockInt4:
-    """4-bit weights with a scale and an offset for each block: what GGUF's Q4_0 and Q4_1 hold is kept exactly.
+    """4-bit weights with a scale and an offset per block, which represents GGUF's Q4_0 and Q4_1 exactly.
 
-    MatMulNBits takes whole zero points only, so the offsets are a small matrix of their own: it meets the sum of each block of
-    inputs. (With whole zero points, SmolLM2's Q4_1 came out at a KL of 0.36 instead of 0.004.) On some CPUs a single row takes
-    another kernel, whose sums differ in the last bit: hence ``Precision.never_alone``, so that a text is the same alone and in
-    a crowd.
+    MatMulNBits only supports integer zero points, so the offsets form a small separate matrix, multiplied by the sum of each
+    block of inputs. (With integer zero points, SmolLM2's Q4_1 had a KL of 0.36 instead of 0.004.) On some CPUs a single row
+    uses another kernel, whose sums differ in the last bit. ``Precision.never_alone`` avoids that, so that a sequence's output is
+    the same alone and in a batch.
     """
 
     def write(self, graph: OnnxWriter, x: str, name: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
@@ -100,18 +100,18 @@ class BlockInt4:
         if not offsets.any():  # as in Q4_0
             return product
         in_blocks = graph.initializer(f"in_blocks_{columns}", np.array([-1, columns // BLOCK, BLOCK]))
-        blocks = graph.node("Reshape", [x, in_blocks])  # onnxruntime merges the repeats of one x
+        blocks = graph.node("Reshape", [x, in_blocks])  # onnxruntime merges duplicates for the same x
         sums = graph.node("ReduceSum", [blocks, graph.initializer("last_axis", np.array([-1]))], keepdims=0)
         return graph.node("Gemm", [sums, graph.initializer(f"{name}.offsets", offsets), product], transB=1)
 
 
 @dataclass(frozen=True)
 class RowInt8:
-    """Integer weights with a scale for each output, uint8 activations with a scale for each row: the fastest for many rows.
+    """Integer weights with a scale per output, uint8 activations with a scale per row: the fastest for many rows.
 
-    The activations' zero point is 128: int8 activations were five times slower in onnxruntime 1.32. Weights are kept within
-    7 bits: CPUs without VNNI add products in pairs of 16 bits, where 255 * 127 * 2 would saturate, and texts would depend on
-    the machine.
+    The activations' zero point is 128: int8 activations were five times slower in onnxruntime 1.32. Weights are limited to 7
+    bits: CPUs without VNNI add pairs of products in 16 bits, where 255 * 127 * 2 would saturate and make outputs depend on the
+    machine.
     """
 
     weight_limit: int = 63
@@ -132,7 +132,7 @@ class RowInt8:
 
     @staticmethod
     def _quantize_rows(graph: OnnxWriter, x: str) -> tuple[str, str]:
-        """x [rows, in] as uint8 around 128, and each row's scale [rows, 1]. onnxruntime merges the repeats of one x."""
+        """x [rows, in] as uint8 around 128, and each row's scale [rows, 1]. onnxruntime merges duplicates for the same x."""
         limit = graph.initializer("row_limit", np.float32(127))
         largest = graph.node("ReduceMax", [graph.node("Abs", [x]), graph.initializer("last_axis", np.array([-1]))], keepdims=1)
         largest = graph.node("Max", [largest, graph.initializer("tiny", np.float32(1e-9))])
@@ -146,10 +146,10 @@ class Precision:
     """How the layers of a model are stored."""
 
     linear: Linear
-    mlp_down: Linear  # its inputs, the products of gate and up, have outliers that one scale a row cannot hold
+    mlp_down: Linear  # its inputs, products of gate and up, have outliers that a single scale per row cannot represent
     head: Linear
     embedding: Embedding
-    activations: type = np.float32  # of the norms and the cache too
+    activations: type = np.float32  # also of the norms and the KV cache
     never_alone: bool = False  # dense layers see a single token twice
 
 
@@ -174,10 +174,10 @@ def quantize_int8(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def keeps_in_int4(weight: np.ndarray) -> bool:
-    """Whether 4 bits, with a scale and an offset a block, hold weight fp32 [out, in] as it is: it was stored so."""
+    """Whether 4 bits with a scale and an offset per block reproduce weight fp32 [out, in], because it was stored that way."""
     if weight.shape[1] % BLOCK:
         return False
-    with np.errstate(all="ignore"):  # what is not finite is not kept
+    with np.errstate(all="ignore"):  # non-finite weights compare as not kept
         codes, scales, offsets = quantize_int4(weight)
         nibbles = np.stack([codes & 15, codes >> 4], axis=-1).reshape(*scales.shape, BLOCK).astype(np.float32)
         error = np.abs((nibbles - 8) * scales[..., None] + offsets[..., None] - _in_blocks(weight)).max()
@@ -187,8 +187,8 @@ def keeps_in_int4(weight: np.ndarray) -> bool:
 def quantize_int4(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """weight fp32 [out, in] → codes uint8 [out, blocks, BLOCK / 2], scales and offsets fp32 [out, blocks].
 
-    A weight is offset + scale * (code - 8). Of two lattices, from the smallest value to the largest (Q4_1's) or around zero
-    with the largest magnitude at its end (Q4_0's), each block takes the nearer.
+    A weight is offset + scale * (code - 8). Each block uses the better fit of two lattices: from its smallest to its largest
+    value (as in Q4_1), or around zero with the largest magnitude at one end (as in Q4_0).
     """
     blocks = _in_blocks(weight)
     low, high = blocks.min(axis=-1), blocks.max(axis=-1)

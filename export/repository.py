@@ -1,4 +1,4 @@
-"""A Triton model repository on disk: versions of models come whole or not at all, and the same export is not made twice."""
+"""A Triton model repository on disk: versions are added atomically, and the same export is not made twice."""
 
 import ctypes
 import errno
@@ -18,31 +18,31 @@ VERSION = re.compile("[1-9][0-9]*")  # the name of a version's directory
 
 
 def fingerprint(sources: list[Path], settings: Mapping[str, object]) -> str:
-    """SHA-256 over what decides an export: the files' names, sizes and times of change, the settings, the exporter's source.
+    """SHA-256 of everything that determines an export: the files' names, sizes and mtimes, the settings, the exporter's source.
 
-    Contents are not read: a checkpoint of gigabytes would take longer to hash than a start may take.
+    Contents are not read: hashing a checkpoint of gigabytes would take longer than a start may.
     """
     package = Path(__file__).parent
     exporter = hashlib.sha256()
     for path in sorted(package.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:  # templates and texts decide too
+        if path.is_file() and "__pycache__" not in path.parts:  # templates and texts count too
             exporter.update(path.read_bytes())
     files = []
     for source in sources:
         for path in sorted(source.iterdir()) if source.is_dir() else [source]:
-            status = path.stat() if path.exists() else path.lstat()  # a link to nowhere is no file that an export reads
+            status = path.stat() if path.exists() else path.lstat()  # an export does not read dangling links
             files.append([path.name, status.st_size, status.st_mtime_ns])
     identity = {"exporter": exporter.hexdigest(), "files": files, "settings": settings}
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
 
 
 class RepositoryError(Exception):
-    """The repository cannot be written. The message is one sentence that begins with its path."""
+    """The repository cannot be written. The message is one sentence that starts with its path."""
 
 
 @contextmanager
 def writing(repository: Path) -> Iterator[None]:
-    """Around what does nothing but write there: an OSError comes out as RepositoryError."""
+    """For blocks that only write there: turns an OSError into a RepositoryError."""
     try:
         yield
     except OSError as exc:
@@ -51,13 +51,13 @@ def writing(repository: Path) -> Iterator[None]:
 
 
 class Repository:
-    """A directory of models. Only the holder of ``lock`` writes; readers (Triton) always see whole models."""
+    """A directory of models. Only the holder of ``lock`` writes; readers (Triton) always see complete models."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
 
     def versions(self, name: str) -> list[int]:
-        """Of a model that lies here, ascending."""
+        """In ascending order; empty if there is no such model."""
         directory = self.path / name
         children = directory.iterdir() if directory.is_dir() else ()
         return sorted(int(child.name) for child in children if child.is_dir() and VERSION.fullmatch(child.name))
@@ -66,7 +66,7 @@ class Repository:
         return sorted(path.parent.name for path in self.path.glob("*/config.pbtxt"))
 
     def card_of(self, name: str) -> dict[str, Any]:
-        """The model card of the newest version; empty where there is none."""
+        """The model card of the newest version; empty if there is none."""
         try:
             card = self.path / name / str(self.versions(name)[-1]) / "model_card.json"
             return dict(json.loads(card.read_text(encoding="utf-8")))
@@ -74,14 +74,14 @@ class Repository:
             return {}
 
     def fingerprint_of(self, name: str) -> str | None:
-        """Of the newest version; None where there is none."""
+        """Of the newest version; None if there is none."""
         return self.card_of(name).get("fingerprint")
 
     @contextmanager
     def lock(self, *, wait: bool = True) -> Iterator[None]:
-        """Waits until no other export writes here, then clears away what dead ones have left.
+        """Waits until no other export writes here, then removes what crashed ones left behind.
 
-        The kernel frees a dead holder's lock. Raises RepositoryError; without ``wait`` BlockingIOError, where another has it.
+        The kernel releases a dead holder's lock. Raises RepositoryError, or without ``wait`` BlockingIOError if it is held.
         """
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -98,12 +98,13 @@ class Repository:
 
     @contextmanager
     def adding_version(self, name: str, config: str) -> Iterator[Path]:
-        """Yields an empty directory that becomes the model's next version when the block ends well; else nothing changes.
+        """Yields an empty directory that becomes the model's next version if the block succeeds; otherwise nothing changes.
 
-        The version before stays, for texts that are written with it; older ones go. Needs ``lock``. Raises RepositoryError.
+        The previous version is kept for sequences still running on it; older ones are removed. Requires ``lock``. Raises
+        RepositoryError.
         """
         versions = self.versions(name)
-        kept = versions[-1:] if self.fingerprint_of(name) else []  # what is not ours is replaced whole
+        kept = versions[-1:] if self.fingerprint_of(name) else []  # a model we did not export is replaced entirely
         version = self._workshop / "new" / name / str(versions[-1] + 1 if versions else 1)
         try:
             with writing(self.path):
@@ -118,13 +119,13 @@ class Repository:
             self._clear_workshop()
 
     def retire(self, name: str, version: int) -> None:
-        """Removes an old version, in one step for those who read. Needs ``lock``. Raises RepositoryError."""
+        """Removes an old version, atomically for readers. Requires ``lock``. Raises RepositoryError."""
         with writing(self.path):
             self._retire(name, version)
         self._clear_workshop()
 
     def remove(self, name: str) -> None:
-        """Removes a model with all its versions, in one step for those who read. Needs ``lock``. Raises RepositoryError."""
+        """Removes a model with all its versions, atomically for readers. Requires ``lock``. Raises RepositoryError."""
         with writing(self.path):
             removed = self._workshop / "new" / name
             removed.parent.mkdir(parents=True, exist_ok=True)
@@ -133,9 +134,10 @@ class Repository:
 
     @property
     def _workshop(self) -> Path:
-        """Where a model is made: beside the repository, because Triton takes any directory in it, hidden or not, for a model.
+        """Where a model is built: next to the repository, because Triton treats any directory in it, even hidden, as a model.
 
-        Only a repository that is a mount point of its own has its workshop inside: renames cannot leave a file system.
+        Only if the repository is itself a mount point, or its parent is not writable, it is inside: renames cannot cross file
+        systems.
         """
         parent = self.path.parent
         outside = not _is_mount_point(self.path) and os.access(parent, os.W_OK)
@@ -144,20 +146,20 @@ class Repository:
     def _clear_workshop(self) -> None:
         retired = self._workshop / "retired"
         for model in retired.iterdir() if retired.is_dir() else ():
-            if not (self.path / model.name).exists():  # the second rename of _exchange did not happen
+            if not (self.path / model.name).exists():  # _exchange was interrupted between its two renames
                 model.rename(self.path / model.name)
         shutil.rmtree(self._workshop, ignore_errors=True)
 
     def _retire(self, name: str, version: int) -> None:
-        retired = self._workshop / "new" / f"{name}.{version}"  # a name that no model has in there
+        retired = self._workshop / "new" / f"{name}.{version}"  # a name that no model uses there
         retired.parent.mkdir(parents=True, exist_ok=True)
         (self.path / name / str(version)).rename(retired)
 
     def _put(self, version: Path, config: str, kept: list[int]) -> None:
-        """Makes a finished version one of its model's.
+        """Moves a finished version into its model.
 
-        Where the configuration stays what it is, that is one rename, and Triton leaves the version before alone. Otherwise the
-        whole model is exchanged, the version before in it by hard links: Triton then loads that one again.
+        If the configuration is unchanged, that is one rename, and Triton leaves the previous version loaded. Otherwise the
+        whole model is replaced, with the previous version hard-linked into it; Triton then reloads that version.
         """
         partial, model = version.parent, self.path / version.parent.name
         if kept and (model / CONFIG).read_bytes() == config.encode():
@@ -170,7 +172,7 @@ class Repository:
         self._exchange(partial, model)
 
     def _exchange(self, partial: Path, model: Path) -> None:
-        """Puts ``partial`` in the model's place: in one step where the file system can, else in two with a way back."""
+        """Replaces ``model`` by ``partial``: atomically if the file system can, else in two renames that can be undone."""
         if not model.exists():
             partial.rename(model)
         elif not _swap(partial, model):
@@ -181,7 +183,7 @@ class Repository:
 
 
 def _is_mount_point(path: Path) -> bool:
-    """Whether something is mounted there, be it a part of the same file system (a bind mount, as containers have)."""
+    """Whether something is mounted there, including a bind mount of the same file system (as in containers)."""
     if path.stat().st_dev != path.parent.stat().st_dev:
         return True
     try:
@@ -193,7 +195,7 @@ def _is_mount_point(path: Path) -> bool:
 
 
 def _swap(one: Path, other: Path) -> bool:
-    """Exchanges two directories atomically (renameat2 with RENAME_EXCHANGE). False where that is not supported."""
+    """Exchanges two directories atomically (renameat2 with RENAME_EXCHANGE). Returns False if that is not supported."""
     at_cwd, rename_exchange = -100, 2
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
@@ -202,7 +204,7 @@ def _swap(one: Path, other: Path) -> bool:
 
 
 def _flush(directory: Path) -> None:
-    """Waits until every file is on the disk: a rename may otherwise outlive a power cut that its files do not."""
+    """Syncs every file to disk: after a power cut, a rename could otherwise survive without the data."""
     for path in directory.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Text files of a checkpoint: of bounded size, in UTF-8, and ordinary files. Else CheckpointError."""
+"""Reads text files of a checkpoint. Raises CheckpointError unless they are regular UTF-8 files of limited size."""
 
 import json
 from pathlib import Path
@@ -33,5 +33,5 @@ def read_object(path: Path, limit: int = TEXT_LIMIT) -> dict[str, Any]:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether it can be written at all: JSON may name half of a surrogate pair."""
+    """Whether it can be encoded at all: JSON can contain lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

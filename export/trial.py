@@ -1,7 +1,7 @@
-"""`python -m export.trial`: reads a checkpoint in a process that may come to harm, before ours reads it.
+"""`python -m export.trial`: reads a checkpoint in a sandboxed process before this one reads it.
 
-A file of a stranger can do what no check of ours would see in time: a pickle that makes a terabyte of one byte, a regular
-expression of a tokenizer or a chat template that never ends, bytes that crash a library. Here that ends in one sentence.
+An untrusted file can do what no check would catch in time: a pickle that expands one byte into a terabyte, a tokenizer's
+regular expression or a chat template that never terminates, bytes that crash a library. Here, that ends in one sentence.
 """
 
 import importlib.util
@@ -20,8 +20,8 @@ from export.checkpoint import CheckpointError
 from export.checkpoints import located, parts
 
 ROOT = Path(__file__).resolve().parent.parent
-MEMORY = 1 << 30  # bytes of heap, besides what the size of the file accounts for
-CPU_SECONDS, WALL_SECONDS = 15, 120  # for a small file; reading from a slow disk takes no processor
+MEMORY = 1 << 30  # bytes of heap, on top of what the size of the file explains
+CPU_SECONDS, WALL_SECONDS = 15, 120  # for a small file; reading from a slow disk uses no CPU time
 BYTES_A_SECOND = 50 << 20
 
 
@@ -33,9 +33,9 @@ def try_out(
     *,
     cpu_seconds: int = CPU_SECONDS,
 ) -> None:
-    """CheckpointError where reading the checkpoint, encoding a text and rendering its chat template do not end well."""
+    """Raises CheckpointError unless reading the checkpoint, encoding text and rendering its chat template all succeed."""
     size = _size(checkpoint)
-    heap = MEMORY + size + min(8 * size, _machine_memory() // 2)  # .pt files are mapped so that it counts as heap
+    heap = MEMORY + size + min(8 * size, _machine_memory() // 2)  # .pt files are mapped such that they count as heap
     limits = {"heap": heap, "cpu_seconds": cpu_seconds + size // BYTES_A_SECOND}
     settings = {"tokenizer": tokenizer, "chat_template": chat_template, "heads": heads}
     arguments = json.dumps({"checkpoint": str(checkpoint), "settings": settings, **limits})
@@ -59,10 +59,10 @@ def try_out(
 
 
 def _harm(status: int, heap: int) -> str:
-    """Of a process that could not say itself what came over it."""
+    """The reason a process died without reporting one."""
     if status == -signal.SIGXCPU:
         return "reading it, encoding a text, or rendering its chat template, does not come to an end"
-    if status == -signal.SIGKILL:  # by the kernel, where memory runs out
+    if status == -signal.SIGKILL:  # by the kernel when memory runs out
         return "reading it takes more memory than there is"
     given = f"status {status} within {heap / 2**30:.1f} GiB of memory"
     return f"reading it ended with {given}, so it is damaged or hostile"
@@ -98,7 +98,7 @@ def main(arguments: str) -> int:
 
 
 def _import(path: str) -> None:
-    """The libraries that reading takes: what they need is not the checkpoint's doing."""
+    """Imports the libraries that reading needs, so that their memory is not counted against the checkpoint."""
     for library in (
         "export.checkpoints",
         "export.verify",
@@ -114,7 +114,7 @@ def _is_of_torch(checkpoint: Path) -> bool:
 
 
 def _heap() -> int:
-    """Bytes of this process that RLIMIT_DATA counts."""
+    """The bytes of this process that RLIMIT_DATA counts."""
     found = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     return int(found[1]) * 1024 if found else 0
 

@@ -1,4 +1,4 @@
-"""Compares an exported graph with its checkpoint, through the decoder that serves it, before the model is called good."""
+"""Compares an exported graph with its checkpoint, using the decoder that serves it, before the model is installed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,36 +11,36 @@ from backends.onnx_decoder.decoder import Candidates, Decoder, Row
 from export.checkpoint import Checkpoint
 from export.text.token_check import known_text
 
-WINDOWS = (256, 192, 128, 96)  # tokens of each window of text: of unlike lengths, as the rows of a served batch are
-CHUNK = 64  # tokens of a prefill chunk, whose logits are in memory together with their reference
-DECODED, VERIFIED = 8, 4  # cached decode steps of one token, then a verification row of several
+WINDOWS = (256, 192, 128, 96)  # tokens per window of text: of different lengths, like the rows of a served batch
+CHUNK = 64  # tokens per prefill chunk, whose logits are in memory together with the reference's
+DECODED, VERIFIED = 8, 4  # single-token decode steps from the cache, then one verification row of several tokens
 TAIL = DECODED + VERIFIED
 
 
 class VerificationFailed(Exception):
-    """The graph does not compute what the checkpoint does. The message names the figure and its bound."""
+    """The graph does not compute what the checkpoint does. The message names the metric and its bound."""
 
 
 class OutOfBounds(VerificationFailed):
-    """It computes something near."""
+    """The graph is close to the checkpoint, but not close enough."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a precision may cost.
+    """The error allowed for a precision.
 
     ``noise`` is relative: rms of the logits' error over rms of the logits, each about its row's mean.
     """
 
     noise: float
-    kl: float  # nats a token, from the checkpoint's distribution to the graph's
+    kl: float  # nats per token, from the checkpoint's distribution to the graph's
     top1: float  # share of positions with the same most probable token
-    largest: float = np.inf  # difference of any logit
+    largest: float = np.inf  # absolute difference of any logit
 
 
-# fp32 and fp16: the rounding of another order of summation, with a factor of ten or so to spare. The quantised ones: about
-# three times what SmolLM2-135M shows (docs/export.md); small and random models come out better. A wrong weight, position or
-# mask shows as a noise near 1. int4 is wide because 4 bits cost a model much that was not trained or published with them.
+# fp32 and fp16: rounding from a different order of summation, with about a factor of ten to spare. Quantized: about three times
+# what SmolLM2-135M shows (docs/export.md); small and random models do better. A wrong weight, position or mask shows as a noise
+# near 1. int4 is wide because 4 bits cost a lot for a model that was not trained or published with them.
 BOUNDS = {
     "fp32": Bounds(noise=1e-4, kl=1e-5, top1=0.99, largest=1e-3),
     "fp16": Bounds(noise=0.01, kl=0.001, top1=0.97),
@@ -52,7 +52,7 @@ BOUNDS = {
 
 @dataclass
 class Comparison:
-    """Running figures over positions: logits [n, vocabulary] against a reference of the same shape."""
+    """Accumulates metrics over positions: logits [n, vocabulary] against a reference of the same shape."""
 
     positions: int = 0
     largest: float = 0.0
@@ -62,7 +62,7 @@ class Comparison:
     power: float = 0.0
 
     def add(self, reference: np.ndarray, logits: np.ndarray) -> None:
-        for expected, got in zip(reference, logits, strict=True):  # row by row: temporaries of many rows would cost 100 MB
+        for expected, got in zip(reference, logits, strict=True):  # row by row: temporaries for many rows would take 100 MB
             self._add_row(expected.astype(np.float64), got.astype(np.float64))
 
     def _add_row(self, expected: np.ndarray, got: np.ndarray) -> None:
@@ -90,7 +90,7 @@ class Comparison:
 @dataclass(frozen=True)
 class Report:
     against_checkpoint: Comparison
-    against_prefill: Comparison  # cached decode and verification rows of a batch, beside the same positions of the prefill
+    against_prefill: Comparison  # batched cached decode and verification rows against the same positions in prefill
 
     def figures(self) -> dict[str, float]:
         return {
@@ -103,24 +103,24 @@ class Report:
         }
 
     def summary(self, bounds: Bounds) -> str:
-        """Of figures that passed `check`: the one that people know, or the one that made its bound void."""
+        """For metrics that passed `check`: top-1, or the KL divergence that excused a low top-1."""
         measured = self.against_checkpoint
         if measured.top1 >= bounds.top1:
             return f"top-1 {100 * measured.top1:.1f} %, bound {100 * bounds.top1:.0f} %"
         return f"KL divergence {measured.kl:.2g} nats per token, bound {bounds.kl:.2g}"
 
     def check(self, bounds: Bounds) -> None:
-        """Raises OutOfBounds where a figure is outside its bounds."""
+        """Raises OutOfBounds if a metric is out of bounds."""
         measured = self.against_checkpoint
-        # Where the distributions are as near as that, another token is the most probable only where two are about equally so:
-        # as of a model that was hardly trained.
+        # If the distributions are this close, the most probable token differs only between near-ties, as in a barely trained
+        # model.
         differing = 0.0 if measured.kl <= bounds.kl / 10 else 1 - measured.top1
         limits = [
             ("the largest difference of a logit", measured.largest, bounds.largest),
             ("the logits' noise", measured.noise, bounds.noise),
             ("the mean KL divergence", measured.kl, bounds.kl),
             ("the share of most probable tokens that differ", differing, 1 - bounds.top1),
-            # Rounding activations to 8 bits turns a difference in the last bit into the precision's own noise: the same bound.
+            # Rounding activations to 8 bits amplifies a last-bit difference to the precision's own noise, hence the same bound.
             ("the noise of cached decode against prefill", self.against_prefill.noise, bounds.noise),
         ]
         for what, value, bound in limits:
@@ -129,12 +129,12 @@ class Report:
 
 
 def verify(model_path: Path, checkpoint: Checkpoint, context_length: int, progress: Callable[[int, int], None]) -> Report:
-    """Runs the model over real text. Raises VerificationFailed where the graph contradicts itself."""
+    """Runs the model over real text. Raises VerificationFailed if the graph contradicts itself."""
     windows = text_windows(checkpoint, context_length)
     decoder = Decoder(model_path, slots=len(windows), context_length=max(map(len, windows)))
     report = Report(Comparison(), Comparison())
     done, total = 0, 2 * sum(map(len, windows)) + 1
-    tails = []  # the prefill's logits at the last positions of each window, which are then decoded from the cache again
+    tails = []  # the prefill's logits for the last positions of each window, which are decoded again from the cache
     for slot, tokens in enumerate(windows):
         reference = checkpoint.reference(tokens)
         progress(done := done + len(tokens), total)
@@ -146,7 +146,7 @@ def verify(model_path: Path, checkpoint: Checkpoint, context_length: int, progre
 
 
 def text_windows(checkpoint: Checkpoint, context_length: int) -> list[np.ndarray]:
-    """The text as windows of int32 tokens, without characters that the tokenizer does not know; a short text is repeated."""
+    """Windows of text as int32 tokens, without characters the tokenizer does not know. Short text is repeated."""
     tokenizer = Tokenizer.from_str(checkpoint.tokenizer.tokenizer_json)
 
     def encode(text: str) -> list[int]:
@@ -161,7 +161,7 @@ def text_windows(checkpoint: Checkpoint, context_length: int) -> list[np.ndarray
 def _verify_prefill(
     decoder: Decoder, slot: int, tokens: np.ndarray, reference: np.ndarray, comparison: Comparison
 ) -> np.ndarray:
-    """Prefills one window chunk by chunk. Returns the logits of its last positions."""
+    """Prefills one window in chunks. Returns the logits of its last positions."""
     tail = np.empty((0, reference.shape[1]), np.float32)
     for start in range(0, len(tokens), CHUNK):
         chunk = tokens[start : start + CHUNK]
@@ -173,7 +173,7 @@ def _verify_prefill(
 
 
 def _verify_cache(decoder: Decoder, windows: list[np.ndarray], tails: list[np.ndarray], comparison: Comparison) -> None:
-    """Rolls all windows back, then decodes their last tokens one by one, and the very last ones as verification rows."""
+    """Rolls back all windows, then decodes their last tokens one at a time, and the very last ones as verification rows."""
     done = 0
     for count in [1] * DECODED + [VERIFIED]:
         rows = []
@@ -187,12 +187,12 @@ def _verify_cache(decoder: Decoder, windows: list[np.ndarray], tails: list[np.nd
 
 
 def _full(candidates: Candidates) -> np.ndarray:
-    assert candidates.logits is not None  # every row here asks for them
+    assert candidates.logits is not None  # requested for every row here
     return candidates.logits
 
 
 def _check_candidates(candidates: Candidates) -> None:
-    """The candidates and the normaliser are those of the logits."""
+    """Checks that the candidates and the normalizer match the logits."""
     logits = _full(candidates)
     if not np.isfinite(logits).all():
         raise VerificationFailed("the logits hold NaN or infinity: the checkpoint's weights are too large for fp32")
