@@ -84,8 +84,8 @@ class BlockInt4:
 
     MatMulNBits only supports integer zero points, so the offsets form a small separate matrix, multiplied by the sum of each
     block of inputs. (With integer zero points, SmolLM2's Q4_1 had a KL of 0.36 instead of 0.004.) On some CPUs a single row
-    uses another kernel, whose sums differ in the last bit. ``Precision.never_alone`` avoids that, so that a sequence's output is
-    the same alone and in a batch.
+    uses another kernel, whose sums differ in the last bit. ``Precision.never_alone`` avoids that, so a sequence's output is the
+    same alone and in a batch.
     """
 
     def write(self, graph: OnnxWriter, x: str, name: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
