@@ -1,1 +1,1 @@
-"""Sequences, and how they run: queue, scheduler, replicas, sampling. Knows neither HTTP nor Triton."""
+"""Sequences and how they run: queue, scheduler, replicas, sampling. Knows neither HTTP nor Triton."""

@@ -1,4 +1,4 @@
-"""From a step's answer to tokens of its sequences. Whatever goes wrong with one sequence ends that one alone."""
+"""From a step's answer to new tokens of its sequences. An error in one sequence ends only that sequence."""
 
 import asyncio
 import logging
@@ -20,15 +20,15 @@ from gateway.text.model import Model
 
 logger = logging.getLogger(__name__)
 
-SLOW = 0.005  # seconds of processor time: a text with a grammar whose last token took more chooses its next among its like
+SLOW = 0.005  # seconds of CPU time: a sequence whose grammar took longer for its last token uses the slow thread
 
-Choice = int | BaseException  # a token, or what went wrong
+Choice = int | BaseException  # a token, or the error
 
 
 class isolated:
-    """Ends ``sequence`` with an error where the block raises anything. An unexpected one is logged, with the request's id.
+    """Ends ``sequence`` with an error if the block raises. Unexpected errors are logged with the request id.
 
-    A BaseException too: a panic of a library in Rust is one.
+    Catches BaseException, since a panic in a Rust library is one.
     """
 
     __slots__ = ("_sequence",)
@@ -42,7 +42,7 @@ class isolated:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> bool:
         if error is None or isinstance(error, STOPS):
             return False
-        if not self._sequence.failed:  # once; also where it had come to its end: perhaps nobody heard of that
+        if not self._sequence.failed:  # only once; also if it had finished, since its reader may not know that yet
             self._sequence.fail(_as_ours(error, self._sequence))
         return True
 
@@ -56,21 +56,21 @@ def _as_ours(error: BaseException, sequence: Sequence) -> TidegateError:
     return InternalError()
 
 
-# Where whole rows of logits are chosen from. Texts whose grammars take long wait for each other alone.
+# Threads that select from whole rows of logits. Sequences with slow grammars share one thread and delay only each other.
 QUICK_THREADS = max(1, (os.cpu_count() or 1) // 2)
 _QUICK = ThreadPoolExecutor(QUICK_THREADS, "choosing")
 _SLOW = ThreadPoolExecutor(1, "choosing slowly")
 
 
 class Delivery:
-    """Of one replica. ``holds`` says whether a sequence still runs there."""
+    """Delivers the answers of one replica. ``holds`` says whether a sequence still runs there."""
 
     def __init__(self, model: Model, holds: Callable[[Sequence], bool]) -> None:
         self._model, self._holds = model, holds
 
     def deliver(self, batch: Batch, answer: StepAnswer) -> set[asyncio.Future[list[Choice]]]:
-        """Notes what is cached and appends the next tokens to every sequence whose last one was computed: one, and the guesses
-        that were right. Some tokens are selected in threads: those come later, and are returned as futures.
+        """Updates cached lengths and appends tokens to every sequence whose row was fully computed: the accepted drafts and one
+        more. Tokens that are selected in threads come later; returns their futures.
         """
         selections = self._note(batch, answer)
         here = [one for one in selections if one.logits is None]
@@ -81,7 +81,7 @@ class Delivery:
         return later
 
     def _note(self, batch: Batch, answer: StepAnswer) -> list[Selection]:
-        """Of the sequences that get tokens, where these are selected from; what else the answer says is noted."""
+        """Stores everything else in the answer. Returns a selection for each sequence that gets tokens."""
         selections: list[Selection] = []
         end = end_full = end_drawn = 0
         lengths = zip(answer.cached_length.tolist(), answer.reused_length.tolist(), answer.drawn_count.tolist(), strict=True)
@@ -92,7 +92,7 @@ class Delivery:
             end_full += count * row.full_logits
             end_drawn += drawn_count
             if not self._holds(sequence) or sequence.cached != row.past_length:
-                continue  # its reader has left meanwhile, or it was moved to another Triton
+                continue  # meanwhile its reader left, or it was moved to another Triton
             with isolated(sequence):
                 sequence.note_cached(cached_length, reused_length, row.drafts if reached_end else 0)
                 if count:
@@ -102,17 +102,17 @@ class Delivery:
         return selections
 
     def _needs_token(self, sequence: Sequence, row: StepRow, begin: int, logits: np.ndarray, answer: StepAnswer) -> bool:
-        """Of one that was computed to its row's end; a prompt that is scored gets its log-probabilities."""
+        """Called when a row was fully computed. Also stores the log-probabilities of a prompt that is scored."""
         if sequence.scoring:
             self._score(sequence, row, begin, logits, answer)
         if sequence.request.max_tokens == 0:
-            if not sequence.scoring:  # what follows the prompt's last token is not asked for
+            if not sequence.scoring:  # the prompt is scored, and no token was requested
                 sequence.finish_without_text()
             return False
         return sequence.num_uncomputed_tokens == 0
 
     def _selected(self, selections: list[Selection], answer: StepAnswer) -> list[list[int]]:
-        """All at once; where that fails, each alone, and those end that it fails for."""
+        """Selects for all sequences at once. If that fails, selects for each alone and ends those that fail."""
         try:
             return select(selections, answer)
         except STOPS:
@@ -140,7 +140,7 @@ class Delivery:
             sequence.append(tokens, logprobs)
 
     def _select_in_threads(self, selections: list[Selection], answer: StepAnswer) -> set[asyncio.Future[list[Choice]]]:
-        """Those that take no time share a thread's turn: a turn each would cost more than they do."""
+        """Quick selections share a call to a thread: a call each would cost more than the selection itself."""
         slow, quick = list[Selection](), list[Selection]()
         for selection in selections:
             with isolated(selection.sequence):
@@ -152,7 +152,7 @@ class Delivery:
     def _select_in_thread(
         self, threads: ThreadPoolExecutor, selections: list[Selection], answer: StepAnswer
     ) -> asyncio.Future[list[Choice]] | None:
-        """None where the system has no thread for it: then they are selected here."""
+        """Returns None if the system cannot start a thread; then the tokens are selected right here."""
         try:
             future = asyncio.get_running_loop().run_in_executor(threads, _choices, selections)
         except RuntimeError as error:
@@ -165,7 +165,7 @@ class Delivery:
         return future
 
     def _take(self, selections: list[Selection], choices: list[Choice], answer: StepAnswer) -> None:
-        """Wherever the sequences run by now, or wait: a grammar that has taken a token cannot give it back."""
+        """Appends the tokens wherever the sequences are by now: a grammar cannot undo a token."""
         for selection, choice in zip(selections, choices, strict=True):
             selection.sequence.choosing = False
             with isolated(selection.sequence):
@@ -177,8 +177,8 @@ class Delivery:
             selection.sequence.wake()
 
     def _notify_soon(self, sequences: list[Sequence]) -> None:
-        """gRPC sends the next step in the event loop's next turn. Readers hear of this one in the turn after: what they do for
-        their clients then overlaps Triton's work."""
+        """gRPC sends the next step in the event loop's next iteration. Readers are notified one iteration later, so that their
+        work overlaps Triton's."""
         loop = asyncio.get_running_loop()
         loop.call_soon(loop.call_soon, self._notify_all, sequences)
 
@@ -188,7 +188,7 @@ class Delivery:
                 sequence.notify()
 
     def _score(self, sequence: Sequence, row: StepRow, begin: int, logits: np.ndarray, answer: StepAnswer) -> None:
-        """Notes the log-probabilities of the prompt's tokens: each stands in the logits of the position before it.
+        """Stores the prompt's log-probabilities: each token's comes from the logits of the position before it.
 
         ``begin``: the row's first position in the answer; ``logits`` [positions, vocabulary].
         """
@@ -204,7 +204,7 @@ class Delivery:
 
 
 def _choices(selections: list[Selection]) -> list[Choice]:
-    """A token for each, or what went wrong with it."""
+    """A token or an error for each selection."""
     choices: list[Choice] = []
     for selection in selections:
         began = time.thread_time()

@@ -1,4 +1,4 @@
-"""One model and the texts it writes: which wait, which run, and on which of the Tritons that have it."""
+"""One model and its sequences: which are queued, which run, and on which Triton."""
 
 import asyncio
 import logging
@@ -19,12 +19,12 @@ from gateway.text.model import Model
 
 logger = logging.getLogger(__name__)
 
-LOOK_INTERVAL = 0.5  # seconds between looks at how long texts have waited
+LOOK_INTERVAL = 0.5  # seconds between checks for sequences that have waited too long
 
 
 class Engine:
-    """Runs until `close`. A text whose Triton fails goes on, on another or on the same one, if that is within
-    ``settings.recovery_timeout`` seconds: a sequence's tokens are all here, and Triton's cache of them is only a cache."""
+    """Runs until `close`. If a Triton fails, its sequences resume on another, or on the same one once it is back, within
+    ``settings.recovery_timeout`` seconds. The gateway has all their tokens; Triton's KV cache is only a cache."""
 
     def __init__(self, model: Model, settings: Settings) -> None:
         self.model = model
@@ -32,8 +32,8 @@ class Engine:
         self._queue = FairQueue(settings.max_waiting)
         self._replicas: dict[str, Replica] = {}  # by Triton's address
         self._closed = False
-        self._unserved_since: float | None = None  # since when no Triton answers
-        self._seconds_per_text = 1.0  # from one text's end to the next one's: an average that forgets
+        self._unserved_since: float | None = None  # when the last Triton stopped answering
+        self._seconds_per_text = 1.0  # between the ends of consecutive sequences: a moving average
         self._last_end = time.monotonic()
         self._task = asyncio.create_task(self._watch(), name=f"engine {model.name}")
 
@@ -51,7 +51,7 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """Whether all its loops run: they always should, until `close`."""
+        """Whether all its loops are running. They always should be, until `close`."""
         return self._closed or (not self._task.done() and all(replica.alive for replica in self._replicas.values()))
 
     @property
@@ -60,21 +60,21 @@ class Engine:
 
     @property
     def addresses(self) -> set[str]:
-        """Of the Tritons that serve it."""
+        """Addresses of the Tritons that serve this model."""
         return set(self._replicas)
 
     @property
     def devices(self) -> list[str]:
-        """What its Tritons compute on: "cpu", "cuda", or both."""
+        """What its Tritons run on: "cpu", "cuda", or both."""
         return sorted({replica.model.parameters["provider"] for replica in self._replicas.values()})
 
     def add_replica(self, address: str, backend: Backend, model: Model) -> None:
-        """``model``: as that Triton describes it. The number of its slots may be another, its fingerprint may not."""
+        """``model``: as that Triton describes it. Its number of slots may differ; its fingerprint must not."""
         self._replicas[address] = Replica(address, backend, model, self._settings, self._dispatch, self._put_back)
         self._dispatch()
 
     async def remove_replica(self, address: str) -> None:
-        """Its texts go on elsewhere; where there is no other, they wait for one."""
+        """Moves its sequences to other replicas, or back to the queue if there are none."""
         replica = self._replicas[address]
         await replica.close()
         del self._replicas[address]
@@ -82,27 +82,27 @@ class Engine:
         self._dispatch()
 
     async def close(self, error: TidegateError) -> None:
-        """Ends what is left of its texts with ``error``."""
+        """Ends the remaining sequences with ``error``."""
         self._closed = True
         self.end_sequences(error)
         self._task.cancel()
         await asyncio.gather(self._task, *(replica.close() for replica in self._replicas.values()), return_exceptions=True)
 
     def end_sequences(self, error: TidegateError) -> None:
-        """Ends every text, waiting ones too, with ``error``."""
+        """Ends every sequence, running or queued, with ``error``."""
         for replica in self._replicas.values():
             self._take_back(replica)
         for sequence in self._queue.clear():
             sequence.fail(error)
 
     def generate(self, requests: list[GenerationRequest], record: GenerationRecord, **options: Any) -> Generation:
-        """Begins all of them; ``record`` is filled as they go on. ``options``: see `Generation`.
+        """Starts all requests; ``record`` is updated as they progress. ``options``: see `Generation`.
 
-        Raises InvalidRequest, ContextLengthExceeded, Overloaded or BackendUnavailable; then none goes on.
+        Raises InvalidRequest, ContextLengthExceeded, Overloaded or BackendUnavailable; then none of them continues.
         """
         generation = Generation(record, self._leave, **options)
         if self.idle:
-            self._last_end = time.monotonic()  # the pace of texts is measured while there are some
+            self._last_end = time.monotonic()  # idle time does not count toward _seconds_per_text
         try:
             for index, request in enumerate(requests):
                 self._check(request)
@@ -116,7 +116,7 @@ class Engine:
         return generation
 
     def require_room(self, owner: str) -> None:
-        """Raises Overloaded where no more text of this key may wait. Whoever asks before any work refuses at little cost."""
+        """Raises Overloaded if the queue takes no more sequences from this key. Call it before doing any work."""
         if not self._queue.accepts(owner):
             message = f"{len(self._queue)} requests wait already. Please try again later."
             raise Overloaded(message, retry_after=self._retry_after())
@@ -129,15 +129,15 @@ class Engine:
             raise errors[0] if errors else BackendUnavailable("No model server has this model.", retry_after=2)
 
     def _dispatch(self) -> None:
-        """Gives waiting texts to free slots, on the least loaded of the Tritons that answer; takes those of failing ones back
-        where another answers."""
+        """Assigns queued sequences to free slots on the least loaded Triton that answers. If any answers, first requeues the
+        sequences of failing ones."""
         answering = [replica for replica in self._replicas.values() if replica.failing_since is None]
         if answering:
             for replica in self._replicas.values():
                 if replica.failing_since is not None:
                     self._take_back(replica)
         while self._queue and (free := [replica for replica in answering if replica.free_slots]):
-            # Where they are equal any will do: other gateways, too, begin with one.
+            # Break ties at random, so that several gateways do not all pick the same Triton.
             replica = min(free, key=lambda replica: (len(replica.sequences) / replica.model.slots, random.random()))
             replica.add(self._queue.take(self._owners()))
 
@@ -156,11 +156,11 @@ class Engine:
         self._last_end = now
 
     def _owners(self) -> Counter[str]:
-        """How many texts of each key run."""
+        """Number of running sequences per key."""
         return Counter(sequence.request.owner for replica in self._replicas.values() for sequence in replica.sequences)
 
     def _leave(self, sequence: Sequence) -> None:
-        """Its generation is closed, or it has waited for too long."""
+        """Removes a sequence whose generation is closed or that has waited too long."""
         if sequence.record.finish_reason is not None:
             self._note_end()
         if self._queue.remove(sequence):
@@ -170,11 +170,11 @@ class Engine:
                 replica.remove(sequence)
 
     async def _watch(self) -> None:
-        """Ends texts that have waited for too long: for a slot, or for a Triton that answers."""
+        """Ends sequences that have waited too long for a slot, or for a Triton that answers."""
         while True:
             await asyncio.sleep(LOOK_INTERVAL)
             now = time.monotonic()
-            # A text in a replica waits too where other gateways' texts hold all of that Triton's slots.
+            # A sequence in a replica is also waiting if other gateways hold all of that Triton's slots.
             texts = [*self._queue, *(text for replica in self._replicas.values() for text in replica.sequences)]
             patience = self._settings.queue_timeout
             for sequence in [one for one in texts if not one.was_scheduled and now - one.record.arrived > patience]:
@@ -191,7 +191,7 @@ class Engine:
                 self.end_sequences(BackendUnavailable("The model server does not answer. Please try again.", retry_after=2))
 
     def _retry_after(self) -> int:
-        """Seconds: about how long the queue takes at the pace at which texts have ended lately."""
+        """Seconds until the queue drains, estimated from how fast sequences finished lately."""
         return max(1, min(60, round(len(self._queue) * self._seconds_per_text)))
 
     def _check(self, request: GenerationRequest) -> None:

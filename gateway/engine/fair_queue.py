@@ -1,19 +1,19 @@
-"""The texts that wait for a slot: bounded, and fair among the keys that sent them. Knows neither HTTP nor Triton."""
+"""Sequences that wait for a slot: a bounded queue, fair among API keys. Knows neither HTTP nor Triton."""
 
 from collections import Counter, deque
 from collections.abc import Iterator
 
 from gateway.engine.sequence import Sequence
 
-RESERVED = 8  # the last eighth of the queue is for keys that wait with less than what is free
+RESERVED = 8  # the last eighth of the queue is for keys with fewer queued sequences than free places
 
 
 class FairQueue:
-    """First come, first served within a key; among keys, the one with the fewest running texts is served first."""
+    """First come, first served within a key; among keys, the one with the fewest running sequences goes first."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._of_key: dict[str, deque[Sequence]] = {}  # by the key's name, in the order of their first waiting text
+        self._of_key: dict[str, deque[Sequence]] = {}  # by the key's name, in order of service
 
     def __len__(self) -> int:
         return sum(map(len, self._of_key.values()))
@@ -22,10 +22,10 @@ class FairQueue:
         return (sequence for waiting in self._of_key.values() for sequence in waiting)
 
     def accepts(self, owner: str) -> bool:
-        """Whether one more text of this key may wait.
+        """Whether this key may queue one more sequence.
 
-        The last places are shared by dynamic thresholds (Choudhury and Hahne, 1998): a key may hold there as many as it leaves
-        free, so that no key alone can fill the queue for all others.
+        The last places are shared by dynamic thresholds (Choudhury and Hahne, 1998): a key may have as many queued as there are
+        free places, so that no single key can fill the queue.
         """
         free = self._capacity - len(self)
         own = len(self._of_key.get(owner, ()))
@@ -35,11 +35,11 @@ class FairQueue:
         self._of_key.setdefault(sequence.request.owner, deque()).append(sequence)
 
     def put_back(self, sequence: Sequence) -> None:
-        """For a text that has run already: it is the next of its key."""
+        """Requeues a sequence that has already run, ahead of its key's others."""
         self._of_key.setdefault(sequence.request.owner, deque()).appendleft(sequence)
 
     def remove(self, sequence: Sequence) -> bool:
-        """False where it does not wait here."""
+        """Removes a sequence; returns False if it is not queued."""
         waiting = self._of_key.get(sequence.request.owner)
         if waiting is None or sequence not in waiting:
             return False
@@ -48,16 +48,16 @@ class FairQueue:
         return True
 
     def take(self, running: Counter[str]) -> Sequence:
-        """The next one; ``running``: how many texts of each key run. The queue must not be empty."""
+        """Removes and returns the next sequence. ``running``: running sequences per key. The queue must not be empty."""
         owner = min(self._of_key, key=lambda name: running[name])
         sequence = self._of_key[owner].popleft()
         waiting = self._of_key.pop(owner)
         if waiting:
-            self._of_key[owner] = waiting  # behind the other keys with as many running texts
+            self._of_key[owner] = waiting  # behind other keys with as many running sequences
         return sequence
 
     def clear(self) -> list[Sequence]:
-        """Takes out all of them."""
+        """Removes and returns all of them."""
         waiting = list(self)
         self._of_key.clear()
         return waiting

@@ -1,4 +1,4 @@
-"""One generation: what is asked, what comes of it piece by piece, and what is known of it at its end."""
+"""One generation: the request, its output piece by piece, and the record of how it went."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gateway.telemetry.tracing import RequestTrace
 
 FinishReason = Literal["stop", "length"]
-SEED_STEP = 0x9E3779B97F4A7C15  # odd, and far from what people choose: neighbouring seeds share no choice
+SEED_STEP = 0x9E3779B97F4A7C15  # odd and large: requests with neighbouring seeds share no choice's seed
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,19 @@ class SamplingParameters:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """``prompt_tokens`` fit into the model's context with at least one token to spare where one is to be generated: the engine
-    refuses them otherwise, in the name of ``prompt_field``, the field of the request's body that they come from.
+    """What to generate for one prompt.
 
-    ``max_tokens`` may be 0 only together with ``prompt_logprobs``. ``seed``: the same seed gives the same text, alone or among
-    others; None draws one. ``stop``: strings that end the text and are not part of it. Before ``min_tokens`` tokens neither
-    they nor an end token end it; with ``ignore_eos`` end tokens never do.
+    ``prompt_tokens`` must fit into the model's context, with room for at least one token if any is to be generated. Otherwise
+    the engine refuses the request and names ``prompt_field``, the field of the request body that they come from.
 
-    ``logprobs``: how many alternatives are returned with every generated token; None: no log-probabilities at all.
-    ``prompt_logprobs``: the same for the prompt's tokens. ``return_token_ids``: whether pieces carry the ids of their tokens.
-    ``grammar``: what the text has to match. ``visible_tokens``: special tokens that the text shows all the same. ``owner``:
-    whose text it is, the name of a key. ``request_id``: of the request that
-    it belongs to, for the log; ``trace``: its trace, where it is traced.
+    ``max_tokens`` may be 0 only together with ``prompt_logprobs``. ``seed``: the same seed gives the same output, alone or in a
+    batch; None draws one. ``stop``: strings that end the output and are not part of it. Neither they nor an end token take
+    effect before ``min_tokens`` tokens; with ``ignore_eos``, end tokens never do.
+
+    ``logprobs``: how many alternatives to return with every generated token; None: no log-probabilities at all.
+    ``prompt_logprobs``: the same for the prompt. ``return_token_ids``: whether deltas carry token ids. ``grammar``: what the
+    output must match. ``visible_tokens``: special tokens that still appear in the text. ``owner``: name of the API key.
+    ``request_id``: for the log. ``trace``: the request's trace, if it is traced.
     """
 
     prompt_tokens: list[int]
@@ -72,7 +73,7 @@ class GenerationRequest:
     trace: "RequestTrace | None" = None
 
     def copies(self, n: int) -> list["GenerationRequest"]:
-        """``n`` requests for the same prompt; with a seed, every one has its own, and the first the seed itself."""
+        """``n`` requests for the same prompt. The first keeps the seed, if any; the others get seeds derived from it."""
         if self.seed is None:
             return [self] * n
         return [replace(self, seed=(self.seed + index * SEED_STEP) % 2**64) for index in range(n)]
@@ -80,11 +81,10 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token with its natural log-probability: of the model itself, before bias, penalties, temperature and filters.
+    """A token with its natural log-probability from the model itself, before bias, penalties, temperature and filters.
 
-    ``logprob`` is None for the first token of a prompt, which nothing stands before. ``top``: the most probable tokens of the
-    position, most probable first, without alternatives of their own. ``rank``: among the whole vocabulary, 1 for the most
-    probable; known for tokens of a prompt only.
+    ``logprob`` is None for the first token of a prompt. ``top``: the most probable tokens at this position, most probable
+    first, without alternatives of their own. ``rank``: among the whole vocabulary, 1 for the most probable; prompt tokens only.
     """
 
     token: int
@@ -95,11 +95,11 @@ class TokenLogprob:
     rank: int | None = None
 
 
-@dataclass(slots=True)  # not frozen: that would triple what making one takes
+@dataclass(slots=True)  # not frozen: that would make construction three times slower
 class Delta:
     """A piece of an answer: text that is safe to show, the tokens generated since the last piece, and why it ended.
 
-    ``index``: which of the answers of a request it belongs to. The first piece has the ``prompt_logprobs``.
+    ``index``: which of the request's answers it belongs to. The first piece carries ``prompt_logprobs``.
     """
 
     text: str
@@ -108,21 +108,21 @@ class Delta:
     index: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
-    token_ids: tuple[int, ...] = ()  # of its tokens, an end token too, where they are asked for
+    token_ids: tuple[int, ...] = ()  # including an end token; only if requested
 
 
 @dataclass(slots=True)
 class AnswerRecord:
-    """How far one answer has come. Times are of time.monotonic, in seconds."""
+    """Progress of one answer. Times are time.monotonic(), in seconds."""
 
     arrived: float = field(default_factory=time.monotonic)  # in the queue
-    started: float | None = None  # in a slot, its first
+    started: float | None = None  # when it was first given a slot
     first_token: float | None = None
     last_token: float | None = None
-    timed_tokens: int = 0  # those up to ``last_token``
+    timed_tokens: int = 0  # up to ``last_token``
     tokens: int = 0
-    cached_tokens: int | None = None  # of its prompt, when it was first computed
-    recoveries: list[float] = field(default_factory=list)  # when its Triton, or its cache there, was found lost
+    cached_tokens: int | None = None  # of the prompt, when it was first computed
+    recoveries: list[float] = field(default_factory=list)  # when its Triton or its KV cache was lost
     drafted: int = 0
     accepted: int = 0
     finish_reason: FinishReason | None = None
@@ -131,9 +131,9 @@ class AnswerRecord:
 
 @dataclass
 class GenerationRecord:
-    """What is known of the answers of one request: the one tally that usage, limits, log, metrics and traces read.
+    """The record of one request's answers, read by usage, rate limits, log, metrics and traces.
 
-    ``prompt_tokens``: of all prompts together. ``copies`` answers continue each prompt, next to each other.
+    ``prompt_tokens``: of all prompts together. Each prompt has ``copies`` answers, stored next to each other.
     """
 
     prompt_tokens: int = 0
@@ -150,7 +150,7 @@ class GenerationRecord:
 
     @property
     def cached_tokens(self) -> int:
-        """Of the prompts; further copies find what the first has just computed."""
+        """Cached prompt tokens. Only the first copy of each prompt counts: the others reuse what it has just computed."""
         return sum(answer.cached_tokens or 0 for answer in self.answers[:: self.copies])
 
     @property
@@ -162,17 +162,17 @@ class GenerationRecord:
         return [answer.finish_reason for answer in self.answers if answer.finish_reason is not None]
 
 
-# Tokens of an answer have come: how many, and when. The answer still has the times of those before them.
+# Called when an answer has new tokens, with their number and the time. The record still has the previous tokens' times.
 NoteTokens = Callable[[AnswerRecord, int, float], None]
-# The record is complete. The error: what ended it, where that was neither its end nor its client.
+# Called when the record is complete. The error is None if the generation finished or its client left.
 NoteEnd = Callable[[Exception | None], None]
 
 
 class Generation:
-    """The sequences of one request under way. They push what is new; one reader takes it, all at once where it is slow.
+    """The running sequences of one request. They push new output; one reader takes whatever has accumulated.
 
-    An error of one ends all. ``close`` frees all slots at once: `take` calls it at the end and at an error, its reader where it
-    leaves before.
+    An error in one sequence ends all. ``close`` frees all slots at once: `take` calls it at the end and on an error; a reader
+    that leaves earlier must call it.
     """
 
     def __init__(
@@ -184,16 +184,16 @@ class Generation:
         *,
         whole: bool = False,
     ) -> None:
-        """``leave`` takes a sequence out of the engine. ``whole``: the reader wants every answer in one piece."""
+        """``leave`` removes a sequence from the engine. ``whole``: return each answer in one piece."""
         self.record = record
         self._leave, self._note, self._note_end, self._whole = leave, note_tokens, note_end, whole
         self._sequences: list[Sequence] = []
-        self._unfinished: set[Sequence] = set()  # whose end was not taken yet
-        self._ready: dict[Sequence, None] = {}  # those with something new, in the order in which it came
+        self._unfinished: set[Sequence] = set()  # whose last delta was not taken yet
+        self._ready: dict[Sequence, None] = {}  # with new output, in order of arrival
         self._error: Exception | None = None
-        self._waiting: asyncio.Future[None] | None = None  # of the reader
+        self._waiting: asyncio.Future[None] | None = None  # the reader's
         self._closed = False
-        self.finished = False  # whether all of it was taken
+        self.finished = False  # whether all output was taken
 
     def add(self, sequence: "Sequence") -> None:
         sequence.push = self._push
@@ -202,7 +202,7 @@ class Generation:
         self.record.answers.append(sequence.record)
 
     async def take(self) -> list[Delta]:
-        """Waits for what is new; nothing after the end, or once it is closed. Raises the error that ends it."""
+        """Waits for new deltas and returns them; returns none after the end or `close`. Raises the error that ended it."""
         while not (self._closed or self._error or (len(self._ready) >= len(self._unfinished) if self._whole else self._ready)):
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
@@ -221,20 +221,20 @@ class Generation:
         return deltas
 
     def close(self, error: Exception | None = None) -> None:
-        """``error``: what ends it; None: its end, or that nobody reads it any more. May be called again."""
+        """``error``: what ended it; None if it finished or its reader left. Calling it again does nothing."""
         if self._closed:
             return
         self._closed = True
         for sequence in self._sequences:
             self._note_tokens(sequence.record)
             self._leave(sequence)
-        self._sequences, self._ready, self._unfinished = [], {}, set()  # they know it: a circle that only the collector finds
+        self._sequences, self._ready, self._unfinished = [], {}, set()  # breaks reference cycles
         self._wake()
         self._note_end(error)
 
     def _push(self, sequence: "Sequence") -> None:
-        """Called by ``sequence`` for every answer that gave it something to read, and when it has failed. It may call again
-        behind its end: a token that was chosen in a thread is heard of from there and from its step."""
+        """Called by ``sequence`` whenever it has new output, and when it has failed. A call after its end is ignored: a token
+        selected in a thread is reported both from there and from its step."""
         if sequence not in self._unfinished:
             return
         if sequence.error is not None:

@@ -1,7 +1,7 @@
-"""How a step gives more than one token a text: drafted here, or drawn ahead by the backend; whichever gives more of them.
+"""Getting more than one token per sequence from a step: drafted here or drawn ahead by the backend, whichever gives more.
 
-A run-ahead is a draft by the best possible drafter, the model itself: the backend draws a text's next token with the rule that
-the gateway would use, computes it, and so on. All of it comes in one answer, and the gateway draws every token again.
+A run-ahead is a draft by the best possible drafter, the model itself: the backend draws a sequence's next token with the rule
+that the gateway would use, computes it, and so on. All tokens come in one answer, and the gateway draws each of them again.
 """
 
 from dataclasses import dataclass, field
@@ -11,23 +11,23 @@ from gateway.engine.speculation import LEAST_GAIN, Speculation
 from gateway.engine.step_costs import StepCosts
 from gateway.text.model import Model
 
-# Those that cannot run ahead wait longer for others that do, by this much of a step's time:
-MOST_HINDRANCE = 0.25  # texts whose next token is not drawn in the backend
-MOST_HINDRANCE_OF_PROMPTS = 1.0  # where it gives WORTH_IT times the tokens a second: much of a step is not its pass
+# How much longer, as a fraction of a step, work that cannot run ahead may wait for sequences that do:
+MOST_HINDRANCE = 0.25  # sequences whose next token is not drawn in the backend
+MOST_HINDRANCE_OF_PROMPTS = 1.0  # only if the gain in tokens per second is at least WORTH_IT
 WORTH_IT = 1.5
 
 
 @dataclass(frozen=True)
 class Ahead:
-    """Of one step; sequences that get none are left out."""
+    """The lookahead of one step. Sequences that get none are left out."""
 
     drafts: dict[Sequence, int] = field(default_factory=dict)  # tokens
     run_ahead: dict[Sequence, int] = field(default_factory=dict)  # tokens at most
-    time_budget: float | None = None  # seconds in the backend, after which nothing more is drawn
+    time_budget: float | None = None  # seconds in the backend after which it draws nothing more
 
 
 class Lookahead:
-    """Of one replica. ``latency_budget``: seconds that a step may take for what runs ahead; 0: nothing does."""
+    """Plans one replica's lookahead. ``latency_budget``: seconds that a step with run-ahead may take; 0: no run-ahead."""
 
     def __init__(self, costs: StepCosts, model: Model, latency_budget: float) -> None:
         self._costs, self._latency_budget = costs, latency_budget
@@ -35,13 +35,13 @@ class Lookahead:
         self.speculation = Speculation(costs, model.joined_tokens)
 
     def plan(self, decoding: list[Sequence], *, prompts_wait: bool) -> Ahead:
-        """For a step in which all of ``decoding`` take part."""
+        """Plans a step in which all of ``decoding`` take part."""
         ahead, gain = self._run_ahead(decoding, prompts_wait)
         drafts = self.speculation.plan(decoding, max(LEAST_GAIN, gain))
         return Ahead(drafts) if drafts else ahead
 
     def _run_ahead(self, decoding: list[Sequence], prompts_wait: bool) -> tuple[Ahead, float]:
-        """And how many times the tokens a second of a step with a token each it gives."""
+        """The run-ahead, and its tokens per second relative to a step with one token per sequence."""
         depths = {
             sequence: min(sequence.most_run_ahead, self._most_run_ahead)
             for sequence in decoding

@@ -1,16 +1,17 @@
-"""What may come next in a text, from the text itself: where its end stood before, what followed then may follow again.
+"""Proposes a sequence's next tokens from the sequence itself: finds an earlier occurrence of its last tokens and repeats what
+followed.
 
-A model that quotes, edits or repeats writes what already stands in its prompt or in its own text. Nothing is lost where it does
-not: a draft is only a guess, and token_selection.py accepts what would have been sampled anyhow.
+A model that quotes, edits or repeats writes tokens that are already in its prompt or output. Wrong guesses cost nothing in
+quality: token_selection.py only accepts what would have been sampled anyway.
 """
 
 import numpy as np
 
-LONGEST_GRAM, SHORTEST_GRAM = 3, 1  # tokens at the text's end that are looked up, the longest first
-LONGEST_MATCH = 16  # tokens; a match that is longer is as good
-CERTAIN = 0.95  # no chance counts as more: a run of hits has an end that nobody has seen yet
-LEARNING_RATE = 1 / 16  # of a hit rate, at every token that was guessed
-# The hit rates that a text begins with, by the tokens that match before the guess: 1, 2 to 3, 4 to 7, 8 to 15, more.
+LONGEST_GRAM, SHORTEST_GRAM = 3, 1  # n-gram sizes looked up at the end of the sequence, longest first
+LONGEST_MATCH = 16  # tokens; longer matches predict no better
+CERTAIN = 0.95  # upper limit for a chance: every run of hits ends at some point
+LEARNING_RATE = 1 / 16  # of a hit rate, per guessed token
+# A sequence's initial hit rates, by how many tokens match before the guess: 1, 2 to 3, 4 to 7, 8 to 15, more.
 FIRST_HIT_RATES = (0.2, 0.45, 0.65, 0.85, 0.95)
 
 MIXERS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)  # odd: multiply-shift hashing
@@ -18,26 +19,26 @@ BITS, MASK = 64, 2**64 - 1
 
 
 class NgramProposer:
-    """Follows one text, and always knows the place where its end stood before, if there is one.
+    """Follows one sequence and keeps the position after an earlier occurrence of its last tokens, if there is one.
 
-    Each token costs some microseconds. A table for each length of n-gram holds the place behind its last occurrence, by hash;
-    an n-gram that hashes alike takes its predecessor's entry, so memory is bounded, and a place counts only after its tokens
-    were compared. While a guess proves right its place moves on; so the hit rate of every length of match is learned from every
-    token, whether it was drafted or not, and a text that cannot be guessed costs nothing to find out.
+    Each token costs a few microseconds. For every n-gram size, a hash table holds the position after the n-gram's last
+    occurrence. On a collision the newer entry wins, so memory is bounded, and positions are used only after comparing the
+    tokens. The position advances as long as guesses are right. So hit rates per match length are learned from every token,
+    drafted or not, and finding out that a sequence cannot be guessed costs no drafts.
     """
 
     def __init__(self, tokens: np.ndarray, length: int) -> None:
-        """``tokens`` int32 [capacity] is the text's own array, of which ``length`` are written; the others will be."""
+        """``tokens``: the sequence's own array, int32 [capacity], of which the first ``length`` are filled so far."""
         self._tokens, self._length = tokens, length
-        self._read = memoryview(tokens.data)  # numbers come out of it faster
+        self._read = memoryview(tokens.data)  # faster than numpy for single elements
         self._bits = (2 * len(tokens)).bit_length()
-        self._tables: list[memoryview] = []  # by length of n-gram from the shortest; 0: none. Made when first needed
-        self._place = 0  # where the guesses begin; 0: nowhere
-        self._matched = 0  # tokens before it that are the text's last ones, at most LONGEST_MATCH
+        self._tables: list[memoryview] = []  # by n-gram size, shortest first; entry 0: none. Built when first needed
+        self._place = 0  # position where the guesses begin; 0: none
+        self._matched = 0  # tokens before it that equal the sequence's last ones, at most LONGEST_MATCH
         self._hit_rates = list(FIRST_HIT_RATES)
 
     def read_to(self, length: int) -> None:
-        """Takes what the text has by now."""
+        """Catches up with the sequence, up to ``length`` tokens."""
         if not self._tables:
             self._length = max(self._length, length - 1)
             self._index_text()
@@ -45,7 +46,7 @@ class NgramProposer:
             self._note(self._read[self._length])
 
     def _note(self, token: int) -> None:
-        """Takes the text's next token."""
+        """Processes the sequence's next token."""
         if self._place:
             hit = self._read[self._place] == token
             kind = _kind(self._matched)
@@ -59,7 +60,7 @@ class NgramProposer:
             table[slot] = self._length
 
     def chances(self, most: int) -> list[float]:
-        """For each of the next guesses, at most ``most``, how probably it and all before it are right: falling."""
+        """For each of the next guesses, at most ``most``: the probability that it and all before it are right. Falling."""
         chances, chance = [], 1.0
         for ahead in range(most if self._place else 0):
             chance *= min(CERTAIN, self._hit_rates[_kind(self._matched + ahead)])
@@ -67,26 +68,26 @@ class NgramProposer:
         return chances
 
     def draft(self, count: int) -> np.ndarray:
-        """The next ``count`` guesses, int32; only where `chances` has as many. What overlaps the text's end repeats itself."""
+        """The next ``count`` guesses, int32; `chances` must have returned as many. Guesses past the end repeat cyclically."""
         return np.resize(self._tokens[self._place : self._length], count)
 
     def _index_text(self) -> None:
-        """All n-grams of what is there, at once; then the place of the last one before it."""
+        """Indexes all n-grams so far at once, then looks up the last one."""
         text = self._tokens[: self._length].astype(np.uint64)
         tables = [np.zeros(2**self._bits, np.int32) for _ in range(SHORTEST_GRAM, LONGEST_GRAM + 1)]
         self._tables = [memoryview(table.data) for table in tables]
         for size, entries in enumerate(tables, SHORTEST_GRAM):
-            ends = np.arange(size, self._length)  # behind each n-gram but the last: that is looked up first
+            ends = np.arange(size, self._length)  # after each n-gram except the last, which is looked up first
             if len(ends):
                 hashes = sum(text[ends - 1 - back] * np.uint64(MIXERS[back]) for back in range(size))
-                entries[hashes >> np.uint64(BITS - self._bits)] = ends  # of equal ones the last counts
+                entries[hashes >> np.uint64(BITS - self._bits)] = ends  # the last occurrence wins
         slots = self._slots()
         self._look_up(slots)
         for table, slot in zip(self._tables, slots, strict=False):
             table[slot] = self._length
 
     def _slots(self) -> list[int]:
-        """Where the tables have the n-grams at the text's end, from the shortest; fewer where the text is shorter."""
+        """Table slots of the n-grams at the end of the sequence, shortest first; fewer if the sequence is shorter."""
         slots, mixed = [], 0
         for back in range(min(LONGEST_GRAM, self._length)):
             mixed += self._read[self._length - 1 - back] * MIXERS[back]
@@ -103,11 +104,11 @@ class NgramProposer:
                 return
 
     def _common(self, place: int) -> int:
-        """How many tokens before ``place`` are the text's last ones."""
+        """How many tokens before ``place`` equal the sequence's last ones."""
         tokens, end, most = self._read, self._length, min(place, LONGEST_MATCH)
         return next((back for back in range(most) if tokens[place - 1 - back] != tokens[end - 1 - back]), most)
 
 
 def _kind(matched: int) -> int:
-    """Which of the hit rates belongs to a match of so many tokens, 1 at least."""
+    """Index of the hit rate for a match of ``matched`` tokens, at least 1."""
     return min(matched.bit_length(), len(FIRST_HIT_RATES)) - 1

@@ -1,4 +1,4 @@
-"""From a sequence's tokens to what its reader may see: whole characters, no piece of a stop string; log-probabilities."""
+"""Turns a sequence's tokens into output: whole characters, no part of a stop string, and log-probabilities."""
 
 from collections import deque
 
@@ -11,14 +11,14 @@ class Output:
 
     def __init__(self, stream: TextStream) -> None:
         self._stream = stream
-        self.text = ""  # that is safe to show and was not taken
-        self.prompt_logprobs: dict[int, TokenLogprob] = {}  # index in the prompt → what is known of it
-        self._logprobs: deque[tuple[int, TokenLogprob]] = deque()  # with the characters of the text before them
+        self.text = ""  # safe to show, not taken yet
+        self.prompt_logprobs: dict[int, TokenLogprob] = {}  # by index in the prompt
+        self._logprobs: deque[tuple[int, TokenLogprob]] = deque()  # with the number of characters before the token
         self._prompt_taken = False
 
     @property
     def stop_string(self) -> str | None:
-        """The one that was found, once one is."""
+        """The stop string that was found, if any."""
         return self._stream.stop_string
 
     @property
@@ -26,11 +26,11 @@ class Output:
         return self._stream.stopped
 
     def extend(self, tokens: list[int]) -> None:
-        """Where neither stop strings nor log-probabilities are asked for."""
+        """Appends tokens at once; only if neither stop strings nor log-probabilities were requested."""
         self.text += self._stream.extend(tokens)
 
     def append(self, token: int, logprob: TokenLogprob | None, *, may_stop: bool) -> None:
-        """Where it may not stop, a stop string that ends there counts for nothing."""
+        """Appends one token. Unless ``may_stop``, a stop string that ends with it is ignored."""
         if logprob is not None:
             self._logprobs.append((self._stream.decoded, logprob))
         self.text += self._stream.push(token, may_stop=may_stop)
@@ -39,7 +39,7 @@ class Output:
         self.text += self._stream.finish(end_token)
 
     def take(self, index: int, tokens: int, finish_reason: FinishReason | None) -> Delta:
-        """What has come since the last time."""
+        """The output since the last call."""
         delta = Delta(self.text, tokens, finish_reason, index)
         self.text = ""
         if self._logprobs:
@@ -50,7 +50,8 @@ class Output:
         return delta
 
     def _shown_logprobs(self, everything: bool) -> tuple[TokenLogprob, ...]:
-        """Those of tokens that begin within what is shown, or all that wait: those of a stop string are never returned."""
+        """Log-probabilities of tokens that begin within the shown text, or of ``everything``. Those of a stop string are never
+        returned."""
         shown = []
         while self._logprobs and (everything or self._logprobs[0][0] < self._stream.shown):
             shown.append(self._logprobs.popleft()[1])

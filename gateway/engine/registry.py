@@ -1,8 +1,8 @@
-"""Which models are served: an engine for each, kept in step with what the Tritons have loaded.
+"""The served models: an engine for each, kept in sync with what the Tritons have loaded.
 
-A task asks them every few seconds. The newest version of a model takes every new text, on any Triton that has it. An older one
-lives on until the texts that it has begun are done. A version that no Triton has any longer ends its texts with an error that
-says so; silence, or an answer that lacks a model for a moment, changes nothing, since a Triton that starts again is silent too.
+A task polls the Tritons every few seconds. The newest version of a model takes all new requests, on any Triton that has it. An
+older version stays until its running requests are done. If no Triton has a version any longer, its requests end with an error
+that says so. A Triton that is silent, or briefly lacks a model, changes nothing: a restart looks the same.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL_ALIAS = "latest_checkpoint.pt"  # always the default model, on every deployment
 LOOK_INTERVAL = 2.0  # seconds
-LOOK_AGAIN = 0.2  # seconds, at the start
-GONE_AFTER = 5.0  # seconds for which all of a Triton's answers, of two at least, lack a version that is gone then
-LINGER = 10.0  # seconds that an older version without texts is kept: a request may have chosen it and not have begun
+LOOK_AGAIN = 0.2  # seconds, during startup
+GONE_AFTER = 5.0  # seconds; a version is gone if all of a Triton's answers, at least two, lack it for this long
+LINGER = 10.0  # seconds that an idle older version is kept: a request may have picked it but not started
 
 Key = tuple[str, int]  # name and version
 Measured = Callable[[Backend, str], Backend]
@@ -33,9 +33,9 @@ Measured = Callable[[Backend, str], Backend]
 @dataclass
 class _Served:
     engine: Engine
-    missing_since: dict[str, float] = field(default_factory=dict)  # Triton's address → its first answer in a row without it
+    missing_since: dict[str, float] = field(default_factory=dict)  # Triton's address → first answer in a row without it
     superseded_at: float | None = None  # when a newer version took over
-    alone_since: float | None = None  # without a Triton
+    alone_since: float | None = None  # since when it has no Triton
 
     @property
     def is_leaving(self) -> bool:
@@ -53,17 +53,17 @@ class Registry:
         self._settings = settings
         self._measured = measured
         self._served: dict[Key, _Served] = {}
-        self._newest: dict[str, int] = {}  # the version of each model that takes new texts
-        self._first = ""  # the default model where MODEL_NAME is not set
-        self._refused: set[tuple[str, Key]] = set()  # loaded, but nothing that we could serve
+        self._newest: dict[str, int] = {}  # the version of each model that takes new requests
+        self._first = ""  # the default model if MODEL_NAME is not set
+        self._refused: set[tuple[str, Key]] = set()  # loaded, but not a model we can serve
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Registry":
-        """Raises SettingsError where MODEL_NAME is not served, BackendUnavailable where no Triton answers."""
+        """Raises SettingsError if MODEL_NAME is not served, BackendUnavailable if no Triton answers."""
         deadline = time.monotonic() + self._settings.recovery_timeout
         names = await self._tritons.wait_for_models(self._settings.recovery_timeout)
         await self.look()
-        while self.default_name not in self._newest and self._may_come(names):  # busy Tritons name what they do not describe
+        while self.default_name not in self._newest and self._may_come(names):  # listed, but Triton was too busy to describe it
             if time.monotonic() > deadline:
                 raise BackendUnavailable(f"no Triton described its models within {self._settings.recovery_timeout} seconds")
             await asyncio.sleep(LOOK_AGAIN)
@@ -83,13 +83,13 @@ class Registry:
 
     @property
     def default_name(self) -> str:
-        """MODEL_NAME, else the first model: it stays the same for as long as it is served."""
+        """MODEL_NAME, or else the first model by name, which stays the default as long as it is served."""
         return self._settings.model_name or self._first
 
     def engine(self, name: str | None = None, *, visible: Callable[[str], bool] = lambda name: True) -> Engine:
         """The newest version of a model; None and the alias mean the default model.
 
-        Raises ModelNotFound, which names those that there are and are ``visible``.
+        Raises ModelNotFound, which lists the ``visible`` models.
         """
         wanted = self.default_name if name is None or name == DEFAULT_MODEL_ALIAS else name
         if wanted not in self._newest:
@@ -102,21 +102,21 @@ class Registry:
         return [self._served[key].engine for key in sorted(self._newest.items())]
 
     def lasting_engines(self) -> list[Engine]:
-        """As `engines`, without models that every Triton has unloaded, so that they are about to go. The default one stays."""
+        """Like `engines`, without models that every Triton has unloaded and that are about to go. The default model stays."""
         served = [(name, self._served[name, version]) for name, version in sorted(self._newest.items())]
         return [one.engine for name, one in served if name == self.default_name or not one.is_leaving]
 
     def all_engines(self) -> list[Engine]:
-        """Older versions that still finish their texts too; by name and version."""
+        """Includes older versions that still finish their requests; by name and version."""
         return [self._served[key].engine for key in sorted(self._served)]
 
     @property
     def alive(self) -> bool:
-        """Whether its loop runs: it always should."""
+        """Whether its loop is running. It always should be."""
         return self._task is None or not self._task.done()
 
     def _may_come(self, names: list[str]) -> bool:
-        """Whether the default model is among those of these names, and not known to be none of ours."""
+        """Whether ``names`` has the default model, or any model if there is no default yet, that has not been refused."""
         refused = {name for _, (name, _) in self._refused}
         return bool({self.default_name or name for name in names} & (set(names) - refused))
 
@@ -125,7 +125,7 @@ class Registry:
             engine.end_sequences(error)
 
     async def look(self) -> None:
-        """Takes over what the Tritons have loaded. One that does not answer changes nothing."""
+        """Syncs with what the Tritons have loaded. A Triton that does not answer changes nothing."""
         for address, client in (await self._tritons.refresh()).items():
             for served in self._served.values():
                 if address in served.engine.addresses:
@@ -153,7 +153,7 @@ class Registry:
                 logger.exception("the look at Triton's models met an unexpected error")
 
     async def _join(self, address: str, key: Key) -> None:
-        """Sees to it that a version's engine runs on this Triton too. Where it cannot be asked, the next look tries again."""
+        """Makes a version's engine run on this Triton too. If Triton does not answer, the next `look` tries again."""
         served = self._served.get(key)
         try:
             if served is not None and address in served.engine.addresses:
@@ -177,18 +177,18 @@ class Registry:
             served = self._served[key] = _Served(Engine(model, self._settings))
             logger.info("%s, version %d, is served", *key)
         served.engine.add_replica(address, self._measured(self._tritons.clients[address], model.name), model)
-        if replaced is not None:  # only now: callers that are asked to try again do so at once
+        if replaced is not None:  # only now: clients that are asked to try again do so at once
             await _end(replaced.engine, "was replaced. Please try again.")
 
     async def _check_replaced(self, address: str, key: Key, engine: Engine) -> None:
-        """Where Triton has loaded other files under the same version, the texts move to Tritons that have the old ones, or end.
-        Our exporter never makes that; a person may."""
+        """If Triton has loaded different files under the same version, its sequences move to Tritons that have the old files,
+        or end. Our exporter never does that, but a person may."""
         if await self._tritons.clients[address].fingerprint(engine.model) != engine.model.fingerprint:
             await engine.remove_replica(address)
             await self._start(address, key, await self._tritons.clients[address].describe(key[0], str(key[1])))
 
     async def _drop(self, loaded: dict[str, set[Key]]) -> None:
-        """Ends what no Triton has any longer, and what is old and has nothing to do."""
+        """Ends versions that no Triton has any longer, and older versions that are idle."""
         now = time.monotonic()
         self._refused = {(address, key) for address, key in self._refused if key in loaded.get(address, {key})}
         for key, served in list(self._served.items()):
@@ -201,7 +201,7 @@ class Registry:
                     await served.engine.remove_replica(address)
                     unloaded = True
             served.alone_since = None if served.engine.addresses else served.alone_since or now
-            alone = now - (served.alone_since or now) >= self._settings.recovery_timeout  # its texts have waited as long
+            alone = now - (served.alone_since or now) >= self._settings.recovery_timeout  # its sequences waited that long
             newest = self._newest.get(key[0]) == key[1]
             served.superseded_at = None if newest else served.superseded_at or now
             rests = served.engine.idle and now - (served.superseded_at or now) >= LINGER
@@ -213,6 +213,6 @@ class Registry:
 
 
 async def _end(engine: Engine, reason: str) -> None:
-    """Its texts, where it has any, end with an error of this reason."""
+    """Closes an engine. Its remaining sequences end with an error that gives ``reason``."""
     await engine.close(BackendUnavailable(f"The model {engine.model.name} {reason}", retry_after=2))
     logger.info("%s, version %s, is no longer served", engine.model.name, engine.model.version)

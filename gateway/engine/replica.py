@@ -1,4 +1,4 @@
-"""The loop on one Triton: schedule, step, deliver. Every text that runs there goes through its steps."""
+"""The loop for one model on one Triton: schedule, step, deliver."""
 
 import asyncio
 import logging
@@ -22,18 +22,18 @@ from gateway.text.model import Model
 
 logger = logging.getLogger(__name__)
 
-RETRY_PAUSE = 0.1  # seconds between attempts while Triton does not answer, or while it has no slot
+RETRY_PAUSE = 0.1  # seconds between attempts while Triton does not answer or has no free slot
 PROBE_TIMEOUT = RELEASE_TIMEOUT = 1.0  # seconds
-LATE = 0.1  # seconds by which our own loop may be late
+LATE = 0.1  # seconds by which our own event loop may be late
 MOST_LATE_LOOKS = 3
-STALLED_AFTER = 10.0  # seconds that a step may take before its Triton counts as stuck
-PATIENCE = 0.5  # of a step's time: so long the next one waits for tokens that are chosen in threads
-MOST_FAILED_ALONE = 3  # steps of a sequence alone, in a row, that end a Triton which answered before: then it is to blame
+STALLED_AFTER = 10.0  # seconds a step may take before its Triton counts as stuck
+PATIENCE = 0.5  # fraction of a step's time that the next step waits for tokens selected in threads
+MOST_FAILED_ALONE = 3  # failed steps in a row with this sequence alone, on a Triton that answered before: then it is to blame
 
 
 class Replica:
-    """One model on one Triton. ``changed`` is called when a slot became free, and when it fails or answers again; ``put_back``
-    with a text that found none: other gateways' texts hold them."""
+    """One model on one Triton. ``changed`` is called when a slot becomes free and when Triton fails or answers again.
+    ``put_back`` is called with each sequence that got no slot because other gateways hold them."""
 
     def __init__(
         self,
@@ -45,16 +45,16 @@ class Replica:
         put_back: Callable[[Sequence], None],
     ) -> None:
         self.address, self.model = address, model
-        self.sequences: dict[Sequence, None] = {}  # that run here, in the order of their admission
-        self.failing_since: float | None = None  # the beginning of the first step of those that have failed in a row
+        self.sequences: dict[Sequence, None] = {}  # running here, in order of admission
+        self.failing_since: float | None = None  # when the first of the steps that failed in a row began
         self._backend, self._changed, self._put_back = backend, changed, put_back
-        self._slots = model.slots  # that other gateways leave, as far as was seen lately
-        self._retry: asyncio.TimerHandle | None = None  # until it is tried again whether there are more
+        self._slots = model.slots  # those that other gateways leave, as last seen
+        self._retry: asyncio.TimerHandle | None = None  # resets _slots, to find out whether more are free
         self._costs = StepCosts(model.slots, settings.prefill_chunk, model.joined_tokens)
         self._lookahead = Lookahead(self._costs, model, settings.run_ahead / 1000)
-        self._release: list[int] = []  # ended sequences that Triton does not know of yet
+        self._release: list[int] = []  # removed sequences that Triton has not been told about yet
         self._wake = asyncio.Event()
-        self._step_began: float | None = None  # of the step that Triton works on
+        self._step_began: float | None = None  # of the step in flight
         self._last_answer = -PROBE_TIMEOUT  # when Triton last answered a step
         self._closing = False
         self._delivery = Delivery(model, self.sequences.__contains__)
@@ -67,12 +67,12 @@ class Replica:
 
     @property
     def alive(self) -> bool:
-        """Whether its loop runs: it always should, until `close`."""
+        """Whether its loop is running. It always should be, until `close`."""
         return self._closing or not self._task.done()
 
     async def close(self) -> None:
-        """Its texts stay in ``sequences``, each with every token that was chosen for it. Those that were taken back leave their
-        slots to other gateways' texts."""
+        """Stops the loop. Its sequences stay in ``sequences`` with all their tokens. Sequences taken out earlier are released,
+        so that other gateways can use their slots."""
         self._closing = True
         self._task.cancel()
         if self._retry is not None:
@@ -89,20 +89,20 @@ class Replica:
         self._wake.set()
 
     def remove(self, sequence: Sequence) -> None:
-        """Takes a text out that has ended; its slot is freed with the next step."""
+        """Removes a sequence that has ended; the next step frees its slot."""
         self.take_back(sequence)
         self._changed()
 
     def take_back(self, sequence: Sequence) -> None:
-        """Takes out a sequence that goes on elsewhere or ends with all others; Triton learns of it with the next step."""
+        """Removes a sequence without calling ``changed``; the next step frees its slot."""
         del self.sequences[sequence]
         self._release.append(sequence.id)
         self._wake.set()
 
     async def probe(self) -> None:
-        """Raises BackendUnavailable unless Triton answered a real step within the last second, or answers one within the next.
+        """Raises BackendUnavailable unless Triton answered a step within the last second or answers one within the next.
 
-        While it works on a step it counts as alive: a step over many long prompts may take seconds.
+        It counts as alive during a step: one with many long prompts may take seconds.
         """
         now = time.monotonic()
         busy = self.failing_since is None and self._step_began is not None and now - self._step_began < STALLED_AFTER
@@ -117,13 +117,13 @@ class Replica:
             self._wake.set()
 
     async def _answer_in_time(self) -> None:
-        """A silence proves nothing where our own loop was too busy to listen: then Triton is asked again."""
+        """Asks again if our own event loop was too busy to see an answer: then silence proves nothing."""
         for _ in range(MOST_LATE_LOOKS):
             began = time.monotonic()
             asked = asyncio.ensure_future(self._probe_step())
             asked.add_done_callback(_look_at)
             await asyncio.wait({asked}, timeout=PROBE_TIMEOUT)
-            done, _ = await asyncio.wait({asked}, timeout=LATE)  # what came in time may not have been looked at yet
+            done, _ = await asyncio.wait({asked}, timeout=LATE)  # the answer may have come in time but not been processed
             if done:
                 return await asked
             if time.monotonic() - began < PROBE_TIMEOUT + 2 * LATE:
@@ -131,7 +131,7 @@ class Replica:
         raise BackendUnavailable("The model server does not answer within a second.", retry_after=2)
 
     async def _probe_step(self) -> None:
-        """A step of nothing: the backend computes a token that nobody reads."""
+        """Runs a step without rows: the backend computes one token, which is discarded."""
         await self._backend.step(self.model, [], [])
         self._last_answer = time.monotonic()
 
@@ -165,7 +165,7 @@ class Replica:
                 await self._recover(exc, began, [sequence for sequence, _ in batch])
 
     def _hand_back(self, batch: Batch, answer: StepAnswer) -> None:
-        """Texts without a slot wait with the engine's others: another Triton may have one, and they hold up nobody here."""
+        """Returns sequences that got no slot to the engine's queue: another Triton may have one."""
         refused = np.flatnonzero(answer.cached_length == NO_SLOT)
         if not len(refused):
             return
@@ -181,8 +181,8 @@ class Replica:
         self._changed()
 
     def _plan(self) -> tuple[Batch, float | None]:
-        """The rows of the next step, and its time budget. After a step that failed, and once Triton answers again, each
-        sequence that took part in it is computed alone, until it gets a token: so one that no Triton survives ends alone."""
+        """The rows of the next step and its time budget. After a failed step, once Triton answers again, each sequence of that
+        step runs alone until it gets a token. So a sequence that crashes Triton fails alone."""
         for sequence in [one for one in self.sequences if one.ended]:
             self.remove(sequence)
         running = [sequence for sequence in self.sequences if sequence.runnable]
@@ -193,11 +193,11 @@ class Replica:
             return next_batch(suspects[:1] or running, self._lookahead, self._costs.prefill_budget)
         except STOPS:
             raise
-        except BaseException:  # whose fault is it?
+        except BaseException:  # find out which sequence caused it
             return self._plan_each(running)
 
     def _plan_each(self, running: list[Sequence]) -> tuple[Batch, float | None]:
-        """Every sequence by itself, so that what it raises ends it alone."""
+        """Plans every sequence by itself, so that an error ends only the sequence that raised it."""
         batch: Batch = []
         budgets: list[float] = []
         for sequence in running:
@@ -208,7 +208,7 @@ class Replica:
         return batch, min(budgets, default=None)
 
     def _learn(self, batch: Batch, answer: StepAnswer, seconds: float) -> None:
-        """What the step took, with all that the gateway did for it but for the tokens that are chosen in threads."""
+        """``seconds``: the whole step, including the gateway's own work except token selection in threads."""
         self._lookahead.speculation.note_step(batch, answer)
         self._costs.note_step([row for _, row in batch], answer, seconds)
 
@@ -220,7 +220,7 @@ class Replica:
             self._changed()
 
     async def _recover(self, exc: BaseException, began: float, sequences: list[Sequence]) -> None:
-        """A failed step is tried again, since no token of it was taken; the engine may move the texts to another Triton."""
+        """Prepares to retry a failed step: none of its tokens was used. The engine may move its sequences to another Triton."""
         self._step_began = None
         if self.failing_since is None:  # Triton answered before this step
             self._note_suspects(exc, sequences)
@@ -228,12 +228,12 @@ class Replica:
             logger.error("The step met an unexpected error", exc_info=exc)
         if isinstance(exc, BackendUnavailable) or not sequences:
             self._note_failure(exc, began)
-        # Not in step with another gateway whose step failed with this one: it would fail with the next ones too.
+        # Jitter: otherwise a gateway whose step failed together with ours would collide with our retries too.
         await asyncio.sleep(RETRY_PAUSE * random.uniform(0.5, 1.5))
 
     def _note_suspects(self, exc: BaseException, sequences: list[Sequence]) -> None:
-        """Of a step that failed. A sequence that was alone in it is to blame, where Triton refuses it, or dies of it again and
-        again."""
+        """Marks the sequences of a failed step. If one was alone in it and Triton refuses it, or keeps dying of it, that
+        sequence is to blame and ends."""
         here = [sequence for sequence in sequences if sequence in self.sequences]
         for sequence in here:
             sequence.take_again()
@@ -259,6 +259,6 @@ def _log_end(task: asyncio.Task[None]) -> None:
 
 
 def _look_at(asked: asyncio.Future[None]) -> None:
-    """So that nobody misses the error of a probe that nobody waits for any more."""
+    """Retrieves the exception of an abandoned probe, so that asyncio does not warn about it."""
     if not asked.cancelled():
         asked.exception()

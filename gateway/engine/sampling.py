@@ -1,4 +1,4 @@
-"""From whole rows of logits to tokens. Rows whose candidates are enough are drawn by the wire contract's own `sample`.
+"""Samples tokens from whole rows of logits. If a row's candidates suffice, the wire contract's own `sample` is used instead.
 
 Order of the rules: logit bias, penalties, temperature, top-k, top-p, min-p. Knows neither HTTP nor Triton.
 """
@@ -10,28 +10,28 @@ import numpy as np
 from backends.onnx_decoder.contract.drawing import Rules, sample
 from gateway.engine.generation import SamplingParameters
 
-WEIGHTS = (1e-2, 1e-3, 1e-5)  # of a token, against the most probable one's: most draws fall among the few above the first
-MARGIN = 1 + 1e-9  # for sums in another order
+WEIGHTS = (1e-2, 1e-3, 1e-5)  # thresholds relative to the most probable token: most draws hit the few above the first
+MARGIN = 1 + 1e-9  # for rounding, when sums are taken in another order
 
 
 def changes_logits(parameters: SamplingParameters) -> bool:
-    """Whether bias or penalties may push candidates below the k-th, or lift tokens from below it."""
+    """Whether bias or penalties may change which tokens are the k most probable."""
     penalties = parameters.presence_penalty or parameters.frequency_penalty or parameters.repetition_penalty != 1
     return bool(penalties or parameters.logit_bias)
 
 
 def needs_full_logits(parameters: SamplingParameters, k: int) -> bool:
-    """Whether the k most probable tokens may miss one that the rules could choose."""
+    """Whether the rules could select a token that is not among the k most probable."""
     return changes_logits(parameters) or (parameters.temperature > 0 and not 0 < parameters.top_k <= k)
 
 
 def changed_logits(
     logits: np.ndarray, parameters: SamplingParameters, generated: Counter[int], allowed: np.ndarray | None = None
 ) -> np.ndarray:
-    """A whole row after bias and penalties: float64 [vocabulary], −inf where a token is not allowed.
+    """A whole row after bias and penalties: float64 [vocabulary], −inf for tokens that are not allowed.
 
-    ``logits`` [vocabulary]; ``generated``: how often each token was generated so far; ``allowed`` [vocabulary], bool: at least
-    one token, None means all of them. The formulas are in `SamplingParameters`.
+    ``logits`` [vocabulary]; ``generated``: how often each token was generated so far; ``allowed``: bool [vocabulary] with at
+    least one True, or None for all. The formulas are in `SamplingParameters`.
     """
     changed = logits.astype(np.float64)
     if allowed is not None:
@@ -46,10 +46,10 @@ def changed_logits(
 
 
 def sample_whole(logits: np.ndarray, parameters: SamplingParameters, uniform: np.ndarray) -> np.ndarray:
-    """Chooses tokens from one whole row, float64 [vocabulary], a draw for each ``uniform``: int32 [draws]. As `sample`.
+    """Draws one token per ``uniform`` from one whole row, float64 [vocabulary]; returns int32 [draws]. Same rules as `sample`.
 
-    The row is not sorted: only its most probable tokens are, as many as hold the draw. A row at a time stays in the processor's
-    cache: for 24 rows of 49,152 tokens that took a quarter of the time of all at once.
+    Only the most probable tokens are sorted, as many as the draws need. One row at a time stays in the CPU's cache: for 24 rows
+    of 49,152 tokens this took a quarter of the time of all at once.
     """
     temperature, top_k, top_p, min_p = parameters.temperature, parameters.top_k, parameters.top_p, parameters.min_p
     if temperature == 0:
@@ -58,12 +58,12 @@ def sample_whole(logits: np.ndarray, parameters: SamplingParameters, uniform: np
         ids = _most_probable(logits, top_k)
         rules = Rules.of([parameters] * len(uniform))
         return sample(np.tile(ids, (len(uniform), 1)), np.tile(logits[ids], (len(uniform), 1)), rules, uniform)
-    with np.errstate(over="ignore"):  # a tiny temperature: −inf is right, the weight is 0
+    with np.errstate(over="ignore"):  # with a tiny temperature, −inf is correct and gives weight 0
         weight = np.exp((logits - logits.max()) / temperature)
     total = weight.sum()
     ids = _holding(total * (top_p if top_p < 1 else uniform.max()), weight)
     ids = ids[np.argsort(-weight[ids], kind="stable")]
-    # What is kept is the beginning of this order, by the rules of `sample`; without top-p it may be longer than what is sorted.
+    # As in `sample`, a prefix of this order is kept. Without top-p, it may extend beyond the sorted tokens.
     cumulative = weight[ids].cumsum()
     kept = (cumulative - weight[ids] < top_p * total) & (weight[ids] >= min_p)
     kept[0] = True
@@ -74,14 +74,14 @@ def sample_whole(logits: np.ndarray, parameters: SamplingParameters, uniform: np
 
 
 def _most_probable(logits: np.ndarray, count: int) -> np.ndarray:
-    """The ids of so many tokens, most probable first; of equal ones the first."""
+    """The ids of the ``count`` most probable tokens, most probable first; ties go to the lower id."""
     least = np.partition(logits, len(logits) - count)[len(logits) - count]
     ids = np.flatnonzero(logits >= least)
     return ids[np.argsort(-logits[ids], kind="stable")][:count]
 
 
 def _holding(mass: float, weight: np.ndarray) -> np.ndarray:
-    """The ids of tokens that weigh more than all others, and ``mass`` or more together; weights are at most 1."""
+    """The ids of the heaviest tokens that together weigh at least ``mass``; each weight is at most 1."""
     for floor in WEIGHTS:
         ids = np.flatnonzero(weight >= floor)
         if weight[ids].sum() > mass * MARGIN:

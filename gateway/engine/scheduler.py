@@ -6,18 +6,18 @@ from gateway.engine.lookahead import Ahead, Lookahead
 from gateway.engine.sequence import Sequence
 from gateway.engine.step import StepRow
 
-MOST_SCORED = 8  # prompts a step: with 32 positions each half of what the contract's MORE_POSITIONS allows
+MOST_SCORED = 8  # prompts per step: with 32 positions each, half of what the contract's MORE_POSITIONS allows
 
-# Of the tokens that a step decodes, drafts too, and of the prompts that wait: how many tokens of these it may compute.
+# (tokens that a step decodes, including drafts; number of waiting prompts) → how many prompt tokens the step may compute.
 Budget = Callable[[int, int], int]
 Batch = list[tuple[Sequence, StepRow]]
 
 
 def next_batch(running: list[Sequence], lookahead: Lookahead, budget: Budget) -> tuple[Batch, float | None]:
-    """The rows of the next step, in the order of admission; empty where nothing is to be done. And its time budget.
+    """The rows of the next step, in order of admission, and its time budget. No rows if there is nothing to do.
 
-    Continuous batching: every sequence that decodes takes part in every step with one token, and with what ``lookahead``
-    gives it besides. Prefills share ``budget`` tokens a step, so that long prompts delay the running texts by a bounded time.
+    Continuous batching: every decoding sequence takes part in every step with one token plus what ``lookahead`` adds.
+    Prefills share ``budget`` tokens per step, so that long prompts delay running sequences by a bounded time.
     """
     decoding = [sequence for sequence in running if _decodes(sequence)]
     prefills = _prefills(running)
@@ -39,8 +39,8 @@ def _decodes(sequence: Sequence) -> bool:
 
 
 def _prefills(running: list[Sequence]) -> dict[Sequence, int]:
-    """Those that may be computed, and how many tokens that takes, as far as is known here. Of sequences with the same prompt
-    (the choices of one request) the first is computed alone: the others then find it cached."""
+    """Sequences that may be prefilled now, with an estimate of how many tokens each takes. Of sequences with the same prompt
+    (the choices of one request), the first is computed alone, so that the others find it cached."""
     prefills, scored = {}, 0
     first: dict[int, Sequence] = {}  # by prompt
     for sequence in running:
@@ -50,14 +50,14 @@ def _prefills(running: list[Sequence]) -> dict[Sequence, int]:
         if sequence.scoring and scored > MOST_SCORED:
             continue
         if not _decodes(sequence) and not (follows and leader.cached < leader.length - 1):
-            found = follows and not sequence.scoring  # but for what it has written itself, where its cache was lost
+            found = follows and not sequence.scoring  # the prompt is cached; after a lost cache its own output is not
             prefills[sequence] = 1 + sequence.generated_tokens if found else sequence.num_uncomputed_tokens
     return prefills
 
 
 def _shares(prefills: dict[Sequence, int], budget: int) -> dict[Sequence, int]:
-    """The oldest has half of the budget, so that it comes to an end; the others have the rest, the shortest first, so that a
-    short prompt does not wait for a long one. What nobody else wants is the oldest's too."""
+    """The oldest prompt gets half of the budget, so that it finishes. The others get the rest, shortest first, so that a short
+    prompt does not wait for a long one. Whatever is left over goes to the oldest."""
     oldest, *others = prefills
     share = budget - budget // 2 if others else budget
     limits = {oldest: share}

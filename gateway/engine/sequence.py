@@ -1,4 +1,4 @@
-"""One text being generated: its tokens, what of them is cached, and what of it waits for its reader."""
+"""One sequence: its tokens, how many of them are cached, and the output its reader has not taken yet."""
 
 import secrets
 import time
@@ -18,16 +18,16 @@ from gateway.errors import TidegateError
 from gateway.text.grammar import Matcher
 from gateway.text.model import Model
 
-GATEWAY = secrets.randbits(GATEWAY_BITS)  # who is asking, where several gateways use one Triton
-SCORED_AT_ONCE = 32  # tokens of a prompt whose logits come in one step: × vocabulary × 4 bytes
+GATEWAY = secrets.randbits(GATEWAY_BITS)  # identifies this gateway to a Triton that serves several
+SCORED_AT_ONCE = 32  # prompt tokens whose logits are returned in one step: × vocabulary × 4 bytes
 
 
 class Sequence:
-    """The gateway's own copy of a sequence is the true one; Triton's cache may lose it at any time."""
+    """The gateway's copy of a sequence is authoritative; Triton's KV cache may lose it at any time."""
 
     def __init__(self, request: GenerationRequest, model: Model, *, index: int = 0, speculation: bool = True) -> None:
-        """``index``: which of a request's answers it is. ``speculation``: whether it drafts tokens, where its rules let one be
-        chosen without those before it."""
+        """``index``: which of the request's answers it is. ``speculation``: whether it drafts tokens, if its sampling rules let
+        a token be selected independently of those before it."""
         self.request, self.model = request, model
         prompt = request.prompt_tokens
         capacity = min(len(prompt) + request.max_tokens, model.context_length)
@@ -37,27 +37,27 @@ class Sequence:
         self.seed = secrets.randbits(64) if request.seed is None else request.seed % 2**64
         of = request.sampling
         self._rule = DrawingRule(of.temperature, of.top_k, of.top_p, of.min_p, self.seed)
-        self.generated: Counter[int] = Counter()  # token → how often, where there are penalties
+        self.generated: Counter[int] = Counter()  # token → occurrences; only counted if bias or penalties are set
         self._counts = changes_logits(request.sampling)
-        self.cached = 0  # tokens that Triton is believed to hold
-        self.length = len(prompt)  # of the text so far, in tokens
+        self.cached = 0  # tokens believed to be in Triton's KV cache
+        self.length = len(prompt)  # tokens so far, prompt included
         self._tokens = np.zeros(capacity, np.int32)
         self._tokens[: self.length] = prompt
-        self.choosing = False  # its next token, in a thread: it takes part in no step meanwhile
-        self.seconds_of_choice = 0.0  # of a processor, for the last token that was chosen there
-        self.wake: Callable[[], None] = lambda: None  # the loop that it runs in
-        self.suspect = False  # it took part in a step that failed: it is computed alone until it gets a token
-        self.failed_alone = 0  # steps of its own, since its last token
+        self.choosing = False  # its next token is being selected in a thread; until then it takes part in no step
+        self.seconds_of_choice = 0.0  # CPU time, for the last token selected in a thread
+        self.wake: Callable[[], None] = lambda: None  # wakes the replica's loop that it runs in
+        self.suspect = False  # took part in a failed step: runs alone until it gets a token
+        self.failed_alone = 0  # steps failed with it alone, since its last token
         self._grammar = None if request.grammar is None else request.grammar.copy()
         self._needs_full_logits = needs_full_logits(request.sampling, model.candidates)
         self._proposer = NgramProposer(self._tokens, self.length) if speculation and not self._sequential else None
-        self._drafts = 0  # of the row whose answer is being delivered
-        self.credit = 0.0  # tokens that drafts have gained it, less what steps took longer for any text's drafts
+        self._drafts = 0  # in the row whose answer is being delivered
+        self.credit = 0.0  # tokens gained by its drafts, less those lost to steps slowed by any sequence's drafts
         stop = request.stop if self._constraint is None else ()
         self._output = Output(model.tokenizer.decode_stream(prompt, stop, request.visible_tokens))
         self._taken_tokens = 0
-        self._end_token: int | None = None  # that ended it: no part of the text
-        self.push: Callable[[Sequence], None] = lambda _: None  # to the generation that it belongs to
+        self._end_token: int | None = None  # that ended it; not part of the output
+        self.push: Callable[[Sequence], None] = lambda _: None  # reports to its generation
         self.error: TidegateError | None = None
 
     @property
@@ -75,12 +75,12 @@ class Sequence:
 
     @property
     def was_scheduled(self) -> bool:
-        """Whether a Triton has ever held some of it."""
+        """Whether a Triton has ever computed any of it."""
         return self.record.cached_tokens is not None
 
     @property
     def num_uncomputed_tokens(self) -> int:
-        """Tokens that have to be computed before the next one can be sampled: 1 while decoding, more in a prefill."""
+        """Tokens to compute before the next one can be sampled: 1 while decoding, more during prefill."""
         return self.length - self.cached
 
     @property
@@ -89,12 +89,12 @@ class Sequence:
 
     @property
     def _constraint(self) -> Matcher | None:
-        """The grammar that its text follows by now; it then ends where its form is whole, not at a stop string within it."""
+        """The grammar currently in force, if any. The sequence then ends when the grammar is complete, not at a stop string."""
         return self._grammar if self._grammar is not None and self._grammar.active else None
 
     @property
     def _sequential(self) -> bool:
-        """Whether its next token depends on those before it; then it is chosen from whole rows of logits."""
+        """Whether selecting its next token depends on those before it; then it is selected from whole rows of logits."""
         return self._needs_full_logits or self._constraint is not None
 
     @property
@@ -103,7 +103,7 @@ class Sequence:
 
     @property
     def scoring(self) -> bool:
-        """Whether the log-probabilities of its prompt are asked for and not all known."""
+        """Whether prompt log-probabilities were requested and some are still missing."""
         return self.request.prompt_logprobs is not None and len(self._output.prompt_logprobs) < len(self.request.prompt_tokens)
 
     @property
@@ -112,7 +112,7 @@ class Sequence:
         return self.generated_tokens < self.request.min_tokens
 
     def draft_chances(self, most: int) -> list[float]:
-        """Of its next drafts, at most ``most``: how probably each and all before it are right."""
+        """For each of its next drafts, at most ``most``: the probability that it and all before it are right."""
         if self._proposer is None or self._held_open or self._constraint is not None:
             return []
         self._proposer.read_to(self.length)
@@ -120,12 +120,12 @@ class Sequence:
 
     @property
     def most_run_ahead(self) -> int:
-        """Tokens that the backend may draw behind the last one: what they depend on is all known there."""
+        """How many further tokens the backend may draw by itself; 0 if it lacks something that selection depends on."""
         return 0 if self._sequential or self._held_open or self.suspect else len(self._tokens) - self.length - 1
 
     def row(self, token_limit: int, drafts: int = 0, run_ahead: int = 0) -> StepRow:
-        """Everything beyond what is cached; behind it drafts, no more than have chances, or what the backend draws itself.
-        While it is scored, a chunk whose every position's logits are wanted."""
+        """All uncached tokens, followed by drafts (no more than `draft_chances` returned) or tokens that the backend draws.
+        While the prompt is scored: a chunk of it, with logits at every position."""
         trace = self.request.trace
         if self.scoring:
             tokens = self._tokens[self.cached : self.cached + min(token_limit, SCORED_AT_ONCE, self.num_uncomputed_tokens)]
@@ -149,8 +149,8 @@ class Sequence:
         return StepRow(self.id, self.cached, tokens, token_limit, full_logits=self.full_logits, trace=trace)
 
     def note_cached(self, cached_length: int, reused_length: int, drafts: int = 0) -> None:
-        """Takes over what Triton says it holds; guesses count when they are accepted. An unknown sequence begins again; one
-        without a slot stays as it is. ``drafts``: how many of the row were computed."""
+        """Stores the cached length that Triton reported; drafts count once they are accepted. A sequence unknown to Triton
+        starts over; one without a slot keeps its state. ``drafts``: how many drafts of the row were computed."""
         self._drafts = drafts
         self.record.drafted += drafts
         if cached_length >= 0:
@@ -160,16 +160,16 @@ class Sequence:
         elif cached_length == UNKNOWN:
             self.lose_cache()
         else:
-            self.suspect = False  # the others go first: it would hold them up
+            self.suspect = False  # it has no slot and would hold up the others
 
     def lose_cache(self) -> None:
-        """Its Triton has lost it, or is lost: all of it is computed again."""
+        """Called when Triton or its cache entry is lost: the whole sequence is computed again."""
         if self.cached:
             self.record.recoveries.append(time.monotonic())
         self.cached = 0
 
     def take_again(self) -> None:
-        """A step that it took part in has failed, perhaps after its answer had come."""
+        """Called when a step that it took part in failed, perhaps after the answer had arrived."""
         self.suspect = True
         if not self.choosing:
             self.cached = min(self.cached, self.length - 1)
@@ -178,12 +178,12 @@ class Sequence:
         self._output.prompt_logprobs[place] = logprob
 
     def chooses_slowly(self, seconds: float) -> bool:
-        """Whether its grammar probably takes more than that for the next token."""
+        """Whether its grammar will probably take more than ``seconds`` for the next token."""
         grammar = self._constraint
         return grammar is not None and (grammar.begins_slowly or self.seconds_of_choice > seconds)
 
     def allowed(self) -> np.ndarray | None:
-        """bool [vocabulary]: the tokens that may come next; None: all. Raises what `Matcher.allowed` raises."""
+        """bool [vocabulary]: the tokens allowed next; None: all. Raises what `Matcher.allowed` raises."""
         allowed = None if (grammar := self._constraint) is None else grammar.allowed()
         if self._held_open and self.model.end_tokens:
             open_ended = np.ones(self.model.vocabulary_size, np.bool_) if allowed is None else allowed.copy()
@@ -192,13 +192,13 @@ class Sequence:
         return allowed
 
     def matched(self, token: int) -> int:
-        """``token``, or another where the text could else not match its grammar before its length is reached. Called once for
-        every token that is appended then."""
+        """``token``, or another if the output could otherwise not complete its grammar within its length limit. Call it once
+        per token; that token must then be appended."""
         return token if (grammar := self._constraint) is None else grammar.advance(token, len(self._tokens) - self.length)
 
     def append(self, tokens: list[int], logprobs: list[TokenLogprob] | None = None) -> None:
-        """Takes the next tokens: all but the last were guessed, so Triton holds them already. Ends the text at an end token, a
-        stop string, the asked length or the context's end; what comes behind is dropped. The reader hears of it from `notify`.
+        """Appends the next tokens. All but the last were guessed, so they are already cached. Ends the sequence at an end
+        token, a stop string, the requested length or the end of the context, and drops later tokens. `notify` tells the reader.
         """
         self.suspect, self.failed_alone = False, 0
         before = self.length
@@ -206,7 +206,7 @@ class Sequence:
             self._append_one_by_one(tokens, logprobs)
         else:
             self._append_all(tokens)
-        self.cached = min(self.cached + len(tokens) - 1, self.length - 1)  # what was guessed behind the last one is drawn again
+        self.cached = min(self.cached + len(tokens) - 1, self.length - 1)  # cached drafts after the last token are discarded
         if self._drafts:
             accepted = min(self.length - before, len(tokens) - 1)
             self.record.accepted += accepted
@@ -214,7 +214,7 @@ class Sequence:
 
     @property
     def _watched(self) -> bool:
-        """Whether something is to be known of the text after every token."""
+        """Whether the output must be checked after every token."""
         request = self.request
         return bool(request.stop) or request.logprobs is not None or self._grammar is not None or self._held_open
 
@@ -231,11 +231,10 @@ class Sequence:
                 self._finish("stop")
                 return
             if was_free and self._constraint is not None:
-                break  # the tokens behind were chosen without its grammar
+                break  # later tokens were selected before the grammar came into force
         self._end_at_length()
 
     def _append_all(self, tokens: list[int]) -> None:
-        """All at once."""
         ends = () if self.request.ignore_eos else self.model.end_tokens
         end = next((index for index, token in enumerate(tokens) if token in ends), len(tokens))
         self.record.tokens += min(end + 1, len(tokens))
@@ -250,7 +249,7 @@ class Sequence:
             self._end_at_length()
 
     def _note_token(self, token: int) -> bool:
-        """Whether it ends the text."""
+        """Counts and stores a token. Returns whether it ends the sequence."""
         self.record.tokens += 1
         if self._counts:
             self.generated[token] += 1
@@ -266,12 +265,12 @@ class Sequence:
             self._finish("length")
 
     def notify(self) -> None:
-        """Where there is a piece for its reader."""
+        """Tells the reader if there is new output."""
         if self._output.text or self.record.finish_reason is not None:
             self.push(self)
 
     def finish_without_text(self) -> None:
-        """For a sequence that asked for no token."""
+        """For a request with ``max_tokens`` 0."""
         self._finish("length")
 
     def fail(self, error: TidegateError) -> None:
@@ -279,7 +278,7 @@ class Sequence:
         self.push(self)
 
     def take(self) -> Delta:
-        """What has come since it was last called."""
+        """The output since the last call."""
         before, self._taken_tokens = self._taken_tokens, self.record.tokens
         delta = self._output.take(self.index, self._taken_tokens - before, self.record.finish_reason)
         if self.request.return_token_ids:
@@ -287,7 +286,7 @@ class Sequence:
         return delta
 
     def _token_ids(self, begin: int) -> tuple[int, ...]:
-        """Those generated from the ``begin``-th on."""
+        """Generated token ids from index ``begin`` on."""
         end = () if self._end_token is None or begin == self.record.tokens else (self._end_token,)
         return (*self._tokens[len(self.request.prompt_tokens) + begin : self.length].tolist(), *end)
 

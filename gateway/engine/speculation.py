@@ -1,9 +1,9 @@
-"""How many drafts pay off in a step: for the step as a whole, and so that no text in it falls behind.
+"""How many drafts pay off in a step, without slowing down any single sequence.
 
-Every draft makes a step longer for all its texts. So the whole step is weighed: the tokens that it will probably give by the
-seconds that it will probably take, against those of the same step without drafts. And each text has a credit: it rises by a
-token with each draft that was right, and falls by what each step took longer than without drafts. Nothing is drafted that would
-probably make any text's credit less than a small part of its tokens: so no stream becomes slower by more than that.
+Every draft makes a step longer for all its sequences. So the step is weighed as a whole: its expected tokens per second, with
+and without drafts. Each sequence also has a credit: every accepted draft adds one token, and every step subtracts the time it
+took longer because of drafts. A sequence may fall behind by a small fraction of its tokens; drafts that would probably take any
+sequence's credit below that are not made. So no stream slows down by more than that.
 """
 
 import numpy as np
@@ -14,32 +14,32 @@ from gateway.engine.step import StepAnswer, StepRow
 from gateway.engine.step_costs import StepCosts
 
 MOST_DRAFTS_A_STEP = MORE_POSITIONS // 2  # the other half is for prompts that are scored
-LEAST_CHANCE = 0.1  # a draft that is less probable is not worth the thought
-LEAST_GAIN = 1.03  # tokens a second, against none drafted: what is estimated has errors
-LOSS_AT_FIRST, LOSS_A_TOKEN = 0.5, 0.02  # tokens by which a text may fall behind
-RETRY_AFTER, RETRY_CHANCE = 32, 0.5  # steps that passed over a draft as probable as this: then one is tried
-MOST_CREDIT = 8.0  # tokens: what was gained long ago is no reason to be slow now
+LEAST_CHANCE = 0.1  # less probable drafts are not considered
+LEAST_GAIN = 1.03  # tokens per second relative to a step without drafts; above 1 because estimates have errors
+LOSS_AT_FIRST, LOSS_A_TOKEN = 0.5, 0.02  # tokens by which a sequence may fall behind: a constant, and per generated token
+RETRY_AFTER, RETRY_CHANCE = 32, 0.5  # after this many steps that passed over a draft this probable, one is tried
+MOST_CREDIT = 8.0  # tokens; old gains do not justify being slow now
 
 
 class Speculation:
-    """Of one replica: which drafts go into its next step, by what its steps cost."""
+    """Decides which drafts go into one replica's next step, based on what its steps cost."""
 
     def __init__(self, costs: StepCosts, joined_tokens: int = JOINED_TOKENS) -> None:
-        """``joined_tokens``: of a row, that are computed together with other rows."""
-        self._most_drafts = joined_tokens - 1  # of a row, behind its token
-        self._price = 1.0  # how many times longer the drafts make the step that was planned last
-        self._passed_over = 0  # steps, since the last with drafts in it, that a probable one was too dear for
+        """``joined_tokens``: how many tokens of a row are computed together with other rows."""
+        self._most_drafts = joined_tokens - 1  # per row, after its own token
+        self._price = 1.0  # by what factor drafts lengthen the last planned step
+        self._passed_over = 0  # steps since the last one with drafts in which a probable draft was too expensive
         self._costs = costs
 
     def note_step(self, batch: list[tuple[Sequence, StepRow]], answer: StepAnswer) -> None:
-        """Books on the credit of every text that got a token what the step that was planned last took longer for drafts."""
+        """Charges the last planned step's extra time for drafts to the credit of every sequence that got a token."""
         for (sequence, row), cached in zip(batch, answer.cached_length.tolist(), strict=True) if self._price > 1 else ():
             if row.decodes and cached > 0:
                 sequence.credit = min(MOST_CREDIT, sequence.credit) - (self._price - 1)
 
     def plan(self, decoding: list[Sequence], least_gain: float = LEAST_GAIN) -> dict[Sequence, int]:
-        """How many tokens each text drafts in the next step, in which all of ``decoding`` take part; texts that draft none are
-        left out. ``least_gain``: how many times the tokens a second of a plain step there must be."""
+        """How many tokens each sequence drafts in the next step, in which all of ``decoding`` take part. Sequences without
+        drafts are left out. ``least_gain``: required tokens per second, relative to a plain step."""
         self._price = 1.0
         if not decoding or not self._costs.known or LEAST_GAIN < least_gain >= self._most_gain(len(decoding)):
             return {}
@@ -51,7 +51,7 @@ class Speculation:
         ]
         if not offers:
             return {}
-        offers.sort(reverse=True)  # so each text's first guess comes before its second
+        offers.sort(reverse=True)  # chances fall, so each sequence's first draft comes before its second
         del offers[MOST_DRAFTS_A_STEP:]
         prices = self._prices(len(decoding), len(offers))
         drafts: dict[Sequence, int] = {}
@@ -66,23 +66,23 @@ class Speculation:
         return drafts
 
     def _retry(self, chance: float, price: float, slack: float) -> int:
-        """One draft now and then, where none seems to pay off: else a price that was disturbed when it was learned would stay,
-        for only steps with drafts in them correct it."""
+        """Tries one draft now and then even if none seems to pay off. Otherwise a price learned from a disturbed step would
+        stay wrong: only steps with drafts correct it."""
         return int(self._passed_over >= RETRY_AFTER and chance >= RETRY_CHANCE and slack >= price - 1)
 
     def _most_gain(self, rows: int) -> float:
-        """Of so many texts, if all drafts were right: where that is too little, nobody has to look for any."""
+        """The gain for ``rows`` sequences if all drafts were right. If that is too little, none need be looked up."""
         most = min(rows * self._most_drafts, MOST_DRAFTS_A_STEP)
         return float(((rows + np.arange(most + 1)) / rows / np.array(self._prices(rows, most))).max())
 
     def _prices(self, rows: int, most: int) -> list[float]:
-        """How much longer a step of so many rows takes with 0, 1, 2 … drafts in it."""
+        """By what factor 0, 1, 2 … ``most`` drafts lengthen a step of ``rows`` rows."""
         seconds = self._costs.of(np.arange(rows, rows + most + 1))
         return (seconds / seconds[0]).tolist()
 
 
 def _best_count(offers: list[tuple[float, int]], prices: list[float], slack: list[float], least_gain: float) -> int:
-    """How many of the offers, each a chance and its row, give the most tokens a second without taking any row's ``slack``."""
+    """How many of the offers, (chance, row) each, give the most tokens per second without exceeding any row's ``slack``."""
     best, best_gain = 0, least_gain
     tokens = float(len(slack))
     for count, (chance, row) in enumerate(offers, 1):
@@ -95,5 +95,5 @@ def _best_count(offers: list[tuple[float, int]], prices: list[float], slack: lis
 
 
 def _slack(sequence: Sequence) -> float:
-    """Tokens by which a text may fall behind in one step."""
+    """Tokens by which a sequence may fall behind in one step."""
     return sequence.credit + LOSS_AT_FIRST + LOSS_A_TOKEN * sequence.generated_tokens

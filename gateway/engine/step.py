@@ -1,4 +1,4 @@
-"""The one seam between the engine and whatever computes its steps. What a step is stands in the wire contract."""
+"""The one interface between the engine and what computes its steps. The wire contract defines a step."""
 
 from typing import Protocol
 
@@ -10,8 +10,8 @@ __all__ = ["Backend", "StepAnswer", "StepRow"]
 
 class Backend(Protocol):
     async def step(self, model: Model, rows: list[StepRow], release: list[int], time_budget: float | None = None) -> StepAnswer:
-        """Computes all rows. ``time_budget``: seconds after which no row that runs ahead begins another token.
+        """Computes all rows. ``time_budget``: seconds after which no row that runs ahead starts another token.
 
-        Raises BackendUnavailable where a retry may help; a step may be sent again at any time.
+        Raises BackendUnavailable if a retry may help; a step may be resent at any time.
         """
         ...

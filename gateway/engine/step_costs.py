@@ -1,4 +1,4 @@
-"""What steps take on this machine, learned from every one: what is planned into the next one goes by it."""
+"""How long steps take on this machine, learned from every step and used to plan the next one."""
 
 from collections.abc import Iterable
 
@@ -7,32 +7,33 @@ import numpy as np
 from backends.onnx_decoder.contract.limits import JOINED_TOKENS
 from gateway.engine.step import StepAnswer, StepRow
 
-DRIFT = 0.2  # how much of a step's deviation is taken for the machine's: its load, the length of the texts
-LEAST_LEARNING = 0.05  # how much of the rest for that of the step's size
-DEVIATION = 2.0  # a step that took longer than this many times what was expected was disturbed
+DRIFT = 0.2  # share of a step's deviation attributed to the machine: its load, the length of the sequences
+LEAST_LEARNING = 0.05  # least share of the deviation attributed to the step's size
+DEVIATION = 2.0  # deviations are capped at this factor: a step that took longer was disturbed
 
-FIRST_BUDGET = 16  # tokens of prompts in a step while nothing is known
-SETTLED_TOKENS = 64  # of prefills: after as many, what was known of their time counts half
-LEAST_BUDGET = 4  # tokens of prompts in a step: prefills always advance; fewer of them tell nothing of their time
+FIRST_BUDGET = 16  # prompt tokens per step while nothing is known
+SETTLED_TOKENS = 64  # prefill tokens after which the previous estimate counts half
+LEAST_BUDGET = 4  # prompt tokens per step, so that prefills always advance; fewer say nothing about their time
 LEAST_TOKEN = 1e-6  # seconds
-MOST_STRETCH = 4.0  # times what a decode step of all takes, that one may take where few decode beside a crowd of prompts
+MOST_STRETCH = 4.0  # longest step, in decode steps of all sequences, when few decode and many prompts wait
 
 
 class StepCosts:
-    """Seconds of a step that only decodes, by the number of its tokens: measured, interpolated between, never falling. The
-    seconds that each token of a prefill adds to it. And which part of a step is the backend's pass over its tokens: what a
-    step takes longer for each token that its rows run ahead."""
+    """Estimates three things: the seconds of a decode-only step by its number of tokens (measured, interpolated in between,
+    never falling), the seconds that each prefill token adds, and the backend pass's share of a step, which is what each token
+    of run-ahead adds."""
 
     def __init__(self, most_rows: int, prefill_chunk: int, joined_tokens: int = JOINED_TOKENS) -> None:
-        """``joined_tokens``: of a row, that are computed together with those that decode; longer ones share another pass."""
+        """``joined_tokens``: rows up to this many tokens are computed together with decoding rows; longer ones share a separate
+        pass."""
         self._prefill_chunk, self._joined_tokens = prefill_chunk, joined_tokens
         self._seconds = np.zeros(most_rows * joined_tokens + 1)
         self._visits = np.zeros(len(self._seconds), np.int64)
-        self._prefill_token: float | None = None  # seconds; None: none was measured
-        self.pass_share = 1.0  # the backend's, of the seconds of a step without a run-ahead
+        self._prefill_token: float | None = None  # seconds; None: not measured yet
+        self.pass_share = 1.0  # the backend pass's share of a step without run-ahead
 
     def note_step(self, rows: Iterable[StepRow], answer: StepAnswer, seconds: float) -> None:
-        """What a step took. Rows that Triton could not compute took nothing; a step that scores a prompt tells little."""
+        """Learns from a step. Ignores rows that Triton could not compute, and whole steps that score a prompt."""
         decoded, prefills = 0, []
         for row, cached, reused in zip(rows, answer.cached_length.tolist(), answer.reused_length.tolist(), strict=True):
             if row.full_logits and row.logit_count > 1:
@@ -52,13 +53,14 @@ class StepCosts:
             self.note(decoded, seconds)
 
     def seconds(self, tokens: int) -> float:
-        """Of a step of so many tokens. May not be asked before one was noted."""
+        """Expected seconds of a step with ``tokens`` decoded tokens. Requires ``known``."""
         return float(self.of(np.array([tokens]))[0])
 
     def prefill_budget(self, decoded: int, waiting: int) -> int:
-        """How many tokens of prompts a step may compute beside ``decoded`` others, where so many prompts wait: a whole chunk
-        where it decodes nothing; else as many as let it take about as long as two decode steps of all these texts, or more by
-        how many times more wait than decode. So one text that decodes does not hold up a crowd."""
+        """How many prompt tokens a step may compute beside ``decoded`` others while ``waiting`` prompts wait.
+
+        A whole chunk if nothing decodes. Otherwise as many as keep the step to about two decode steps of all these sequences,
+        or up to MOST_STRETCH if more wait than decode: so one decoding sequence does not hold up a crowd."""
         if not decoded:
             return self._prefill_chunk
         if self._prefill_token is None or not self.known:
@@ -66,13 +68,13 @@ class StepCosts:
         alone, step, all_of_them = self.of(np.array([1, decoded, decoded + waiting])).tolist()
         seconds = max(2.0, min(waiting / decoded, MOST_STRETCH)) * all_of_them - step
         joined = min(self._joined_tokens, seconds / self._prefill_token)
-        # A pass of its own takes as long as one token before its first; where that is much, half as much again is little.
+        # A separate pass costs one token's step before its first token. If that is long, half as much again matters little.
         separate = max(seconds - alone, alone / 2) / self._prefill_token
         return min(self._prefill_chunk, max(LEAST_BUDGET, int(max(joined, separate))))
 
     def _note_prefills(self, decoded: int, prefills: list[int], seconds: float) -> None:
-        """As in `note`, a part of a deviation is taken for the machine's; the rest is learned by the prompts' token, the faster
-        the more of the step's time they should have taken. Else a slower machine would seem to be dear prompts."""
+        """As in `note`, part of a deviation is attributed to the machine. The rest goes to the time per prefill token, weighted
+        by the prompts' expected share of the step. Otherwise a slower machine would look like expensive prompts."""
         tokens, fixed = sum(prefills), 0.0
         if self.known:
             alone, step = self.of(np.array([1, max(decoded, 1)])).tolist()
@@ -90,8 +92,8 @@ class StepCosts:
         self._prefill_token *= drift * float(np.clip(deviation, 1 / DEVIATION, DEVIATION)) ** share
 
     def note(self, tokens: int, seconds: float) -> None:
-        """A step's deviation from what was expected is partly the machine's own, and scales all sizes: so sizes that were
-        measured at different times can be compared."""
+        """Learns from a decode-only step. Part of the deviation is attributed to the machine and scales all sizes, so sizes
+        measured at different times stay comparable."""
         if not self._visits.any():
             self._seconds[tokens] = seconds
         else:
@@ -104,11 +106,11 @@ class StepCosts:
         self._visits[tokens] += 1
 
     def of(self, tokens: np.ndarray) -> np.ndarray:
-        """Of steps of so many ``tokens``. None may be asked before one was noted."""
+        """Expected seconds of steps with these numbers of ``tokens``. Requires ``known``."""
         known = np.flatnonzero(self._visits)
         seconds = np.maximum.accumulate(self._seconds[known])
         first, last = known[0], known[-1]
-        # Beyond the largest, on as from the smallest to it; where there is but one, a guess that the first try corrects.
+        # Extrapolate beyond the largest with the overall slope. With a single size, guess; the first try corrects it.
         slope = (seconds[-1] - seconds[0]) / (last - first) if last > first else seconds[-1] / (4 * last)
         return np.asarray(np.interp(tokens, known, seconds) + np.maximum(tokens - last, 0) * slope)
 

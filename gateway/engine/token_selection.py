@@ -1,4 +1,4 @@
-"""From a step's answer to tokens: of most rows at once, from their candidates; of the others from their whole logits."""
+"""Selects tokens from a step's answer: for most rows at once from their candidates, for the others from whole logits."""
 
 from typing import NamedTuple
 
@@ -15,25 +15,25 @@ NO_GUESS = -1
 
 
 class Selection(NamedTuple):
-    """A row that was computed to its end, and what its sequence's next tokens are selected from."""
+    """A fully computed row, and what its sequence's next tokens are selected from."""
 
     sequence: Sequence
-    position: int  # in the answer's candidates: of the first token that is not known. The guesses' follow
-    guesses: np.ndarray  # int32: the next tokens, drafted here or drawn by the backend; one more follows them
-    logits: np.ndarray | None = None  # float32 [vocabulary], where the row asked for it: there are no guesses then
+    position: int  # of the first unknown token, in the answer's candidates; the guesses' positions follow
+    guesses: np.ndarray  # int32: the next tokens, drafted here or drawn by the backend; one more token follows them
+    logits: np.ndarray | None = None  # float32 [vocabulary], if the row requested it; then there are no guesses
 
 
 def selection_of(sequence: Sequence, row: StepRow, drawn: np.ndarray, end: int, logits: np.ndarray) -> Selection:
-    """Of a row whose positions in the answer end before ``end``. ``drawn``: what the backend has drawn behind its tokens;
-    ``logits`` [positions, vocabulary], where the row asked for them."""
+    """The selection for a row whose positions in the answer end before ``end``. ``drawn``: tokens that the backend drew after
+    the row's own; ``logits`` [positions, vocabulary], if the row requested them."""
     guesses = drawn if len(drawn) else row.tokens[len(row.tokens) - row.drafts :]
     return Selection(sequence, end - 1 - len(guesses), guesses, logits[-1] if row.full_logits else None)
 
 
 def select(selections: list[Selection], answer: StepAnswer) -> list[list[int]]:
-    """The next tokens of each, from its candidates: as many as its guesses prove right, and the one behind them.
+    """The next tokens of each sequence, from its candidates: the accepted guesses and one more.
 
-    Each token is drawn with its own number of the seed's stream, which guesses do not change.
+    Each token is drawn with its own number from the seed's stream, so guesses do not change the output.
     """
     if not selections:
         return []
@@ -54,24 +54,26 @@ def select(selections: list[Selection], answer: StepAnswer) -> list[list[int]]:
 
 
 def _verified(tokens: np.ndarray, starts: np.ndarray, selections: list[Selection]) -> list[list[int]]:
-    """Of each sequence the tokens up to the first one that is not its guess, which is still a token of the text: whatever was
-    guessed, each token is drawn from the model's own distribution behind those before it.
+    """Each sequence's tokens up to and including the first that differs from its guess. Whatever was guessed, each token is
+    drawn from the model's own distribution given those before it.
 
-    A guess g is accepted as often as g is drawn, with p(g), and else replaced by a draw of what is not g: for guesses without
-    chance the rule of speculative sampling (Leviathan et al. 2023, Chen et al. 2023), with the very draws of a text without it.
+    A guess g is accepted if g is drawn, with probability p(g), and otherwise replaced by the token drawn instead. For
+    deterministic guesses that is the rule of speculative sampling (Leviathan et al. 2023, Chen et al. 2023), with exactly the
+    draws that decoding without guesses would make.
     """
     guessed = np.full(len(tokens), NO_GUESS, np.int32)
     for start, one in zip(starts.tolist(), selections, strict=True):
         guessed[start : start + len(one.guesses)] = one.guesses
-    wrong = np.flatnonzero(tokens != guessed)  # at least each sequence's last one
+    wrong = np.flatnonzero(tokens != guessed)  # includes at least each sequence's last token
     ends = wrong[np.searchsorted(wrong, starts)] + 1
     listed = tokens.tolist()
     return [listed[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
 def select_from_whole(selection: Selection) -> int:
-    """A token from all logits, by bias, penalties and the sequence's grammar too: for a thread, since that may take its time.
-    Called once for a token. Raises InvalidRequest where the grammar comes to no token.
+    """Selects a token from whole logits, with bias, penalties and the sequence's grammar. Slow, so it runs in a thread.
+
+    Call it once per token. Raises InvalidRequest if the grammar allows no token.
     """
     sequence = selection.sequence
     assert selection.logits is not None
@@ -85,7 +87,7 @@ def logprob(
 ) -> TokenLogprob:
     """``token`` at a position of the answer, with the most probable tokens there: log-probability = logit − log_normalizer.
 
-    ``token`` is one of the candidates, or the position's whole ``logits`` [vocabulary] are given.
+    Unless the position's whole ``logits`` [vocabulary] are given, ``token`` must be one of the candidates.
     """
     ids, candidates = answer.candidate_id[position], answer.candidate_logit[position]
     normalizer = float(answer.log_normalizer[position])
