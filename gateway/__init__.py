@@ -1,3 +1,3 @@
-"""The HTTP side of Tidegate: keys, validation, the sampling loop, the text. Imports neither torch nor onnxruntime."""
+"""The HTTP side of Tidegate: keys, validation, the sampling loop, text. Imports neither torch nor onnxruntime."""
 
-VERSION = "0.1.0"  # of Tidegate; pyproject.toml reads it here
+VERSION = "0.1.0"  # of Tidegate; pyproject.toml reads it from here

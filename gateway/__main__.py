@@ -1,4 +1,4 @@
-"""``python -m gateway``: the gateway alone, beside a Triton that is already running."""
+"""``python -m gateway``: the gateway alone, in front of a Triton that is already running."""
 
 import os
 
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> None:
     add_settings(parser, (MODEL_NAME, *SETTINGS))
     options = parser.parse_args(arguments)
     os.environ.update(given(options))
-    from gateway.server import run  # here: it takes seconds to import, and --help and refusals do not need it
+    from gateway.server import run  # here, because it takes seconds to import and --help does not need it
 
     run(announced=not options.quiet_start)
 

@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application, for `python -m gateway`: that alone speaks HTTP as gateway/http/protocol.py does."""
+"""The gateway as an ASGI application. Run it with `python -m gateway`: only that uses gateway/http/protocol.py for HTTP."""
 
 import gc
 import os
@@ -23,21 +23,21 @@ from gateway.telemetry.metrics import Metrics
 from gateway.text.fair_executor import FairExecutor, FairExecutorBySize
 from gateway.triton.discovery import TritonDiscovery
 
-PATIENCE = 3.0  # seconds that a large prompt, or a grammar, waits for the key's others: an answer comes within five
-EXPOSED_HEADERS = ["X-Request-Id", "Retry-After", *RATE_LIMIT_HEADERS]  # that a page of another origin may read
+PATIENCE = 3.0  # seconds that a large prompt or a grammar waits for others of its key; keeps the answer within five seconds
+EXPOSED_HEADERS = ["X-Request-Id", "Retry-After", *RATE_LIMIT_HEADERS]  # readable by pages of other origins
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Raises SettingsError at once where the environment holds a bad value; listens once Triton has described its models."""
+    """Raises SettingsError immediately if the environment has a bad value. Startup waits until Triton has described a model."""
     settings = settings or Settings.from_environment(os.environ)
-    # The document at /openapi.json is our own: FastAPI knows neither our bodies nor our errors.
+    # /openapi.json is our own document: FastAPI knows neither our request bodies nor our errors.
     app = FastAPI(title="Tidegate", lifespan=_lifespan, openapi_url=None, redirect_slashes=False)
     app.state.settings = settings
     app.state.keys = KeyRing(settings)
     app.state.metrics = Metrics(lambda: app.state.registry.all_engines(), settings.max_waiting)
     app.state.tracing = tracing.start(settings)
     app.state.large_bodies = LargeBodies()
-    # A grammar takes up to a second to try, in processes of its model's own.
+    # Trying a grammar takes up to a second, in the model's own processes.
     app.state.compiling = FairExecutor("grammar", workers=8, share=1, patience=PATIENCE)
     app.state.tokenizing = FairExecutorBySize(
         "prompt",
@@ -54,11 +54,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
-    """The last one is the outermost: every answer gets its request id, and those to unexpected errors their CORS headers."""
+    """The last one added is the outermost. So every response gets a request id, and unexpected errors get CORS headers too."""
     error_responses.install(app)
     if settings.cors_origins:
-        # All origins by default: keys travel in headers that no browser adds by itself, so a foreign page gains nothing
-        # from a visitor.
+        # All origins by default: browsers never add API keys by themselves, so a foreign page gains nothing from a visitor.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
@@ -66,7 +65,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
             max_age=86400,
-            allow_private_network=True,  # a public page may ask a gateway in a visitor's own network
+            allow_private_network=True,  # a public page may call a gateway in the visitor's own network
         )
     app.add_middleware(RequestLog, metrics=app.state.metrics, tracing=app.state.tracing)
 
@@ -80,5 +79,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         Registry(tritons, settings, app.state.metrics.steps.measured) as app.state.registry,
     ):
         gc.collect()
-        gc.freeze()  # what lives as long as the process: looking through it held up every stream for tens of milliseconds
+        gc.freeze()  # long-lived objects: collecting them paused every stream for tens of milliseconds
         yield

@@ -1,4 +1,4 @@
-"""What all our commands share: settings as flags, refusals with "did you mean", tables. Standard library only."""
+"""Shared by all our commands: settings as flags, errors with "did you mean", tables. Standard library only."""
 
 import argparse
 import itertools
@@ -10,11 +10,11 @@ from gateway.setting_table import Setting
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes no abbreviations, refuses unknown flags with the one that was perhaps meant."""
+    """Accepts no abbreviations. Errors about unknown flags suggest a similar one."""
 
     def __init__(self, **options: object) -> None:
         options = {"allow_abbrev": False, "formatter_class": _Formatter} | options
-        super().__init__(**options)  # type: ignore[arg-type]  # those of ArgumentParser, which has no type for them together
+        super().__init__(**options)  # type: ignore[arg-type]  # ArgumentParser has no type for its options
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # subcommands are parsed by this one too
         parsed, unknown = super().parse_known_args(args, namespace)
@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
         self.error(f"unknown argument {argument!r}{did_you_mean(name, flags) if name.startswith('-') else ''}")
 
     def error(self, message: str) -> NoReturn:
-        """In one line: the usage of a command with thirty flags would hide it."""
+        """One line, without the usage: with thirty flags, that would hide the message."""
         self.exit(2, f"{self.prog}: {message}\n({self.prog} --help lists what it takes)\n")
 
 
@@ -38,7 +38,7 @@ class _Formatter(argparse.HelpFormatter):
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: Iterable[Setting]) -> None:
-    """A flag for each, under its group. Their values are checked where the environment's are."""
+    """Adds a flag for each setting, under its group. Values are checked together with the environment's."""
     for title, group in itertools.groupby(settings, key=lambda setting: setting.group):
         section = parser.add_argument_group(title)
         for setting in group:
@@ -53,11 +53,11 @@ def _help(setting: Setting) -> str:
 
 
 def given(arguments: argparse.Namespace) -> dict[str, str]:
-    """The settings that flags have set, as the environment would have them."""
+    """The settings given as flags, named like environment variables."""
     return {name: value for name, value in vars(arguments).items() if name.isupper() and value is not None}
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as lines, aligned."""
+    """Formats rows as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

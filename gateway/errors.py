@@ -1,25 +1,25 @@
-"""Everything that can go wrong, as the client reads it.
+"""All errors that a client can receive.
 
 TidegateError
-├── Unauthorized            401  no key, a wrong one, or one that has expired
-├── InvalidRequest          400  the request cannot mean anything; names the parameter
+├── Unauthorized            401  missing, wrong or expired key
+├── InvalidRequest          400  the request is invalid; names the parameter
 │   └── ContextLengthExceeded  400  the prompt leaves no room for an answer
-├── ModelNotAllowed         403  the key is good, but not for this model
-├── ModelNotFound           404  no such model here
-├── RateLimited             429  the key has used up one of its limits; says which, and when to come again
-├── Overloaded              429  too many requests wait already; says when to come again
-├── BackendUnavailable      503  Triton does not answer; says when to come again
+├── ModelNotAllowed         403  the key is valid, but not for this model
+├── ModelNotFound           404  no such model
+├── RateLimited             429  the key has reached one of its limits; says which one and when to retry
+├── Overloaded              429  too many requests are queued; says when to retry
+├── BackendUnavailable      503  Triton does not answer; says when to retry
 └── InternalError           500  anything else: logged in full, reported in one sentence
 
-A message is for the client: it names what came and what is allowed, and nothing of the inside. Foreign errors are turned into
-one of these where they enter, with their cause.
+Messages are for the client: they name what was sent and what is allowed, and reveal no internals. Foreign errors are converted
+to one of these where they enter, with their cause.
 """
 
 import asyncio
 import json
 
-STOPS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)  # what ends work and is no error
-LONGEST_ECHO = 40  # characters of what came that a message repeats
+STOPS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)  # end the work but are not errors
+LONGEST_ECHO = 40  # characters of the client's input that a message quotes
 ENCODER = json.JSONEncoder()
 
 
@@ -35,7 +35,7 @@ class TidegateError(Exception):
         self.message = message
         self.param = param
         self.retry_after = retry_after  # seconds
-        self.headers: dict[str, str] = {}  # of the answer, besides those that follow from the status
+        self.headers: dict[str, str] = {}  # of the response, in addition to those implied by the status
 
 
 class Unauthorized(TidegateError):
@@ -76,7 +76,7 @@ class ModelNotFound(TidegateError):
 
 
 class RateLimited(TidegateError):
-    """``limit``: the name of the limit, as the file of keys has it. Without ``retry_after``: to come again is of no use."""
+    """``limit``: the limit's name in the key file. Without ``retry_after``, retrying is pointless."""
 
     status = 429
     kind = openai_type = anthropic_type = "rate_limit_error"
@@ -111,9 +111,9 @@ class InternalError(TidegateError):
 
 
 def echo(value: object) -> str:
-    """What came, as JSON in printable ASCII, cut short."""
+    """The client's input as JSON in printable ASCII, truncated."""
     text = ""
-    for piece in ENCODER.iterencode(value):  # a large value is not encoded to its end
+    for piece in ENCODER.iterencode(value):  # stops early for a large value
         text += piece
         if len(text) > LONGEST_ECHO:
             return text[: LONGEST_ECHO - 3] + "..."

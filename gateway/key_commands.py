@@ -1,6 +1,6 @@
-"""`tidegate keys`, and `python -m gateway.keys` where the gateway alone is installed: make, revoke and list API keys.
+"""`tidegate keys`, or `python -m gateway.keys` if only the gateway is installed: create, revoke and list API keys.
 
-What takes long to import is imported when a command runs: helps and refusals answer at once.
+Slow imports happen when a command runs, so that help texts and errors appear immediately.
 """
 
 import argparse

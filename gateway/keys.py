@@ -1,6 +1,6 @@
-"""API keys in a file (API_KEYS_FILE). The commands that make, revoke and list them: gateway/key_commands.py.
+"""API keys in a file (API_KEYS_FILE). The commands to create, revoke and list them are in gateway/key_commands.py.
 
-The file is JSON; all but the first two fields may be left out or null, which means no expiry, no limit, every model::
+The file is JSON. All but the first two fields may be omitted or null, meaning no expiry, no limit, every model::
 
     {"keys": [{
         "name": "alice",                          for logs: letters, digits and . _ @ -, unique
@@ -8,11 +8,11 @@ The file is JSON; all but the first two fields may be left out or null, which me
         "expires": "2027-01-01T00:00:00+00:00",   ISO 8601 with a time zone
         "requests_per_minute": 60,
         "tokens_per_minute": 100000,              prompt and answer together
-        "concurrent_requests": 4,                 at once, from their upload to the end of their answer
-        "models": ["smollm2-135m-instruct-q4_1"]  names of /v1/models
+        "concurrent_requests": 4,                 from upload to the end of the answer
+        "models": ["smollm2-135m-instruct-q4_1"]  names as in /v1/models
     }]}
 
-A key is 256 random bits. No one guesses those however fast the hash, so SHA-256 is right here: slow hashes are for passwords.
+A key is 256 random bits. Nobody can guess those, however fast the hash, so SHA-256 suffices; slow hashes are for passwords.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-OWN_NAME = "default"  # of MY_API_KEY's key, so of no key of a file
+OWN_NAME = "default"  # the name of MY_API_KEY's key; reserved, so no key in a file may have it
 KEY_PREFIX = "tg-"
 NAME = r"^[A-Za-z0-9._@-]{1,64}$"
 
@@ -36,7 +36,7 @@ Limit = Annotated[int, Field(ge=1, le=10**12)]
 
 
 class KeyFileError(ValueError):
-    """The file of keys cannot be used; the message says why, and holds nothing secret."""
+    """The key file cannot be used. The message says why and contains no secrets."""
 
 
 class ApiKey(BaseModel):
@@ -75,18 +75,18 @@ class KeyFile(BaseModel):
 
 
 def digest_of(key: bytes) -> str:
-    """As the file has it: hexadecimal."""
+    """The SHA-256 of a key as stored in the file: hexadecimal."""
     return hashlib.sha256(key).hexdigest()
 
 
 def read_keys(path: Path) -> list[ApiKey]:
-    """Raises KeyFileError, which names the field that is wrong."""
+    """Reads the key file. Raises KeyFileError, which names the invalid field."""
     try:
         return KeyFile.model_validate_json(path.read_bytes()).keys
     except OSError as error:
         raise KeyFileError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        # Not the error's own text: it repeats what came, which may be a key in the wrong place.
+        # Not the error's own text: it quotes the input, which may be a key in the wrong place.
         detail = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(str(part) for part in detail["loc"] if isinstance(part, int) or part in _FIELDS) or "the document"
         raise KeyFileError(f"{path}: {place}: {detail['msg']}") from None
@@ -97,9 +97,9 @@ _FIELDS = {"keys", *ApiKey.model_fields}
 
 @contextmanager
 def edited(path: Path) -> Iterator[list[ApiKey]]:
-    """The keys of the file, to be changed in place; written at the end of the block. Others who edit it wait meanwhile.
+    """The file's keys, to be changed in place; written at the end of the block. Other editors wait meanwhile.
 
-    Readers see the old file or the new one, never half of one. The lock is on the directory: the file itself is replaced.
+    Readers see either the old or the new file, never half of one. The lock is on the directory, since the file is replaced.
     """
     path = path.resolve()
     directory = os.open(path.parent, os.O_RDONLY)
@@ -120,7 +120,7 @@ def _replace(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(descriptor)
-            if path.exists() and os.geteuid() == 0:  # root made the key, but the gateway has to read it
+            if path.exists() and os.geteuid() == 0:  # edited by root, but the gateway must be able to read it
                 os.fchown(descriptor, path.stat().st_uid, path.stat().st_gid)
         os.replace(temporary, path)
     except BaseException:
@@ -129,7 +129,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def create(path: Path, name: str, **limits: object) -> str:
-    """The new key. Nothing keeps it: whoever loses it makes another."""
+    """Creates and returns a new key. Only its hash is stored, so a lost key cannot be recovered."""
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     with edited(path) as keys:
         if name in [OWN_NAME, *(old.name for old in keys)]:
@@ -139,7 +139,7 @@ def create(path: Path, name: str, **limits: object) -> str:
 
 
 def revoke(path: Path, name: str) -> None:
-    read_keys(path)  # where there is no file, none is made
+    read_keys(path)  # fails if there is no file, rather than creating one
     with edited(path) as keys:
         kept = [key for key in keys if key.name != name]
         if len(kept) == len(keys):

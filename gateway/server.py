@@ -1,4 +1,4 @@
-"""Starts the gateway as a process of its own, and stops it so that nothing is lost that need not be."""
+"""Starts the gateway as its own process and stops it gracefully."""
 
 import asyncio
 import logging
@@ -18,17 +18,17 @@ from gateway.http.protocol import IDLE_TIMEOUT, MAXIMUM_CONNECTIONS, Protocol
 from gateway.settings import DEFAULT_API_KEY, Settings, SettingsError
 from gateway.triton.discovery import TritonDiscovery
 
-CUT_AFTER = 1.0  # seconds for clients to read how their texts have ended
+CUT_AFTER = 1.0  # seconds for clients to read the end of their streams
 END_INTERVAL = 0.1  # seconds
 SAME_STOP = 1.0  # seconds within which a second signal is the same stop: `make serve` and a service manager both send one
-OPEN_FILES = 2 * MAXIMUM_CONNECTIONS  # sockets among them; many systems give 1,024 unless asked
+OPEN_FILES = 2 * MAXIMUM_CONNECTIONS  # sockets included; many systems default to 1,024
 
 logger = logging.getLogger("gateway")
 
 
 def run(*, announced: bool = True) -> None:
-    """With the environment's settings, until a signal ends it. SystemExit with one sentence where it cannot start.
-    ``announced``: whether the log says where it listens, and warns of the public key.
+    """Runs with the environment's settings until a signal stops it. Raises SystemExit with one sentence if it cannot start.
+    ``announced``: whether to log the address and a warning about the public key.
     """
     try:
         settings = Settings.from_environment(os.environ)
@@ -43,7 +43,7 @@ def run(*, announced: bool = True) -> None:
 
 
 async def require_triton(settings: Settings) -> None:
-    """Raises SettingsError where no Triton can be reached: uvicorn would tell it as a traceback."""
+    """Raises SettingsError if no Triton can be reached; uvicorn would print a traceback instead."""
     async with TritonDiscovery(settings.triton_url, settings.recovery_timeout) as tritons:
         try:
             await tritons.wait_for_models(settings.recovery_timeout)
@@ -54,7 +54,7 @@ async def require_triton(settings: Settings) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, but a stop loses nothing that it need not lose: see `handle_exit`."""
+    """uvicorn with a graceful stop: see `handle_exit`."""
 
     def __init__(self, app: FastAPI, settings: Settings, *, announced: bool = True) -> None:
         super().__init__(
@@ -65,16 +65,16 @@ class Server(uvicorn.Server):
                 http=Protocol,
                 ws="none",
                 server_header=False,
-                log_config=None,  # gateway/telemetry/logs.py has set it up
+                log_config=None,  # gateway/telemetry/logs.py configures logging
                 access_log=False,
                 timeout_keep_alive=IDLE_TIMEOUT,
-                timeout_graceful_shutdown=settings.grace_period + 2,  # beyond what a stop should take
+                timeout_graceful_shutdown=settings.grace_period + 2,  # longer than a stop should take
             )
         )
         self._app = app
         self._settings = settings
         self._announced = announced
-        self._told_at: float | None = None  # to stop
+        self._told_at: float | None = None  # when the first signal came
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -83,9 +83,9 @@ class Server(uvicorn.Server):
             logger.info("Listening on http://%s:%d", host, self._settings.port)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """At a first signal /readyz turns to 503, and every answer is its connection's last. DRAIN_DELAY seconds later no
-        connection is accepted any more; GRACE_PERIOD seconds after that the texts that are left end with an error, and a second
-        later the connections that are left are cut. A second signal ends the texts at once. The exit status is 0.
+        """On the first signal, /readyz answers 503 and every response closes its connection. DRAIN_DELAY seconds later, the
+        server stops accepting connections. GRACE_PERIOD seconds after that, the remaining sequences end with an error, and one
+        second later the remaining connections are cut. A second signal ends the sequences at once. The exit status is 0.
         """
         now = time.monotonic()
         if self._told_at is None:
@@ -102,7 +102,7 @@ class Server(uvicorn.Server):
         asyncio.get_running_loop().call_later(self._settings.grace_period, self._end_texts)
 
     def _end_texts(self, cut_at: float | None = None) -> None:
-        """Again and again: a request that was on its way may begin a text."""
+        """Repeats until exit: a request that was still arriving may start a sequence."""
         loop = asyncio.get_running_loop()
         cut_at = loop.time() + CUT_AFTER if cut_at is None else cut_at
         if registry := getattr(self._app.state, "registry", None):  # none while it starts

@@ -1,6 +1,6 @@
-"""What each setting of the gateway means: help texts, flags, `make help` and docs/operations.md are made from this table.
+"""What each gateway setting means. Help texts, flags, `make help` and docs/operations.md are generated from this table.
 
-How they are read: gateway/settings.py. Standard library only.
+gateway/settings.py reads their values. Standard library only.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ GATEWAY = "gateway"
 @dataclass(frozen=True)
 class Setting:
     name: str  # of the environment variable
-    group: str  # under which helps list it
+    group: str  # heading in help texts
     meaning: str
     default: str
-    value: str  # what stands for its value in a help: PORT, SECONDS
+    value: str  # placeholder in help texts: PORT, SECONDS
     read_by: str  # the process that needs a restart when it changes
     allowed: str = ""
 
@@ -118,5 +118,5 @@ SETTINGS = (
     ),
 )
 
-# The gateway alone: `serve` names the model after its checkpoint.
+# Only for the gateway alone: `serve` names the model after its checkpoint.
 MODEL_NAME = Setting("MODEL_NAME", "model", "the default model", "the first that Triton serves", "NAME", GATEWAY)

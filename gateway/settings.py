@@ -14,34 +14,35 @@ ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^\s/,?#@]+")  # as browsers send it: 
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used: the message names the variable, what came and what is allowed."""
+    """An invalid setting. The message names the variable, its value and what is allowed."""
 
 
 @dataclass(frozen=True)
 class Settings:
     my_api_key: str | None = DEFAULT_API_KEY  # None: only the keys of api_keys_file are accepted
-    triton_url: str = "127.0.0.1:8001"  # gRPC address, or several separated by commas; all addresses of a name are used
+    triton_url: str = "127.0.0.1:8001"  # gRPC addresses, comma-separated; every IP address of a name is used
     model_name: str | None = None  # the default model; None: the first that Triton serves
     host: str = "0.0.0.0"
     port: int = 5002
     max_waiting: int = 256  # requests that may queue before 429
-    queue_timeout: int = 60  # seconds that one may queue before 429
+    queue_timeout: int = 60  # seconds a request may queue before 429
     prefill_chunk: int = 256  # prompt tokens that one step may compute
-    speculation: bool = True  # drafts of tokens, verified several in a step: the same texts, sooner
-    run_ahead: int = 25  # milliseconds that a step may take for tokens that Triton draws itself; 0: it draws none
-    recovery_timeout: int = 30  # seconds a text waits for a Triton that does not answer
-    drain_delay: int = 0  # seconds between a stop, which /readyz tells at once, and the refusal of new connections
-    grace_period: int = 2  # seconds after that in which what runs may finish
-    api_keys_file: Path | None = None  # gateway/keys.py says what it holds
-    allow_default_key: bool = True  # off in containers: there nobody is at a terminal to be warned
-    cors_origins: tuple[str, ...] = ("*",)  # whose pages may ask; empty: no page of another origin
-    log_format: str = "text"  # or "json": one object a line
-    otel_exporter_otlp_endpoint: str | None = None  # of a collector that takes traces over HTTP; None: no traces
+    speculation: bool = True  # draft tokens and verify several per step; same output, sooner
+    run_ahead: int = 25  # milliseconds per step for tokens that Triton draws itself; 0: none
+    recovery_timeout: int = 30  # seconds a sequence waits for a Triton that does not answer
+    drain_delay: int = 0  # seconds a stopping gateway still accepts connections, while /readyz already answers 503
+    grace_period: int = 2  # seconds running sequences then have to finish
+    api_keys_file: Path | None = None  # format: see gateway/keys.py
+    allow_default_key: bool = True  # off in containers, where nobody at a terminal sees the warning
+    cors_origins: tuple[str, ...] = ("*",)  # origins whose pages may call the API; empty: none but our own
+    log_format: str = "text"  # or "json": one object per line
+    otel_exporter_otlp_endpoint: str | None = None  # of a collector that accepts traces over HTTP; None: no traces
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
-        """A variable is its field's name in capitals. An empty one counts as not set; an empty key is an error, and an empty
-        ALLOW_DEFAULT_KEY is off: it must not turn on what an image has turned off. A misspelt variable is an error too."""
+        """A variable is its field's name in capitals. An empty one counts as unset, with two exceptions: an empty key is an
+        error, and an empty ALLOW_DEFAULT_KEY means off, so that it cannot re-enable what an image has turned off. A misspelt
+        variable is an error too."""
         refuse_misspelt(environment, VARIABLES)
         values: dict[str, Any] = {name: text for name in _TEXTS if (text := environment.get(name.upper(), "").strip())}
         for name, (lowest, highest) in INTEGERS.items():
@@ -61,7 +62,7 @@ class Settings:
             values["otel_exporter_otlp_endpoint"] = _collector(text, environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip())
         if (switch := environment.get("ALLOW_DEFAULT_KEY")) is not None:
             values["allow_default_key"] = _choice("ALLOW_DEFAULT_KEY", switch.strip() or "off", SWITCH) == "on"
-        # Whoever has a file of keys wants no public key beside them.
+        # With a key file, there is no public default key.
         default_key = None if "api_keys_file" in values else DEFAULT_API_KEY
         settings = cls(my_api_key=_api_key(environment, default_key), **values)
         if settings.my_api_key == DEFAULT_API_KEY and not settings.allow_default_key:
@@ -73,7 +74,7 @@ class Settings:
 
     @property
     def longest_stop(self) -> int:
-        """Seconds, for callers that kill a gateway which does not end when it is asked to."""
+        """Seconds that a stop may take, for callers that kill a gateway that does not exit in time."""
         return self.drain_delay + self.grace_period + 3
 
 
@@ -109,9 +110,9 @@ def _integer(variable: str, text: str, lowest: int, highest: int, others: str = 
 
 
 def _api_key(environment: Mapping[str, str], default: str | None) -> str | None:
-    """Of MY_API_KEY or of the file that MY_API_KEY_FILE names.
+    """The key from MY_API_KEY or from the file that MY_API_KEY_FILE names.
 
-    A key travels in a header: what a client could not send there would lock everyone out.
+    Keys are sent in a header. A key that cannot be sent there would lock everyone out, so it is an error.
     """
     whose, key = "MY_API_KEY is", environment.get("MY_API_KEY", default)
     if file := environment.get("MY_API_KEY_FILE", "").strip():
@@ -125,7 +126,7 @@ def _api_key(environment: Mapping[str, str], default: str | None) -> str | None:
 
 
 def _key_in(file: str) -> str:
-    """As container secrets are mounted: the whole file is the key, but for the newline that editors leave at its end."""
+    """The key in a file, such as a mounted container secret: the whole file except trailing newlines."""
     try:
         with Path(file).expanduser().open("rb") as opened:
             content = opened.read(LONGEST_KEY + 1)
