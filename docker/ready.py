@@ -1,4 +1,4 @@
-"""The health check of the gateway's container: status 0 while /readyz says 200, that is, while Triton answers a real step."""
+"""The health check of the gateway's container: exits with 0 if /readyz returns 200, that is, if Triton runs real steps."""
 
 import http.client
 import os
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """http.client asks no proxy, whatever the environment says."""
+    """http.client ignores proxy settings in the environment."""
     connection = http.client.HTTPConnection("127.0.0.1", int(os.environ.get("PORT") or 5002), timeout=8)
     try:
         connection.request("GET", "/readyz")

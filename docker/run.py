@@ -1,8 +1,8 @@
-"""Triton in its container: `python run.py [option of tritonserver]…`. Ends when Triton is of no more use.
+"""Triton in its container: `python run.py [option of tritonserver]…`. Exits when Triton has become useless.
 
-A Triton whose model process is dead, whose GPU has failed or which hangs goes on saying that it is ready, and Docker starts no
-container again because it is unhealthy. So all models are asked for a real step every few seconds, and when they fail this
-process ends, and with it the container, which its restart policy then starts again. The gateways hold all texts meanwhile.
+A Triton whose model process died, whose GPU failed or which hangs keeps reporting that it is ready, and Docker does not restart
+unhealthy containers. So this process runs a real step of every model every few seconds. If they fail it exits, the container
+ends, and its restart policy starts it again. Meanwhile the gateways hold all requests.
 """
 
 import importlib.util
@@ -24,13 +24,13 @@ from serve.processes import GuardedProcess
 from serve.repository_view import RepositoryView
 
 MODELS = Path("/models")
-SHOWN = Path("/tmp/models")  # without the versions that Triton could not load
+SHOWN = Path("/tmp/models")  # without versions that Triton could not load
 SHARED_MEMORY = Path("/dev/shm")
-NEEDED_SHARED_MEMORY = 64 * 2**20  # bytes: what Triton and its model processes exchange is stored there
+NEEDED_SHARED_MEMORY = 64 * 2**20  # bytes: Triton and its model processes exchange data there
 START_TIMEOUT = 600.0  # seconds until a model is loaded: weights may come from a slow disk
 WATCH_INTERVAL = 2.0  # seconds between steps
-MOST_FAILURES = 3  # in a row
-DEAD = "is not healthy"  # what Triton says of a model process that has died: it will never answer again
+MOST_FAILURES = 3  # consecutive
+DEAD = "is not healthy"  # Triton's words for a model process that has died and will never respond again
 SHM_PREFIX = "tidegate_"
 COMMAND = [
     "tritonserver",
@@ -38,11 +38,11 @@ COMMAND = [
     "--model-control-mode=poll",
     "--repository-poll-secs=2",
     "--exit-on-error=false",  # a broken model must not stop the others
-    "--model-load-thread-count=1",  # one at a time: each takes half of the memory that is free
+    "--model-load-thread-count=1",  # one at a time: each takes half of the free memory
     "--disable-auto-complete-config",
     "--grpc-address=0.0.0.0",
     "--grpc-port=8001",
-    "--http-address=127.0.0.1",  # for this process and its health checks alone
+    "--http-address=127.0.0.1",  # only for this process and its health checks
     f"--http-port={HTTP_PORT}",
     "--metrics-address=0.0.0.0",
     "--metrics-port=8002",
@@ -52,7 +52,7 @@ COMMAND = [
 
 
 class Stopped(BaseException):
-    """Whoever runs the container wants its end."""
+    """The container was asked to stop."""
 
 
 def stop(number: int, frame: FrameType | None) -> NoReturn:
@@ -70,7 +70,7 @@ def main(options: list[str]) -> None:
             GuardedProcess([*COMMAND, *options], env=os.environ, grace=8.0, shm_prefix=SHM_PREFIX) as triton,
         ):
             reason = failure(triton)
-            with suppress(ProcessLookupError):  # the reason may be that it has ended
+            with suppress(ProcessLookupError):  # the reason may be that it has already ended
                 os.kill(triton.pid, signal.SIGKILL)  # it has nothing left to finish
             sys.exit(f"triton: {reason}; this container ends, for its restart policy to start it again")
     except Stopped:
@@ -78,7 +78,7 @@ def main(options: list[str]) -> None:
 
 
 def failure(triton: GuardedProcess) -> str:
-    """Returns when Triton is of no more use, with the reason."""
+    """Returns the reason once Triton has become useless."""
     failures, served, deadline = 0, False, time.monotonic() + START_TIMEOUT
     while triton.running:
         try:
@@ -95,7 +95,7 @@ def failure(triton: GuardedProcess) -> str:
 
 
 def missing() -> Iterator[str]:
-    """What Triton needs and does not find, each a sentence with the way out."""
+    """What Triton needs but lacks; each is a sentence that says what to do."""
     status = os.statvfs(SHARED_MEMORY)
     if (free := status.f_bavail * status.f_frsize) < NEEDED_SHARED_MEMORY:
         way_out = "docker run --shm-size=1g, `shm_size: 1g` in a compose file, a memory emptyDir in Kubernetes"
@@ -112,7 +112,7 @@ def missing_for_gpu() -> Iterator[str]:
     provider = Path(runtime.origin).parent / "capi" / "libonnxruntime_providers_cuda.so"
     output = subprocess.run(["ldd", provider], capture_output=True, text=True).stdout
     lacks = {line.split()[0] for line in output.splitlines() if "not found" in line}
-    devices = [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]  # the latter under Windows (WSL 2)
+    devices = [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]  # dxg: on Windows (WSL 2)
     if not devices or "libcuda.so.1" in lacks:
         way_out = "install NVIDIA's driver and container toolkit, or use the image for the CPU (docker-compose.cpu.yml)"
         yield f"this image computes on a GPU, and none is in this container: {way_out}"

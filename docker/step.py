@@ -1,7 +1,7 @@
-"""A real step of every model that Triton serves: `python step.py`, the health check of Triton's container.
+"""Runs a real step of every model that Triton serves: `python step.py`, the health check of Triton's container.
 
-Triton's own readiness would not do: it does not see that the process of a model is dead, or that a GPU has failed.
-docs/wire-contract.md tells what a step is. Standard library only.
+Triton's own readiness is not enough: it does not notice that a model's process is dead or that a GPU has failed.
+docs/wire-contract.md describes a step. Standard library only.
 """
 
 import http.client
@@ -9,18 +9,18 @@ import json
 import sys
 from typing import Any
 
-HTTP_PORT = 8000  # on the loopback address of the container alone
+HTTP_PORT = 8000  # only on the container's loopback address
 STEP_TIMEOUT = 10.0  # seconds; a step over many long prompts takes a few
-# A step of no rows: the backend computes a token that nobody reads, and takes no slot for it.
+# A step with no rows: the backend computes one discarded token and takes no slot.
 NOTHING = {"name": "release", "datatype": "UINT64", "shape": [1, 0], "data": []}
 
 
 class StepFailed(Exception):
-    """A model, or Triton itself, did not answer as it should. The message says which, and what it said instead."""
+    """A model or Triton itself did not respond as expected. The message says which, and what the response was."""
 
 
 def step_all() -> list[str]:
-    """The models that have answered, by name. StepFailed where one did not; none is loaded: an empty list."""
+    """The names of the models that responded; empty if none is loaded. Raises StepFailed if one did not respond."""
     ready = _ask("/v2/repository/index", {"ready": True})
     for model in ready:
         path = f"/v2/models/{model['name']}/versions/{model['version']}/infer"
@@ -29,7 +29,7 @@ def step_all() -> list[str]:
 
 
 def _ask(path: str, question: dict[str, Any]) -> Any:
-    connection = http.client.HTTPConnection("127.0.0.1", HTTP_PORT, timeout=STEP_TIMEOUT)  # asks no proxy
+    connection = http.client.HTTPConnection("127.0.0.1", HTTP_PORT, timeout=STEP_TIMEOUT)  # ignores proxies
     try:
         connection.request("POST", path, json.dumps(question), {"Content-Type": "application/json"})
         answer = connection.getresponse()

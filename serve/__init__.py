@@ -1,1 +1,1 @@
-"""`tidegate serve`: everything on one bare machine, from the checkpoint to the address that answers."""
+"""`tidegate serve`: runs everything on one machine, from the checkpoint to the HTTP endpoint."""

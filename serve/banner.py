@@ -1,4 +1,4 @@
-"""What a start tells the person at the terminal."""
+"""What a start prints to the terminal."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from gateway.settings import Settings as GatewaySettings
 from serve.paths import COMMAND
 from serve.triton_server import TritonServer
 
-EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # each with the address at which this machine reaches itself
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # wildcard address → the loopback address to reach it at
 LOCALHOST = ("127.0.0.1", "localhost")
 PROXIES = ("http_proxy", "all_proxy", "ALL_PROXY")  # the variables that curl obeys for http://
 EXAMPLE = {"prompt": "The sea is", "max_length": 40}
@@ -30,7 +30,7 @@ def warn(message: str) -> None:
 
 
 def url(settings: GatewaySettings) -> str:
-    """Where this machine reaches the gateway."""
+    """The URL at which this machine reaches the gateway."""
     host = EVERY_ADDRESS.get(settings.host, settings.host)
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
@@ -47,7 +47,7 @@ def warn_of_default_key(settings: GatewaySettings) -> None:
 def announce(
     settings: GatewaySettings, model: str | None = None, models: Sequence[str] = (), triton: TritonServer | None = None
 ) -> None:
-    """The last lines of a start. The very last is a command that works when pasted. ``model``: the default one."""
+    """Prints the last lines of a start, ending with a command that works when pasted. ``model``: the default model."""
     lines = _addresses(settings) | _served(model, models, triton) | _access(settings)
     say("\n".join(["\nTidegate is ready. Ctrl-C stops it.", *(f"  {name:8}  {line}" for name, line in lines.items())]))
 
@@ -69,7 +69,7 @@ def _served(model: str | None, models: Sequence[str], triton: TritonServer | Non
 
 
 def _access(settings: GatewaySettings) -> dict[str, str]:
-    """The key, and a command with it."""
+    """The API key, and an example command that uses it."""
     proxy = "--noproxy '*' " if any(map(os.environ.get, PROXIES)) else ""
     key, shown = settings.my_api_key, settings.my_api_key
     if key is None:
@@ -81,7 +81,7 @@ def _access(settings: GatewaySettings) -> dict[str, str]:
 
 
 def _shown_url(settings: GatewaySettings) -> str:
-    """As people write it."""
+    """The URL as people write it: with localhost where possible."""
     here = url(settings)
     return f"http://localhost:{settings.port}" if EVERY_ADDRESS.get(settings.host, settings.host) in LOCALHOST else here
 

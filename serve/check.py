@@ -16,11 +16,11 @@ from serve.preflight import PreflightError
 from serve.settings import Settings
 
 PACKAGES = {"gateway": ("fastapi", "uvicorn", "tokenizers"), "export": ("onnx", "tokenizers"), "Triton": ("onnxruntime",)}
-Finding = tuple[str, bool, str]  # what was looked at, whether a start can use it, what was found
+Finding = tuple[str, bool, str]  # what was checked, whether a start can use it, what was found
 
 
 def check() -> int:
-    """The exit status: 1 where a start would fail, whose reasons are printed."""
+    """Prints the findings. Returns the exit status: 1 if a start would fail."""
     failed = 0
     for name, good, found in findings():
         failed += not good
@@ -61,7 +61,7 @@ def _platform(facts: python_facts.Facts) -> Finding:
 
 
 def _python(facts: python_facts.Facts) -> Finding:
-    # Environments are made by the set-up of a clone alone, with the Python that it finds.
+    # Only the set-up of a clone makes virtual environments, with the Python that it finds.
     problems = python_facts.python_problems(facts if IS_CLONE else facts._replace(has_venv=True))
     return "Python", not problems, "; ".join(problems) or f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})"
 

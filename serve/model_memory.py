@@ -1,4 +1,4 @@
-"""What the models of a Triton take of this machine's memory: now, and when their slots are full."""
+"""How much memory a Triton's models take: now, and when all slots are full."""
 
 import mmap
 import re
@@ -7,15 +7,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-# As backends/onnx_decoder/model.py logs it for each version that it loads.
+# Logged by backends/onnx_decoder/model.py for each version that it loads.
 SLOTS = re.compile(r'"(\S+): (\d+) slots of (\d+) tokens on \w+, (\d+) bytes each, (growing|reserved)"')
-FEW_SLOTS = 4  # as suggested for less memory
+FEW_SLOTS = 4  # suggested for less memory
 
 
 @dataclass(frozen=True)
 class ModelMemory:
     resident: int  # bytes
-    growth: int  # bytes that full slots would take besides
+    growth: int  # additional bytes when all slots are full
     slots: int  # of the default model
     context_length: int
 
@@ -28,7 +28,7 @@ class ModelMemory:
 
 
 def model_memory(model: str, log: str, processes: Iterable[int]) -> ModelMemory | None:
-    """``log``: what Triton has logged. None where it says nothing of the model."""
+    """``log`` is Triton's log. Returns None if it does not mention the model."""
     loaded = {name: (int(slots), int(length), int(size), how) for name, slots, length, size, how in SLOTS.findall(log)}
     if model not in loaded:
         return None

@@ -1,4 +1,4 @@
-"""`tidegate models` and `tidegate remove`: what is in the model repository, and who serves it."""
+"""`tidegate models` and `tidegate remove`: what is in the model repository, and which servers serve it."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ TITLES = ["NAME", "VERSIONS", "PRECISION", "CONTEXT", "SIZE", "CHECKPOINT", "SER
 
 
 def show() -> str | None:
-    """Prints them; a sentence where the settings are bad."""
+    """Prints the models. Returns an error message if the settings are invalid."""
     try:
         repository = Repository(Settings.from_environment(os.environ).model_repository)
     except SettingsError as error:
@@ -31,7 +31,7 @@ def show() -> str | None:
 
 
 def remove(name: str) -> str | None:
-    """Deletes the model; a sentence where that cannot be."""
+    """Deletes the model. Returns an error message if that is not possible."""
     try:
         settings = Settings.from_environment(os.environ)
         repository = Repository(settings.model_repository)

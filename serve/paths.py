@@ -1,4 +1,4 @@
-"""Where things are stored: in a clone inside it, elsewhere in the user's data directory. Standard library only."""
+"""Where things are stored: inside the clone, or else in the user's data directory. Standard library only."""
 
 import os
 from pathlib import Path
@@ -10,16 +10,16 @@ IS_CLONE = (SOURCE / "pyproject.toml").is_file()
 def _state() -> Path:
     if IS_CLONE:
         return SOURCE
-    data = Path(os.environ.get("XDG_DATA_HOME", ""))  # a relative one is to be ignored, says its specification
+    data = Path(os.environ.get("XDG_DATA_HOME", ""))  # its specification says to ignore relative paths
     return (data if data.is_absolute() else Path("~/.local/share").expanduser()) / "tidegate"
 
 
 STATE = _state()
-RUN = STATE / (".run" if IS_CLONE else "run")  # logs and what runs; a directory for each port
+RUN = STATE / (".run" if IS_CLONE else "run")  # logs and runtime state, one directory per port
 MODEL_REPOSITORY = STATE / "model_repository"
-COMMAND = "make serve" if IS_CLONE else "tidegate serve"  # in what is suggested
+COMMAND = "make serve" if IS_CLONE else "tidegate serve"  # as shown in suggestions
 
 
 def module_environment() -> dict[str, str]:
-    """For `python -m`: our modules, whatever the working directory has of the same names."""
+    """Environment for `python -m`: finds our modules even if the working directory has modules of the same names."""
     return {"PYTHONPATH": str(SOURCE), "PYTHONSAFEPATH": "1"}

@@ -1,4 +1,4 @@
-"""What would make a start fail late, found at once. Standard library only."""
+"""Detects early what would make a start fail late. Standard library only."""
 
 import errno
 import fcntl
@@ -17,16 +17,16 @@ from serve.servers import LOCK
 from serve.settings import ALL, Settings
 
 SHARED_MEMORY = Path("/dev/shm")
-NEEDED_SHARED_MEMORY = 64 * 2**20  # bytes: what Triton and its stub exchange lies there
-NEEDED_DISK = 4 * 2**20  # bytes: for logs. What an export takes is known only when it is made
+NEEDED_SHARED_MEMORY = 64 * 2**20  # bytes: Triton and its stub exchange data there
+NEEDED_DISK = 4 * 2**20  # bytes, for logs. What an export needs is only known once it runs
 
 
 class PreflightError(Exception):
-    """Starting would fail. The message says why and names the way out."""
+    """Starting would fail. The message says why and what to do."""
 
 
 def check(settings: Settings) -> None:
-    """PreflightError where the gateway could not listen, or Triton could not work."""
+    """Raises PreflightError if the gateway could not listen or Triton could not run."""
     check_port(settings.gateway.host, settings.gateway.port)
     check_directory(RUN)
     if settings.own_triton:
@@ -37,7 +37,7 @@ def check(settings: Settings) -> None:
 
 @contextmanager
 def held(run_dir: Path, port: int) -> Iterator[None]:
-    """Keeps ``run_dir`` for this process. PreflightError where another has it: its port is not open before it is ready."""
+    """Holds ``run_dir`` for this process. PreflightError if another has it: that one's port may not be open yet."""
     check_directory(run_dir)
     with (run_dir / LOCK).open("a+") as holder:
         try:
@@ -55,7 +55,7 @@ def held(run_dir: Path, port: int) -> Iterator[None]:
 
 
 def _lock(holder: IO[str]) -> None:
-    """The kernel frees a dead holder's lock. Tried for a moment: serve/servers.py holds it for as long as a look takes."""
+    """Retries briefly, because serve/servers.py holds the lock while it probes. The kernel frees a dead holder's lock."""
     for _ in range(10):
         with suppress(BlockingIOError):
             return fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,7 +101,7 @@ def check_models(settings: Settings) -> None:
 
 
 def check_directory(directory: Path) -> None:
-    """PreflightError unless files can be made there, which are kept then: as root, only trying tells."""
+    """Raises PreflightError unless files can be created there. Writes a probe: for root, permission bits say nothing."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory) as probe:

@@ -1,11 +1,11 @@
 """Runs one command that cannot outlive its owner: `python process_guard.py SIGNAL GRACE SHM_PREFIX COMMAND...`
 
-The owner holds the writing end of this process's standard input. When that closes (the owner stops the command, or died of
-anything, `kill -9` included), the guard sends the command SIGNAL, and GRACE seconds later SIGKILL. However the command has
-ended, the guard then kills what is left of its process group, reaps it, and removes the files in /dev/shm whose names begin
-with SHM_PREFIX (`-`: none). Triton makes this necessary: a stub can survive its server, and shared memory survives both.
+The owner holds the write end of this process's standard input. When that closes (because the owner stops the command or dies,
+`kill -9` included), the guard sends the command SIGNAL, and SIGKILL after GRACE seconds. However the command ended, the guard
+then kills and reaps the rest of its process group, and removes the files in /dev/shm whose names start with SHM_PREFIX (`-`:
+none). Triton makes this necessary: a stub can survive its server, and shared memory survives both.
 
-The first line on standard output is the command's process id; the exit status is the command's own.
+The first line on standard output is the command's process id; the exit status is the command's.
 Standard library only, so that it starts in milliseconds.
 """
 
@@ -29,9 +29,9 @@ def _die_with_parent() -> None:
 
 
 def main(stop_signal: int, grace: float, shm_prefix: str, command: list[str]) -> int:
-    # Orphans of the command come to us to be reaped: not every process 1 does that.
+    # Adopt the command's orphans in order to reap them: not every process 1 does.
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    # Should even the guard be killed, the command goes with it.
+    # If even the guard is killed, the command dies with it.
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, process_group=0, preexec_fn=_die_with_parent)
     signal.signal(signal.SIGTERM, lambda *_: child.send_signal(stop_signal))
     print(child.pid, flush=True)
@@ -44,7 +44,7 @@ def main(stop_signal: int, grace: float, shm_prefix: str, command: list[str]) ->
         status = -signal.SIGKILL
     end_group(child.pid)
     remove_shared_memory(shm_prefix)
-    return status if status >= 0 else 128 - status  # as a shell says it: 137 for SIGKILL
+    return status if status >= 0 else 128 - status  # the shell's convention: 137 for SIGKILL
 
 
 def end_group(group: int) -> None:

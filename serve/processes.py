@@ -1,4 +1,4 @@
-"""Child processes that end with us, however we end."""
+"""Child processes that end when this process ends, however it ends."""
 
 import os
 import signal
@@ -12,14 +12,15 @@ from typing import IO, NamedTuple
 from serve.process_guard import remove_shared_memory
 
 GUARD = Path(__file__).with_name("process_guard.py")
-GUARD_TIMEOUT = 10.0  # seconds that a guard has beyond its command's grace
-GROUP_END_TIMEOUT = 2.0  # seconds: dead ones stay where process 1 does not reap
+GUARD_TIMEOUT = 10.0  # seconds for the guard, on top of its command's grace
+GROUP_END_TIMEOUT = 2.0  # seconds: zombies remain if process 1 does not reap them
 
 
 class GuardedProcess:
-    """A command under `process_guard.py`: it and all its descendants end when it is stopped, when it dies, and when we die.
+    """A command under `process_guard.py`: it ends with all its descendants when it is stopped, when it dies, or when we die.
 
-    ``output`` receives its standard output and error (None: ours). ``grace`` is how many seconds it has after ``stop_signal``.
+    ``output`` receives its standard output and error (None: ours). ``grace`` is how many seconds it gets after
+    ``stop_signal``.
     """
 
     def __init__(
@@ -34,17 +35,17 @@ class GuardedProcess:
     ) -> None:
         self._grace = grace
         self._shm_prefix = shm_prefix
-        self._cleared = False  # after a guard that could not do it
+        self._cleared = False  # whether we cleaned up for a guard that was killed
         self._guard = subprocess.Popen(
             [sys.executable, "-I", "-S", str(GUARD), str(int(stop_signal)), str(grace), shm_prefix, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,
             env=dict(env),
-            start_new_session=True,  # Ctrl-C in the terminal reaches us alone: the order of stopping is ours
+            start_new_session=True,  # Ctrl-C in the terminal only reaches us: we decide the order of stopping
         )
         assert self._guard.stdout is not None
-        self.pid = int(self._guard.stdout.readline() or 0)  # of the command itself; 0: it could not be started
+        self.pid = int(self._guard.stdout.readline() or 0)  # of the command itself; 0 if it could not be started
 
     @property
     def running(self) -> bool:
@@ -52,29 +53,29 @@ class GuardedProcess:
 
     @property
     def exit_status(self) -> int | None:
-        """The command's exit status (128 + signal where one ended it), None while it runs."""
+        """The command's exit status (128 + signal if a signal ended it), or None while it runs."""
         return self._settle(status) if (status := self._guard.poll()) is not None else None
 
     def wait(self) -> int:
-        """Its exit status, once it has ended by itself."""
+        """Waits for the command to end by itself and returns its exit status."""
         return self._settle(self._guard.wait())
 
     def stop(self) -> None:
-        """Returns when nothing of it is left, at the latest a second or two after the grace time."""
+        """Stops the command. Returns when nothing of it is left, at most a few seconds after the grace time."""
         assert self._guard.stdin is not None
         self._guard.stdin.close()
         try:
             self._guard.wait(self._grace + GUARD_TIMEOUT)
-        except subprocess.TimeoutExpired:  # somebody has stopped the guard itself
+        except subprocess.TimeoutExpired:  # the guard itself was suspended
             self._guard.kill()
         self.wait()
 
     def _settle(self, status: int) -> int:
-        """The exit status, after doing what a guard that was killed has left undone."""
+        """The exit status, after any cleanup that a killed guard could not do."""
         if status >= 0:
             return status
         if not self._cleared:
-            self._cleared = True  # only once: later, the process ids may be another's
+            self._cleared = True  # only once: the process ids may be reused later
             _end_group(self.pid)
             remove_shared_memory(self._shm_prefix)
         return 128 - status
@@ -87,9 +88,9 @@ class GuardedProcess:
 
 
 def _end_group(group: int) -> None:
-    """Kills a process group whose members are no children of ours, and waits until they are gone."""
+    """Kills a process group whose members are not our children, and waits until they are gone."""
     deadline = time.monotonic() + GROUP_END_TIMEOUT
-    while group and time.monotonic() < deadline:  # 0 would be our own
+    while group and time.monotonic() < deadline:  # 0 would mean our own group
         try:
             os.killpg(group, signal.SIGKILL)
         except ProcessLookupError:
@@ -98,7 +99,7 @@ def _end_group(group: int) -> None:
 
 
 def children(pid: int) -> dict[int, str]:
-    """The names (their first 15 characters) of the child processes of ``pid``, dead ones that nobody waited for included."""
+    """The child processes of ``pid``: pid → name (first 15 characters). Includes zombies."""
     found = {}
     for directory in Path("/proc").glob("[0-9]*"):
         process = _read_stat(int(directory.name))
@@ -113,7 +114,7 @@ def is_alive(pid: int) -> bool:
 
 
 def is_zombie(pid: int) -> bool:
-    """Whether it is dead and its parent has not noticed."""
+    """Whether it is dead but not yet reaped by its parent."""
     process = _read_stat(pid)
     return process is not None and process.state == "Z"
 

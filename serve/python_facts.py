@@ -1,7 +1,7 @@
-"""What this machine is, and what about it makes a local Triton impossible.
+"""Facts about this machine, and what makes a local Triton impossible on it.
 
-Standard library only and nothing newer than Python 3.7: the set-up asks here first, with whatever `python3` there is.
-`python3 -m serve.python_facts` prints the facts of one Python as JSON.
+Standard library only, and nothing newer than Python 3.7: the set-up runs this first, with whatever `python3` there is.
+`python3 -m serve.python_facts` prints the facts about that Python as JSON.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import sys
 import sysconfig
 from typing import NamedTuple
 
-SUPPORTED_PYTHONS = ((3, 11), (3, 12), (3, 13))  # those that the wheel has a stub for, and that the code is written for
-NEEDED_GLIBC = (2, 35)  # what the wheel nvidia-pytriton is built for
+SUPPORTED_PYTHONS = ((3, 11), (3, 12), (3, 13))  # the wheel has stubs for these, and the code is written for them
+NEEDED_GLIBC = (2, 35)  # what the nvidia-pytriton wheel is built for
 CONTAINERS = "or use the containers: `docker compose up`"
 
 
 class Facts(NamedTuple):
     system: str  # "Linux", "Darwin"
     architecture: str  # "x86_64", "aarch64"
-    glibc: tuple[int, ...]  # (2, 36); empty where the C library is another one (musl, macOS)
+    glibc: tuple[int, ...]  # (2, 36); empty for another C library (musl, macOS)
     python: tuple[int, ...]  # (3, 11)
-    debian: bool  # packages are installed by apt-get
-    has_venv: bool  # `python -m venv` makes an environment with pip
-    libpython_directory: str | None  # of this Python's shared library, which Triton's Python stub embeds
+    debian: bool  # whether packages are installed with apt-get
+    has_venv: bool  # whether `python -m venv` makes an environment with pip
+    libpython_directory: str | None  # where this Python's shared library is, which Triton's Python stub embeds
 
 
 def facts() -> Facts:
@@ -53,7 +53,7 @@ def libpython_directory() -> str | None:
 
 
 def platform_problems(machine: Facts) -> list[str]:
-    """What no other Python would change. Each problem is a sentence that ends with the way out."""
+    """Problems that no other Python would solve. Each is a sentence that ends with what to do."""
     if (machine.system, machine.architecture) != ("Linux", "x86_64"):
         here = f"{machine.system} {machine.architecture}"
         return [f"the local Triton runs on Linux x86-64 only, and this is {here}; use the containers: `docker compose up`"]
@@ -66,7 +66,7 @@ def platform_problems(machine: Facts) -> list[str]:
 
 
 def python_problems(machine: Facts) -> list[str]:
-    """What another Python would change. Each problem is a sentence that ends with the way out."""
+    """Problems that another Python would solve. Each is a sentence that ends with what to do."""
     version = ".".join(map(str, machine.python))
     if machine.python not in SUPPORTED_PYTHONS:
         return [
@@ -93,7 +93,7 @@ def problems(machine: Facts) -> list[str]:
 
 
 def read_facts(text: str) -> Facts:
-    """The facts that `python -m serve.python_facts` has printed."""
+    """Parses the output of `python -m serve.python_facts`."""
     loaded = json.loads(text)
     return Facts(**dict(loaded, glibc=tuple(loaded["glibc"]), python=tuple(loaded["python"])))
 

@@ -1,9 +1,9 @@
-"""What Triton sees of a model repository: the models to serve, but no version that failed to load, until its files change.
+"""The view of a model repository that Triton gets: the models to serve, without versions that failed to load.
 
-Triton tries a version that fails again at every look at its repository, for ever, with a new process each time: half a core,
-and log lines without end. Loading on request would avoid that, but then everyone who reaches Triton's port could load code. So
-it looks at a directory of links, from which a version that fails is taken away.
-Standard library only: Triton's container has this file too.
+In polling mode, Triton retries a failed version at every poll, forever, each time with a new process: half a core and endless
+log lines. Loading on request would avoid that, but then anyone who can reach Triton's port could load code. So Triton polls a
+directory of links, from which a failed version is removed until its files change.
+Standard library only: Triton's container includes this file.
 """
 
 import http.client
@@ -18,29 +18,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LOOK_INTERVAL = 0.2  # seconds between looks at the files; Triton's own are 2 s apart
-ASK_INTERVAL = 0.6  # seconds between questions to Triton
-JUDGED_AFTER = 5.0  # seconds in which Triton, when it loads nothing else, has tried a new link surely
-TIMEOUT = 5.0  # seconds that Triton's index may take
-REFUSAL = "TritonModelException: "  # what Triton writes before the sentence of a backend
+LOOK_INTERVAL = 0.2  # seconds between scans of the files; Triton polls every 2 s
+ASK_INTERVAL = 0.6  # seconds between queries to Triton
+JUDGED_AFTER = 5.0  # seconds after which Triton has certainly tried a new link, if it is loading nothing else
+TIMEOUT = 5.0  # seconds for Triton's repository index
+REFUSAL = "TritonModelException: "  # Triton's prefix of a backend's message
 
-Version = tuple[str, str]  # of a model: their directories' names
-Signature = tuple[tuple[str, int, int], ...]  # of files: name, size, time of change
+Version = tuple[str, str]  # model and version, by their directory names
+Signature = tuple[tuple[str, int, int], ...]  # per file: name, size, mtime
 
 
 @dataclass
 class Trial:
-    """A version that Triton sees. Until it tries the version again, Triton repeats the reason that it gave for files before
-    these."""
+    """A version that is visible to Triton but not yet judged. Until Triton retries it, it keeps reporting the reason for the
+    previous files."""
 
-    files: Signature  # as they were when they were linked
-    before: str  # that reason
+    files: Signature  # when they were linked
+    before: str  # the previous reason
     is_loading_older: bool
     judged_from: float
     was_tried: bool = False
 
     def has_failed(self, state: str, reason: str) -> bool:
-        """What Triton says of it now, again and again from the link on."""
+        """Whether it has failed, given what Triton reports now. Call it with every report since the link was made."""
         if state == "LOADING":
             self.was_tried = not self.is_loading_older
         elif self.is_loading_older:
@@ -51,10 +51,10 @@ class Trial:
 
 
 class RepositoryView:
-    """From `start` to `stop`, or as a context manager: ``directory`` follows ``repository``.
+    """Keeps ``directory`` in sync with ``repository``, from `start` to `stop` or as a context manager.
 
-    ``port`` is that of Triton's HTTP on 127.0.0.1. ``report`` receives a sentence for each version that Triton could not load.
-    Models of which ``shows`` says no are left out; it is asked again at every look.
+    ``port`` is Triton's HTTP port on 127.0.0.1. ``report`` receives a sentence for each version that Triton could not load.
+    Models for which ``shows`` returns False are left out; it is called again at every scan.
     """
 
     def __init__(
@@ -72,24 +72,24 @@ class RepositoryView:
         self._shows = shows
         self._shown: dict[Version, Trial] = {}
         self._refused: dict[Version, Signature] = {}
-        self._said: dict[Version, tuple[str, str]] = {}  # by Triton, last: state and reason, also of what it lists no more
-        self._unreadable: set[str] = set()  # models, reported already
+        self._said: dict[Version, tuple[str, str]] = {}  # Triton's last state and reason, also for versions no longer listed
+        self._unreadable: set[str] = set()  # models already reported as such
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Before Triton is started: the directory is filled, then followed by a thread."""
+        """Call before starting Triton: fills the directory, then keeps it in sync in a thread."""
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
         for memory in (self._shown, self._refused, self._said, self._unreadable):
-            memory.clear()  # a new Triton has more memory, perhaps
+            memory.clear()  # a new Triton may have more memory available
         self._follow()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, args=[self._ended], name="repository view", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """After Triton has ended."""
+        """Call after Triton has ended."""
         if self._thread is not None:
             self._ended.set()
             self._thread.join()
@@ -108,16 +108,16 @@ class RepositoryView:
         while not ended.wait(LOOK_INTERVAL):
             if time.monotonic() >= next_question:
                 next_question = time.monotonic() + ASK_INTERVAL
-                with suppress(OSError, http.client.HTTPException, ValueError):  # Triton starts or ends
+                with suppress(OSError, http.client.HTTPException, ValueError):  # Triton is starting or ending
                     self._take_away_refused()
-            with suppress(OSError):  # an export writes
+            with suppress(OSError):  # an export is writing
                 self._follow()
 
     def _take_away_refused(self) -> None:
         models = _index(self.port)
         said = {(one["name"], one.get("version", "")): (one.get("state", ""), one.get("reason", "")) for one in models}
         self._said |= said
-        if any(state == "LOADING" for state, _ in said.values()):  # Triton looks for new links after that
+        if any(state == "LOADING" for state, _ in said.values()):  # Triton only looks for new links once that is done
             for trial in self._shown.values():
                 trial.judged_from = time.monotonic() + JUDGED_AFTER
         for version, (state, reason) in said.items():
@@ -133,13 +133,13 @@ class RepositoryView:
         self._report(f"{version[0]} version {version[1]} is not served until its files change: {reason}")
 
     def _follow(self) -> None:
-        """Links what is new, and takes away what is gone or refused."""
+        """Links what is new, and unlinks what is gone or refused."""
         there = self._there()
-        room = bool(self._shown.keys() - there)  # what is unloaded makes some
+        room = bool(self._shown.keys() - there)  # unloading frees memory, so retry refused versions
         for version, signature in list(self._refused.items()):
             if room or version not in there or self._signature(version) != signature:
                 del self._refused[version]
-                self._shown.pop(version, None)  # its link has not gone yet, and stays: a trial of the new files begins
+                self._shown.pop(version, None)  # if still linked, the link stays and a trial of the new files begins
         wanted = there - self._refused.keys()
         for version in self._shown.keys() - wanted:
             del self._shown[version]
@@ -156,7 +156,7 @@ class RepositoryView:
                 shutil.rmtree(model)
 
     def _there(self) -> set[Version]:
-        """The versions in the repository. Of a model that cannot be read: those that it had."""
+        """The versions in the repository. For an unreadable model: the versions that were shown."""
         there: set[Version] = set()
         models = self._repository.iterdir() if self._repository.is_dir() else ()
         for model in (model for model in models if self._shows(model.name)):
@@ -170,10 +170,10 @@ class RepositoryView:
 
     @contextmanager
     def _alone(self, model: str) -> Iterator[None]:
-        """What cannot be read of one model stops no other, and is reported once."""
+        """Isolates models: an OSError of one does not affect the others, and is reported once."""
         try:
             yield
-        except FileNotFoundError:  # it is just being removed
+        except FileNotFoundError:  # it is being removed right now
             pass
         except OSError as error:
             if model not in self._unreadable:
@@ -181,13 +181,13 @@ class RepositoryView:
                 self._report(f"{model} cannot be read: {error.strerror}")
 
     def _link(self, name: str, versions: set[str]) -> None:
-        """The files of a model and these of its versions. A model that is new appears whole."""
+        """Links the model's files and the given versions. A new model appears atomically."""
         model, shown = self._repository / name, self.directory / name
         wanted = {entry.name for entry in model.iterdir() if not _is_version(entry)} | versions
         place = shown
         if not shown.exists():
             place = self.directory.with_name(f"{self.directory.name}.new")
-            shutil.rmtree(place, ignore_errors=True)  # of a model whose links were not finished
+            shutil.rmtree(place, ignore_errors=True)  # left over from an interrupted call
             place.mkdir()
         have = {entry.name for entry in place.iterdir()}
         for entry in have - wanted:
@@ -203,20 +203,20 @@ class RepositoryView:
         with suppress(OSError):
             files += sorted((model / version[1]).rglob("*"))
         for file in files:
-            with suppress(OSError):  # it is just being replaced
+            with suppress(OSError):  # it is being replaced right now
                 status = os.stat(file)
                 found.append((file.name, status.st_size, status.st_mtime_ns))
         return tuple(found)
 
 
 def sentence(reason: str) -> str:
-    """Without Triton's own words around a backend's sentence, and without its Python traceback."""
+    """Strips Triton's wrapping and the Python traceback from a backend's message."""
     own = reason.partition(REFUSAL)[2].replace("\\n", "\n").partition("\n\nAt:")[0].strip()
     return " ".join((own or reason).split())
 
 
 def _is_model(entry: Path) -> bool:
-    with suppress(PermissionError):  # somebody else's: lost+found, or what an export is writing
+    with suppress(PermissionError):  # not ours: lost+found, or a directory that an export is writing
         return (entry / "config.pbtxt").exists()
     return False
 
@@ -226,7 +226,7 @@ def _is_version(entry: Path) -> bool:
 
 
 def _index(port: int) -> list[dict[str, Any]]:
-    """Every version that Triton knows, with its state. http.client asks no proxy, whatever the environment says."""
+    """Every version that Triton knows, with its state. http.client ignores proxy settings in the environment."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     try:
         connection.request("POST", "/v2/repository/index", "{}", {"Content-Type": "application/json"})

@@ -1,4 +1,4 @@
-"""`tidegate serve`: from a checkpoint to an address that answers, until Ctrl-C."""
+"""`tidegate serve`: from a checkpoint to a running endpoint, until Ctrl-C."""
 
 import signal
 from types import FrameType
@@ -8,12 +8,12 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """Somebody pressed Ctrl-C or sent a signal that asks for the end."""
+    """Ctrl-C was pressed, or a signal asked us to stop."""
 
 
 def stop(number: int, frame: FrameType | None) -> NoReturn:
     for stop_signal in STOP_SIGNALS:
-        signal.signal(stop_signal, signal.SIG_IGN)  # impatience must not leave anything behind
+        signal.signal(stop_signal, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the cleanup
     raise Stopped
 
 
@@ -21,7 +21,7 @@ def run() -> None:
     try:
         for stop_signal in STOP_SIGNALS:
             signal.signal(stop_signal, stop)
-        from serve.start import start  # here, because it takes a while, in which Ctrl-C must be quiet too
+        from serve.start import start  # imported here because it takes a while, and Ctrl-C must be quiet during it
 
         start()
     except Stopped:

@@ -1,7 +1,7 @@
-"""The servers that run here. Each `tidegate serve` has a directory of its own, RUN/PORT, whose lock it holds while it lives.
+"""The servers running here. Each `tidegate serve` has its own directory, RUN/PORT, and holds its lock while it lives.
 
-In there `server.json` says who it is, and `served/` has a file named after each model that it serves: an export puts one there
-to be served at once, `tidegate remove` takes it away.
+There, `server.json` describes the server, and `served/` has a file named after each model that it serves. An export adds one so
+that the model is served at once; `tidegate remove` deletes it.
 """
 
 import fcntl
@@ -22,8 +22,8 @@ class Server:
     process: int
     url: str
     repository: str
-    model: str  # that it was started for
-    everything: bool  # MODELS=all: it serves whatever is in the repository
+    model: str  # the one it was started for
+    everything: bool  # MODELS=all: it serves every model in the repository
     directory: str
 
     def serves(self, model: str) -> bool:
@@ -41,7 +41,7 @@ class Server:
 
 @contextmanager
 def registered(server: Server, models: tuple[str, ...]) -> Iterator[Server]:
-    """Makes ``server`` known, which serves ``models``, until the end of the block. Its directory's lock must be held."""
+    """Registers ``server``, serving ``models``, for the duration of the block. Its directory's lock must be held."""
     directory = Path(server.directory)
     shutil.rmtree(directory / "served", ignore_errors=True)
     (directory / "served").mkdir(parents=True)
@@ -55,7 +55,7 @@ def registered(server: Server, models: tuple[str, ...]) -> Iterator[Server]:
 
 
 def running(repository: Path, run: Path = RUN) -> list[Server]:
-    """Those that serve from ``repository``, by port."""
+    """The servers that serve from ``repository``, sorted by port."""
     found = []
     for file in sorted(run.glob("*/server.json")):
         if _is_held(file.with_name(LOCK)):

@@ -1,6 +1,6 @@
-"""What each setting of `serve` and `export` means, the gateway's among them: helps, flags, `make help` and docs/operations.md.
+"""What each setting of `serve` and `export` means, including the gateway's: for flags, help, `make help`, docs/operations.md.
 
-How they are read: serve/settings.py. Standard library only.
+serve/settings.py parses them. Standard library only.
 """
 
 from dataclasses import replace
@@ -94,4 +94,4 @@ PYTHON = Setting(
 
 OF_EXPORT = (*EXPORT_SETTINGS, MODEL_REPOSITORY)
 OF_SERVE = (*OF_EXPORT, *START_SETTINGS, *gateway.SETTINGS)
-ALL = (CHECKPOINT, *OF_SERVE, PYTHON)  # as `make` takes them
+ALL = (CHECKPOINT, *OF_SERVE, PYTHON)  # everything that `make` accepts

@@ -1,4 +1,4 @@
-"""The settings of `tidegate serve` and `tidegate export`. What each means: serve/setting_table.py.
+"""The settings of `tidegate serve` and `tidegate export`. For their meaning, see serve/setting_table.py.
 
 Standard library only: they are checked before anything is installed.
 """
@@ -13,27 +13,27 @@ from gateway.settings import Settings as GatewaySettings
 from gateway.settings import SettingsError, refuse_misspelt
 from serve.paths import MODEL_REPOSITORY
 
-ALL = "all"  # of MODELS: whatever the repository has
-CHAT_TEMPLATES = ("dolly", "none")  # besides a Jinja file
+ALL = "all"  # in MODELS: every model in the repository
+CHAT_TEMPLATES = ("dolly", "none")  # besides the path of a Jinja file
 
 
 @dataclass(frozen=True)
 class Settings:
-    gateway: GatewaySettings  # PORT, HOST, MY_API_KEY, MODEL_NAME, TRITON_URL and its own: the gateway reads them again
-    own_triton: bool = True  # False: TRITON_URL names one that runs already
+    gateway: GatewaySettings  # PORT, HOST, MY_API_KEY, MODEL_NAME, TRITON_URL, …; the gateway process parses them again
+    own_triton: bool = True  # False: TRITON_URL names a running one
     checkpoint: Path | None = None  # None: the demonstration model
     precision: str = AUTO
     tokenizer: str | None = None  # `gpt2` or a path; None: the checkpoint's own
     chat_template: str | None = None  # `dolly`, `none` or a path; None: the checkpoint's own
-    heads: int | None = None  # None: the checkpoint says
+    heads: int | None = None  # None: as the checkpoint says
     context_length: int | None = None  # None: the model's own, at most 2048
-    slots: int | None = None  # reserved at the start. None: up to 32, by the free memory; it grows with use
+    slots: int | None = None  # reserved at the start. None: up to 32, depending on free memory; memory then grows with use
     model_repository: Path = MODEL_REPOSITORY
-    models: tuple[str, ...] = ()  # of the repository, served besides the model that is started; (ALL,): every one
+    models: tuple[str, ...] = ()  # served in addition to the model that is started; (ALL,): all in the repository
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
-        """An empty variable counts as not set. SettingsError names the first bad one, or one that is misspelt."""
+        """An empty variable counts as not set. Raises SettingsError for the first invalid or misspelt one."""
         refuse_misspelt(environment, VARIABLES)
         values = {name: text.strip() for name, text in environment.items() if text.strip()}
         name = values.get("MODEL_NAME")

@@ -1,4 +1,4 @@
-"""The start: settings, checks, export, Triton, gateway; then they are watched."""
+"""The start sequence: settings, checks, export, Triton, gateway; then supervision."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ FAILURES = (SettingsError, PreflightError, ExportFailed, TritonError, GatewayDie
 
 
 def start() -> None:
-    """Never returns: what a signal raises, or SystemExit with the reason of a failure."""
+    """Never returns: raises whatever a signal handler raises, or SystemExit with the reason for a failure."""
     try:
         serve(Settings.from_environment(os.environ))
     except FAILURES as error:
@@ -32,7 +32,7 @@ def start() -> None:
 def serve(settings: Settings) -> None:
     preflight.check(settings)
     run_dir = RUN / str(settings.gateway.port)
-    with ExitStack() as running:  # what is entered last is stopped first
+    with ExitStack() as running:  # stopped in reverse order
         running.enter_context(preflight.held(run_dir, settings.gateway.port))
         warn_of_default_key(settings.gateway)
         environment = os.environ | module_environment()

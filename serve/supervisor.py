@@ -1,4 +1,4 @@
-"""Keeps what was started alive: Triton is started again when it or its stub dies or hangs; when the gateway dies, all ends."""
+"""Supervision: restarts Triton when it or its stub dies or hangs; if the gateway dies, everything stops."""
 
 import http.client
 import json
@@ -18,23 +18,23 @@ from serve.processes import GuardedProcess
 from serve.triton_server import TritonError, TritonServer
 from serve.version_cleanup import Retirement
 
-MOST_RESTARTS = 5  # of Triton within RESTART_WINDOW: then it will not get better by itself
-RESTART_WINDOW = 120.0  # seconds: a hang takes a while to be seen
+MOST_RESTARTS = 5  # of Triton within RESTART_WINDOW; after that, another one will not help
+RESTART_WINDOW = 120.0  # seconds: a hang takes a while to be detected
 TRITON_START_TIMEOUT = 300.0  # seconds: a large model's weights may come from a slow disk
 GATEWAY_START_TIMEOUT = 60.0  # seconds
 WATCH_INTERVAL = 0.5  # seconds
-HEALTH_INTERVAL = 2.0  # seconds between questions to the gateway; each runs a step where nothing else does
-MOST_UNANSWERED = 5  # questions in a row that Triton may leave unanswered: a step over long prompts is no hang
-PROMPT_ANSWER = 3.0  # seconds; the gateway gives Triton one: where it takes longer to say so, it is itself too busy to know
+HEALTH_INTERVAL = 2.0  # seconds between health checks of the gateway; each runs a step if nothing else is running
+MOST_UNANSWERED = 5  # consecutive checks that Triton may fail: a step over long prompts is not a hang
+PROMPT_ANSWER = 3.0  # seconds; the gateway gives Triton one second: if it takes longer, it is too busy itself to judge Triton
 
 
 class GatewayDied(Exception):
-    """The gateway ended although nobody stopped it. What it said is on the terminal."""
+    """The gateway ended although nobody stopped it. Its output is on the terminal."""
 
 
 @contextmanager
 def gateway_process(environment: Mapping[str, str], settings: Settings) -> Iterator[GuardedProcess]:
-    """At the end it has the time that its settings give to the texts under way. Another Ctrl-C cuts that short."""
+    """On exit, gives the gateway the time from its settings to finish running requests. Another Ctrl-C cuts that short."""
     command = [sys.executable, "-m", "gateway", "--quiet-start"]  # the banner says more
     gateway = GuardedProcess(command, env=environment, grace=settings.longest_stop)
     try:
@@ -51,7 +51,7 @@ def _hurry(gateway: GuardedProcess) -> None:
 
 
 def wait_healthy(gateway: GuardedProcess, url: str) -> list[str]:
-    """The models, when a step has gone all the way through the gateway, Triton and each of them. GatewayDied if that fails."""
+    """Waits until a step has gone through the gateway, Triton and every model. Returns the models; raises GatewayDied."""
     deadline = time.monotonic() + GATEWAY_START_TIMEOUT
     while (health := ask_health(url))[0] != 200:
         if not gateway.running:
@@ -63,7 +63,7 @@ def wait_healthy(gateway: GuardedProcess, url: str) -> list[str]:
 
 
 def watch(gateway: GuardedProcess, triton: TritonServer | None, retirement: Retirement | None, url: str) -> None:
-    """Never returns: GatewayDied, or TritonError where Triton does not stay up."""
+    """Never returns: raises GatewayDied, or TritonError if Triton does not stay up."""
     restarts: deque[float] = deque()
     health = HealthCheck(url)
     while gateway.running:
@@ -77,18 +77,18 @@ def watch(gateway: GuardedProcess, triton: TritonServer | None, retirement: Reti
 
 
 class HealthCheck:
-    """Asks the gateway now and then whether Triton answers it."""
+    """Periodically asks the gateway whether Triton responds."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.models: dict[str, dict[str, Any]] = {}  # what the gateway has said of them last
+        self.models: dict[str, dict[str, Any]] = {}  # from the gateway's last response
         self._unanswered = 0  # questions in a row
         self._next_question = time.monotonic() + HEALTH_INTERVAL
 
     def finds_hang(self) -> bool:
-        """Whether Triton lives but has not answered the gateway for long. Counted, not timed: Ctrl-Z stops us and no other."""
+        """Whether Triton has stopped responding to the gateway. Counts checks rather than time: Ctrl-Z only suspends us."""
         if time.monotonic() >= self._next_question:
-            # Only the gateway's own word counts: where it does not answer itself, a new Triton would not help.
+            # Only the gateway's own verdict counts: if the gateway does not respond, a new Triton would not help.
             asked = time.monotonic()
             status, self.models = ask_health(self._url)
             if status != 503:
@@ -123,9 +123,9 @@ def _restart(triton: TritonServer, failure: str, restarts: deque[float]) -> None
 
 
 def ask_health(url: str) -> tuple[int | None, dict[str, dict[str, Any]]]:
-    """The status, and the models where it is 200; no status where the gateway itself does not answer.
+    """The HTTP status, and the models if it is 200. The status is None if the gateway does not respond.
 
-    http.client asks no proxy, whatever the environment says.
+    http.client ignores proxy settings in the environment.
     """
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
     try:

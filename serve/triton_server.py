@@ -1,4 +1,4 @@
-"""A real Triton on this machine: the `tritonserver` of the PyPI wheel `nvidia-pytriton`, with our backend beside its own.
+"""Runs a real Triton on this machine: `tritonserver` from the `nvidia-pytriton` wheel, with our backend added.
 
 with TritonServer(model_repository, run_dir, ["smollm2"]) as triton:
     triton.wait_ready(60)
@@ -22,11 +22,11 @@ from serve.python_facts import libpython_directory
 from serve.repository_view import RepositoryView, sentence
 
 BACKENDS = Path(__file__).resolve().parent.parent / "backends"
-POLL_INTERVAL = 2  # seconds between Triton's looks at the repository
+POLL_INTERVAL = 2  # seconds between Triton's polls of the repository
 STUB_SEARCH_INTERVAL = 5.0  # seconds: a search reads all of /proc
 STUB_NAME = "triton_python_backend_stub"
-LIBRARIES = "libraries"  # in the backend directory: those that the stub needs
-# Lines of its log that explain no failure: empty ones, tables, information, and the absence of a GPU.
+LIBRARIES = "libraries"  # in the backend directory: the shared libraries that the stub needs
+# Log lines that explain no failure: empty ones, tables, info messages, and the absence of a GPU.
 UNTELLING = re.compile(r"\s*$|[+|]|I\d{4} |.*(pinned_memory_manager|CudaDriverHelper)")
 
 
@@ -34,16 +34,16 @@ REFUSED = re.compile(r"failed to load '(.+?)' version \d+: (.*?)\"?$", re.MULTIL
 
 
 class TritonError(Exception):
-    """Triton did not start or stopped. The message says why, as far as its log tells."""
+    """Triton did not start, or stopped. The message says why, as far as its log explains it."""
 
 
 class TritonServer:
     """One `tritonserver` process on a free port of 127.0.0.1.
 
-    ``models`` are loaded and nothing else. None: whatever is in the repository and ``shows`` says yes to, looked at again every
-    few seconds; ``report`` then receives a sentence for each version that could not be loaded (serve/repository_view.py).
-    ``env`` is added to the environment of the server and so of our backend. ``run_dir`` receives the backend directory and
-    `triton.log`; two servers must not share one. The port stays the same when the server is started again.
+    Exactly ``models`` are loaded. None: every model in the repository for which ``shows`` returns True, re-scanned every few
+    seconds; ``report`` then receives a sentence for each version that could not be loaded (serve/repository_view.py). ``env``
+    is added to the environment of the server, and thereby of our backend. ``run_dir`` receives the backend directory and
+    `triton.log`; two servers must not share one. The port stays the same across restarts.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class TritonServer:
         self._port, http_port = free_port(), free_port()
         self._view = RepositoryView(self._model_repository, self._run_dir / "models", http_port, report, shows)
         self._process: GuardedProcess | None = None
-        self._stubs: list[int] = []  # as last seen, dead ones too
+        self._stubs: list[int] = []  # from the last search, including dead ones
         self._next_search = 0.0  # for stubs
-        self._log_start = 0  # where in the log the present run begins
+        self._log_start = 0  # offset in the log where the current run begins
         self.log = self._run_dir / "triton.log"
         self.shm_prefix = f"tidegate_{os.getpid()}_{self._port}_"
 
@@ -75,7 +75,7 @@ class TritonServer:
 
     @property
     def pid(self) -> int:
-        """Of the `tritonserver` process. TritonError where it was never started."""
+        """Of the `tritonserver` process. Raises TritonError if it was never started."""
         if self._process is None:
             raise TritonError("Triton is not started")
         return self._process.pid
@@ -86,27 +86,27 @@ class TritonServer:
 
     @property
     def stub_pids(self) -> list[int]:
-        """The living stubs, each of which holds one model instance."""
+        """The living stubs; each holds one model instance."""
         return [pid for pid in self._find_stubs() if is_alive(pid)]
 
     def memory(self, model: str) -> ModelMemory | None:
         return model_memory(model, self._read_log(), [self.pid, *self.stub_pids])
 
     def stub_died(self) -> bool:
-        """Whether a stub died under its server. Triton does not notice, says that it is ready and answers errors for ever.
+        """Whether a stub died under its server. Triton does not notice: it reports ready and returns errors forever.
 
-        A stub of a model that was unloaded or replaced is no dead one: Triton waits for its end, so it is no zombie for long.
+        A stub whose model was unloaded or replaced does not count: Triton reaps it, so it is not a zombie for long.
         """
         if time.monotonic() >= self._next_search or not all(map(is_alive, self._stubs)):
             self._stubs = self._find_stubs()
             self._next_search = time.monotonic() + STUB_SEARCH_INTERVAL
         zombies = [pid for pid in self._stubs if is_zombie(pid)]
         if zombies:
-            time.sleep(0.5)  # for Triton to wait for a stub that it has just ended itself
+            time.sleep(0.5)  # in which Triton reaps a stub that it has just ended itself
         return any(map(is_zombie, zombies))
 
     def start(self) -> None:
-        """Returns at once; see `wait_ready`. TritonError where it cannot be started at all."""
+        """Returns at once; see `wait_ready`. Raises TritonError if it cannot be started at all."""
         self._run_dir.mkdir(parents=True, exist_ok=True)
         lay_out_backends(self._backend_directory)
         self._check_stub(self._backend_directory / "python" / STUB_NAME)
@@ -118,10 +118,10 @@ class TritonServer:
             self._process = GuardedProcess(self._command(), env=self._env, output=log, grace=4.0, shm_prefix=self.shm_prefix)
 
     def wait_ready(self, timeout: float, needed: str | None = None) -> None:
-        """Returns when every model is loaded; TritonError with the log's end when that fails or takes ``timeout`` seconds.
+        """Returns when every model is loaded. Raises TritonError with the log's end on failure or after ``timeout`` seconds.
 
-        Triton opens its gRPC port only after it has tried to load all models, and exits where one of ``models`` cannot be
-        loaded. Where it serves the whole repository only the failure of ``needed`` is an error; the others are in `refusals`.
+        Triton opens its gRPC port only after trying to load all models, and exits if one of ``models`` cannot be loaded. If it
+        serves the whole repository, only a failure of ``needed`` is an error; the others are in `refusals`.
         """
         deadline = time.monotonic() + timeout
         while not self._accepts_connections():
@@ -155,11 +155,11 @@ class TritonServer:
         return "\n".join(f"  {line}" for line in output[-lines:])
 
     def refusals(self) -> dict[str, str]:
-        """The models that could not be loaded in this run, with the reasons: the backend's own words where it has any."""
+        """The models that could not be loaded in this run, with the reasons, in the backend's own words if it gave any."""
         return {name: sentence(reason) for name, reason in REFUSED.findall(self._read_log())}
 
     def _failure(self, name: str | None = None) -> str:
-        """Why a model was refused, by default any; where nothing says that, the log's end."""
+        """Why ``name`` (default: any model) was refused; if the log does not say, the end of the log."""
         refusals = self.refusals()
         if name in refusals or (name is None and refusals):
             return f"The model was refused: {refusals[name] if name else next(iter(refusals.values()))}"
@@ -196,13 +196,13 @@ class TritonServer:
             "--model-control-mode=poll",
             f"--repository-poll-secs={POLL_INTERVAL}",
             "--exit-on-error=false",  # a broken model must not stop the others
-            "--model-load-thread-count=1",  # one at a time: each takes half of the memory that is free (resources.py)
-            "--http-address=127.0.0.1",  # for the view alone
+            "--model-load-thread-count=1",  # one at a time: each takes half of the free memory (resources.py)
+            "--http-address=127.0.0.1",  # only for the view
             f"--http-port={self._view.port}",
         ]
 
     def _check_stub(self, stub: Path) -> None:
-        """TritonError where a shared library is missing to the stub: the server would wait for it for ever."""
+        """Raises TritonError if the stub lacks a shared library: the server would wait for it forever."""
         tried = subprocess.run([stub], env=self._env, capture_output=True, text=True, timeout=30)
         if tried.returncode == 127:
             raise TritonError(f"Triton's Python stub cannot start: {tried.stderr.strip()}")
@@ -214,13 +214,13 @@ class TritonServer:
 
 
 def lay_out_backends(directory: Path) -> None:
-    """Makes Triton's backend directory: its Python backend and every backend of ours. Safe to repeat."""
+    """Creates Triton's backend directory: its Python backend and all of ours. Safe to repeat."""
     wheel = _wheel()
     python = directory / "python"
     python.mkdir(parents=True, exist_ok=True)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    # The library must be a real file: Triton refuses one that "escapes the backend directory" by a link. So must the stub: by a
-    # link it would find the libpython that the wheel brings along for 3.13, which has not the modules of this machine's Python.
+    # Real files, not links: Triton refuses a linked library because it "escapes the backend directory", and a linked stub would
+    # find the libpython that the wheel ships for 3.13, which lacks the modules of this machine's Python.
     for file in (
         "backends/python/libtriton_python.so",
         "backends/python/triton_python_backend_utils.py",
@@ -228,7 +228,7 @@ def lay_out_backends(directory: Path) -> None:
     ):
         copy = python / "new"
         shutil.copy(wheel / file, copy)
-        copy.replace(python / Path(file).name)  # never written to: a dying Triton may still run what lies there
+        copy.replace(python / Path(file).name)  # never overwritten in place: a dying Triton may still be running the old file
     _lay_out_libraries(directory / LIBRARIES, wheel.parent.parent / "nvidia_pytriton.libs")
     for backend in BACKENDS.iterdir():
         if (backend / "model.py").exists():
@@ -236,7 +236,7 @@ def lay_out_backends(directory: Path) -> None:
 
 
 def _lay_out_libraries(directory: Path, brought: Path) -> None:
-    """What a copy of the stub needs, by the names that the wheel gave them: CUDA's of the wheel, libpython of this machine."""
+    """Links what the stub copy needs, under the wheel's names: CUDA's libraries from the wheel, this machine's libpython."""
     directory.mkdir(exist_ok=True)
     for library in brought.glob("libcudart-*"):
         _link(directory / library.name, library)
@@ -252,7 +252,7 @@ def _link(link: Path, target: Path) -> None:
 
 
 def _wheel() -> Path:
-    """Where the wheel keeps Triton, found without importing pytriton."""
+    """The wheel's Triton directory, found without importing pytriton."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise TritonError("no Triton is installed here (the wheel nvidia-pytriton); in a clone, `make setup` installs it")
@@ -261,8 +261,8 @@ def _wheel() -> Path:
 
 def _environment(stub_libraries: Path, additions: Mapping[str, str]) -> dict[str, str]:
     environment = dict(os.environ)
-    environment.pop("MY_API_KEY", None)  # no business of Triton's
-    # The stub embeds Python: it takes the packages of the first python3 in PATH, and looks for libpython by itself.
+    environment.pop("MY_API_KEY", None)  # Triton does not need it
+    # The stub embeds Python: it uses the packages of the first python3 on PATH, and looks for libpython itself.
     environment["PATH"] = f"{Path(sys.prefix) / 'bin'}:{environment.get('PATH', os.defpath)}"
     libraries = [str(stub_libraries), libpython_directory(), environment.get("LD_LIBRARY_PATH")]
     environment["LD_LIBRARY_PATH"] = ":".join(filter(None, libraries))

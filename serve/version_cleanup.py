@@ -1,4 +1,4 @@
-"""Old versions of models go once nothing runs on them: Triton sees that their directories are gone, and unloads them."""
+"""Removes old versions of models once nothing runs on them. Triton notices that their directories are gone and unloads them."""
 
 import fcntl
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from export.repository import Repository, RepositoryError
 
 
 class Retirement:
-    """Of one `tidegate serve`. Use as a context manager. While others serve the same repository every version stays."""
+    """Belongs to one `tidegate serve`; use as a context manager. While another serves the repository, nothing is removed."""
 
     def __init__(self, repository: Path) -> None:
         self._repository = Repository(repository)
@@ -26,11 +26,11 @@ class Retirement:
         self._holder.close()
 
     def retire_all(self) -> None:
-        """Leaves the newest version of every model, before anything is started."""
+        """Removes all but the newest version of every model. Call before anything is started."""
         self._retire({name: self._repository.versions(name)[:-1] for name in self._repository.models()})
 
     def retire_idle(self, models: Mapping[str, Mapping[str, Any]]) -> None:
-        """Removes what is older than the versions that the gateway serves by now. ``models``: what its /health tells."""
+        """Removes versions older than those that the gateway now serves. ``models``: as reported by its /health."""
         self._retire(
             {
                 name: [
@@ -45,7 +45,7 @@ class Retirement:
     def _retire(self, old: Mapping[str, list[int]]) -> None:
         if not any(old.values()):
             return
-        with self._alone() as alone, suppress(BlockingIOError, RepositoryError):  # an export writes there: later, then
+        with self._alone() as alone, suppress(BlockingIOError, RepositoryError):  # an export is writing: try again later
             if alone:
                 with self._repository.lock(wait=False):
                     for name, versions in old.items():
@@ -54,7 +54,7 @@ class Retirement:
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Whether no other server runs; none starts Triton within the block."""
+        """Yields whether no other server runs; if so, none starts Triton within the block."""
         try:
             fcntl.flock(self._holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             alone = True

@@ -1,1 +1,1 @@
-"""The command `tidegate`: one parser, and a few lines that lead to the package that does the work."""
+"""The `tidegate` command: one parser, and a few lines per command that call the package which does the work."""

@@ -1,5 +1,5 @@
-"""`tidegate`, also `python -m tidegate`. Standard library only, and a help takes milliseconds: what a command needs is imported
-when it runs."""
+"""`tidegate`, also `python -m tidegate`. Standard library only, so that help takes milliseconds: commands import what they need
+when they run."""
 
 import sys
 
@@ -7,7 +7,7 @@ import sys
 def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        from tidegate.commands import run  # here, so that Ctrl-C is quiet from the first moment on
+        from tidegate.commands import run  # imported here so that Ctrl-C is quiet from the start
 
         sys.exit(run(given))
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What `tidegate` can do: each command's flags, and where its work is done."""
+"""The commands of `tidegate`: each one's flags, and the function that does the work."""
 
 import argparse
 import os
@@ -21,7 +21,7 @@ SETTINGS_OF = {
 
 
 def run(arguments: list[str]) -> int | str | None:
-    """The exit status, or the sentence to fail with."""
+    """Returns the exit status, or an error message."""
     parser, commands = _parser()
     if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
         parser.error(f"there is no command {arguments[0]!r}{did_you_mean(arguments[0], commands)}")
@@ -29,7 +29,7 @@ def run(arguments: list[str]) -> int | str | None:
     if parsed.command is None:
         parser.print_help()
         return 2
-    os.environ.update(given(parsed))  # where all that reads settings finds them
+    os.environ.update(given(parsed))  # everything that reads settings reads them from there
     command: Callable[[argparse.Namespace], int | str | None] = parsed.run
     return command(parsed)
 
