@@ -65,7 +65,7 @@ def test_stop_ends_the_waiting_for_a_server_that_takes_a_connection_and_says_not
     visitor.begin("Hello")
     assert happens(lambda: asked, visitor)
     visitor.click("Stop")
-    visitor.page.locator("#stop").wait_for(state="hidden", timeout=2000)
+    visitor.page.locator("#stop").wait_for(state="hidden", timeout=5000)  # the page would wait for ten
 
 
 def test_an_answer_of_a_given_form_keeps_its_form_where_it_begins_again(visitor: ScriptedVisitor) -> None:

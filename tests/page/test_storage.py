@@ -42,7 +42,7 @@ def titles(visitor: ScriptedVisitor) -> Any:
 
 def listed(visitor: ScriptedVisitor, *expected: str) -> bool:
     locator = titles(visitor)
-    return any(locator.all_inner_texts() == list(expected) for _ in until(5))
+    return any(locator.all_inner_texts() == list(expected) for _ in until(20))
 
 
 def say(visitor: ScriptedVisitor, prompt: str, *answer: str) -> None:
@@ -114,15 +114,15 @@ def test_two_tabs_never_overwrite_each_other(visit: Visit) -> None:
     assert listed(one, "From the other", "From one tab") and listed(other, "From the other", "From one tab")
     # Both open the same conversation: what is said in one is seen in the other,
     titles(other).last.click()
-    assert any(other.answers() == ["one"] for _ in until(5))
+    assert any(other.answers() == ["one"] for _ in until(20))
     say(one, "More", "from one")
-    assert any(other.answers() == ["one", "from one"] for _ in until(5))
+    assert any(other.answers() == ["one", "from one"] for _ in until(20))
     # and where both go on at the same time, both are kept.
     routes: list[Any] = []
     for tab in (one, other):
         tab.server.answers = [hold(routes)]
         tab.begin("At the same time")
-    assert any(len(routes) == 2 for _ in until(5))
+    assert any(len(routes) == 2 for _ in until(20))
     for route, text in zip(routes, ("left", "right"), strict=True):
         stream([text])(route)
     one.finished()
@@ -131,7 +131,7 @@ def test_two_tabs_never_overwrite_each_other(visit: Visit) -> None:
     found = []
     for index in range(2):
         titles(one).nth(index).click()
-        assert any(len(one.answers()) == 3 for _ in until(5))
+        assert any(len(one.answers()) == 3 for _ in until(20))
         found.append(one.answers()[-1])
     assert sorted(found) == ["left", "right"]
 
@@ -156,7 +156,7 @@ def test_an_export_is_imported_into_another_browser_and_a_foreign_file_is_refuse
         other.page.set_input_files("#import-file", file)
         assert listed(other, "Second question", "First question")
     titles(other).last.click()
-    assert any(other.answers() == ["one two"] for _ in until(5))
+    assert any(other.answers() == ["one two"] for _ in until(20))
     other.page.check("#probabilities")
     assert other.page.locator(".token").all_inner_texts() == ["one", " two"]
     content = json.loads(file.read_text())
