@@ -1,4 +1,4 @@
-"""What computes and holds the KV pool, as the decoder needs it: the CPU here, a GPU in gpu.py."""
+"""The device that computes and holds the KV pool: the interface, and the CPU. The GPU is in gpu.py."""
 
 import mmap
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class Memory(Protocol):
 
 
 class Device(Protocol):
-    """What computes, as ONNX Runtime knows it, and has the KV pool."""
+    """A device of ONNX Runtime that computes and holds the KV pool."""
 
     @property
     def name(self) -> str:
@@ -27,19 +27,19 @@ class Device(Protocol):
 
     @property
     def providers(self) -> Sequence[str | tuple[str, dict[str, str]]]:
-        """The first is the one meant."""
+        """ONNX Runtime providers; the first is the intended one."""
 
     @property
     def copies_inputs(self) -> bool:
-        """Whether inputs go there from the CPU: that happens when they are bound, not when they are used."""
+        """Whether inputs are copied from the CPU to the device. This happens when they are bound, not when they are used."""
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> Memory:
-        """Zeros."""
+        """Allocates zeros."""
         ...
 
 
 class Cpu:
-    """``growing``: the pool takes memory only as its positions are first written. Otherwise it takes all of it at once."""
+    """``growing``: the pool takes memory only as its positions are first written. Otherwise it takes all memory at once."""
 
     name = "cpu"
     providers: ClassVar[Sequence[str]] = ("CPUExecutionProvider",)
@@ -62,8 +62,8 @@ class _CpuMemory:
 
 
 def _unmapped_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Zeros whose pages the kernel provides at their first write. Small pages, because a huge one spans the positions of
-    several slots: the first step of a few sequences would then map nearly all of the pool, which takes seconds."""
+    """Allocates zeros whose pages the kernel maps on first write. Uses small pages, because a huge page spans positions of
+    multiple slots: the first step of a few sequences would then map nearly the whole pool, which takes seconds."""
     size = int(np.prod(shape)) * dtype.itemsize
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(OSError):  # a kernel without huge pages

@@ -1,8 +1,8 @@
-"""numpy arrays as DLPack capsules, the way in which Triton takes any tensor whatever numpy it was built against.
+"""numpy arrays as DLPack capsules, which Triton accepts whatever numpy version it was built against.
 
-Triton 2.51's Python backend was built before numpy 2: given a numpy 2 array it sends the right shape and no bytes, without an
-error. And it renames a capsule in a way that numpy's own destructor complains about; these capsules have none. The structures
-are DLPack 0.x's (https://dmlc.github.io/dlpack/latest/c_api.html).
+Triton 2.51's Python backend was built before numpy 2: given a numpy 2 array, it sends the right shape and no bytes, without an
+error. It also renames a capsule in a way that numpy's own destructor rejects; these capsules have no destructor. The structures
+are those of DLPack 0.x (https://dmlc.github.io/dlpack/latest/c_api.html).
 """
 
 import ctypes
@@ -18,7 +18,7 @@ _Deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 class _Tensor(ctypes.Structure):
-    """DLManagedTensor: a DLTensor, and whom to call when it is of no more use."""
+    """DLManagedTensor: a DLTensor and its deleter."""
 
     _fields_ = [
         ("data", ctypes.c_void_p),
@@ -36,7 +36,7 @@ class _Tensor(ctypes.Structure):
     ]
 
 
-_nothing_to_delete = _Deleter(lambda tensor: None)  # Triton calls it without asking whether there is one
+_nothing_to_delete = _Deleter(lambda tensor: None)  # Triton calls the deleter without checking for null
 
 
 _new_capsule = ctypes.pythonapi.PyCapsule_New
@@ -45,7 +45,7 @@ _new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 
 
 class SharedArray:
-    """An array that offers itself through ``__dlpack__``. The memory is not copied: keep this object until it has been read."""
+    """An array exported through ``__dlpack__``. The memory is not copied: keep this object alive until it has been read."""
 
     def __init__(self, array: np.ndarray) -> None:
         self._array = np.ascontiguousarray(array)

@@ -1,7 +1,7 @@
-"""What Prometheus reads of this backend at Triton's own /metrics, beside Triton's `nv_…`: docs/monitoring.md explains each.
+"""The backend's Prometheus metrics, served at Triton's own /metrics beside its `nv_…`. docs/monitoring.md explains each.
 
-A metric of Triton's Python backend is a message to the server, 15 to 30 µs: so everything is counted in plain numbers, and what
-has changed is reported once a second.
+In Triton's Python backend, every metric update is a message to the server that takes 15 to 30 µs. So counts are kept as plain
+numbers, and changes are reported once a second.
 """
 
 import time
@@ -13,7 +13,7 @@ from .kv_pool import KvPool
 
 PREFIX = "tidegate_backend_"
 INTERVAL = 1.0  # seconds
-# Keys of the counts → what they are. A key with a second part is a metric with a label: ("refusals", "no_slot").
+# Keys of the counts and their descriptions. A key with a second part is a labelled metric: ("refusals", "no_slot").
 COUNTERS = {
     "steps": "Steps with rows; those that several gateways sent at the same moment are one.",
     "step_rows": "Rows of steps: each is one text's part of it.",
@@ -40,7 +40,7 @@ DEVICE_INFO = "Always 1; the label names what computes: cuda or cpu."
 
 
 class Metrics:
-    """``family``: pb_utils.MetricFamily. ``counts`` is what the pool, the stepper and the backend count in."""
+    """``family``: pb_utils.MetricFamily. ``counts`` holds the counts of the pool, the stepper and the backend."""
 
     def __init__(
         self,
@@ -53,18 +53,18 @@ class Metrics:
     ) -> None:
         self._counts, self._pool, self._clock = counts, pool, clock
         self._family, self._labels = family, labels
-        self._families: list[Any] = []  # Triton forgets the metrics of one that is forgotten here
+        self._families: list[Any] = []  # Triton drops a family's metrics when it is garbage-collected
         self._counters = dict(self._make_counters())
         self._slots_used, slots = (self._gauge(name, GAUGES[name]) for name in ("kv_slots_used", "kv_slots"))
         slots.set(len(pool.lengths))
         self._make("device_info", DEVICE_INFO, family.GAUGE).Metric(labels=labels | {"device": device}).set(1)
         self._told: defaultdict[Any, float] = defaultdict(float)
         self._told_used = 0
-        self._last = -INTERVAL  # when it was last reported
+        self._last = -INTERVAL  # time of the last report
 
     def publish(self) -> None:
-        """Called after every step. Tells once a second, and at once when a first text begins or the last one has ended: no step
-        may follow for long, and until the next second it would look as if none ran."""
+        """Reports changes at most once a second; called after every step. Reports immediately when the first sequence starts or
+        the last one ends, because the next step may be far off and the gauge would be wrong until then."""
         now, used = self._clock(), self._pool.used
         if bool(used) == bool(self._told_used) and now - self._last < INTERVAL:
             return
@@ -78,7 +78,7 @@ class Metrics:
                 self._told[key] = value
 
     def _make_counters(self) -> Iterator[tuple[Any, Any]]:
-        """Every counter with its key in the counts: all of them from the start, so that a first increase is seen as one."""
+        """Yields every counter with its key in the counts. All exist from the start so that the first increase is visible."""
         for name, text in COUNTERS.items():
             yield name, self._make(f"{name}_total", text, self._family.COUNTER).Metric(labels=self._labels)
         for name, (text, label, values) in LABELLED.items():

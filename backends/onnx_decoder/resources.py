@@ -1,4 +1,4 @@
-"""What the machine or the container gives, whichever is less: free memory, and with it slots; cores."""
+"""Resources of the machine or container, whichever has less: free memory, the number of slots that fit, and cores."""
 
 import ctypes
 import os
@@ -7,22 +7,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 AUTO = "auto"
-MOST_SLOTS = {"cpu": 32, "cuda": 256}  # of an automatic choice
-# Of the free memory, in an automatic choice. On a CPU others work too; on a GPU the rest is for what a step computes.
+MOST_SLOTS = {"cpu": 32, "cuda": 256}  # when chosen automatically
+# Share of the free memory to use when chosen automatically. On a CPU the rest is for other programs, on a GPU for activations.
 SHARE = {"cpu": 1 / 2, "cuda": 3 / 4}
-ROOM_INTERVAL = 1.0  # seconds between looks at the free memory
+ROOM_INTERVAL = 1.0  # seconds between checks of the free memory
 KEPT_MEMORY = 64 * 2**20  # bytes
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 HUGE_PAGE = 2 << 20  # bytes
 MADV_COLLAPSE = 25  # of madvise(2), since Linux 6.1
-CGROUP = Path("/sys/fs/cgroup")  # of a container: its own
+CGROUP = Path("/sys/fs/cgroup")  # in a container: its own cgroup
 
 
 def choose_slots(asked: str, slot_bytes: int, free: int, device: str = "cpu") -> int:
-    """The number of slots for ``asked``: a number, or AUTO for as many as a share of the ``free`` bytes holds, at most 32 on
-    the CPU and 256 on a GPU.
+    """Returns the number of slots. ``asked`` is a number, or AUTO for as many as fit into a share of the ``free`` bytes, at
+    most 32 on the CPU and 256 on a GPU.
 
-    Raises ValueError with a sentence where the asked slots, or a single one, do not fit.
+    Raises ValueError with a full sentence if the requested slots, or a single one, do not fit.
     """
     if asked == AUTO:
         usable = int(free * SHARE[device])
@@ -45,8 +45,8 @@ def choose_slots(asked: str, slot_bytes: int, free: int, device: str = "cpu") ->
 
 
 def room_for_tokens(token_bytes: float, clock: Callable[[], float] = time.monotonic) -> Callable[[], int]:
-    """How many more tokens a cache on the CPU may take: what fits into the share of the memory that is free now, since other
-    models and programs take memory too."""
+    """Returns a function that tells how many more tokens a cache on the CPU may hold: as many as fit into a share of the memory
+    that is free now, because other models and programs use memory too."""
     seen, room = -ROOM_INTERVAL, 0
 
     def look() -> int:
@@ -59,8 +59,8 @@ def room_for_tokens(token_bytes: float, clock: Callable[[], float] = time.monoto
 
 
 def usable_cores() -> int:
-    """Those that this process may run on, bounded by the time that its cgroup may take of them: more threads would be stopped
-    in the middle of a step."""
+    """The number of cores that this process may use, bounded by its cgroup's CPU quota: with more threads than that, the kernel
+    would throttle them in the middle of a step."""
     cores = len(os.sched_getaffinity(0))
     try:
         quota, period = (CGROUP / "cpu.max").read_text().split()
@@ -70,23 +70,23 @@ def usable_cores() -> int:
 
 
 def keep_freed_memory() -> None:
-    """Lets malloc keep up to 64 MiB that arrays have left: to map memory anew takes a step of many rows longer than to fill it.
-    Needs glibc."""
+    """Lets malloc keep up to 64 MiB of freed memory: in a step with many rows, mapping memory again takes longer than filling
+    it. Needs glibc."""
     libc = ctypes.CDLL(None)
     for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
         libc.mallopt(option, KEPT_MEMORY)
 
 
 def use_huge_pages() -> None:
-    """Moves what this process has allocated so far, weights and cache, into pages of 2 MiB: a pass reads all weights, and with
-    pages of 4 KiB waits for the lookup of their addresses. About a second a GiB; where the system cannot, nothing happens."""
+    """Moves the memory allocated so far (weights and cache) into 2 MiB pages. A pass reads all weights, and with 4 KiB pages it
+    waits for address translation. Takes about a second per GiB. Does nothing if the system does not support it."""
     libc = ctypes.CDLL(None)
     for begin, end in _allocated():
         libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_COLLAPSE)
 
 
 def _allocated() -> Iterator[tuple[int, int]]:
-    """Addresses of the memory that belongs to no file, in whole large pages."""
+    """Yields the address ranges of anonymous memory, rounded inwards to whole huge pages."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         addresses, permissions, _, _, _, *name = line.split()
         begin, end = (int(address, 16) for address in addresses.split("-"))
@@ -96,8 +96,8 @@ def _allocated() -> Iterator[tuple[int, int]]:
 
 
 def free_memory() -> int:
-    """Bytes that can still be allocated: MemAvailable, bounded by what is left of the cgroup's limit. Files that were read are
-    no loss there either, the model's own among them: the kernel drops them when memory is asked for."""
+    """Bytes that can still be allocated: MemAvailable, bounded by what is left of the cgroup's limit. Cached files, including
+    the model's own, count as free there too: the kernel drops them when memory is needed."""
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
     limit, used = _cgroup("memory.max"), _cgroup("memory.current")
@@ -115,7 +115,7 @@ def _cgroup(name: str) -> int | None:
 
 
 def _cached_files() -> int:
-    """Bytes of the cgroup's page cache that were not used lately: what kubelet and `docker stats` take off too."""
+    """Bytes of the cgroup's page cache that were not used recently. kubelet and `docker stats` subtract them too."""
     try:
         fields = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
     except OSError:

@@ -1,4 +1,4 @@
-"""Running ahead: rows draw their next tokens and compute them, until a limit, an end token or the time stops them."""
+"""Run-ahead: rows draw and compute their next tokens until they reach a limit, an end token or the time budget."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from .contract.request import Rows
 from .decoder import Candidates
 from .layout import Batch
 
-BLOCK = 8  # turns whose random numbers are made at once
+BLOCK = 8  # turns whose random numbers are computed at once
 
 
 @dataclass(frozen=True)
 class Drawn:
-    candidates: Candidates  # of all positions, all those of a row together
+    candidates: Candidates  # of all positions, grouped by row
     tokens: np.ndarray  # int32 [sum of counts], row by row
     counts: np.ndarray  # int64 [rows]
 
 
 class _Ahead:
-    """The rows that still run ahead."""
+    """The rows that are still running ahead."""
 
     def __init__(self, rows: Rows, going: np.ndarray, slots: np.ndarray, lengths: np.ndarray, limits: np.ndarray) -> None:
-        """``going``: which of the rows; ``slots``, ``lengths``, ``limits`` int64 [going]."""
+        """``going``: indices of the rows; ``slots``, ``lengths``, ``limits`` int64 [going]."""
         self.going, self.turn = going, 0
         self._limits, self._ignore_end, self._seeds = limits, rows.ignore_end[going] > 0, rows.seed[going]
         self._rules = Rules(rows.rule[going])
@@ -32,8 +32,8 @@ class _Ahead:
         self._batch = Batch(slots, lengths, ones, ones, np.zeros(len(going), np.bool_), np.zeros(len(going), np.int32))
 
     def next_batch(self, ids: np.ndarray, logits: np.ndarray, is_end: np.ndarray) -> Batch:
-        """Draws a token for each from its candidates; those that end here are dropped."""
-        # A token's number of the seed's stream is its position: how many tokens stand before it.
+        """Draws a token for each row from its candidates. Drops the rows that end here."""
+        # A token's index in the seed's stream is its position: the number of tokens before it.
         place = self.turn % BLOCK
         if place == 0:
             self._uniforms = uniforms(self._seeds[:, None], self._batch.pasts[:, None] + np.arange(BLOCK))
@@ -63,11 +63,11 @@ def run_ahead(
     forward: Callable[[Batch], Candidates],
     in_time: Callable[[], bool],
 ) -> Drawn:
-    """Behind a pass of ``batch`` that gave ``first``. ``limits`` int64 [rows]: tokens that each may draw; only rows at
-    their end may. ``is_end`` bool [vocabulary].
+    """Runs ahead after a pass of ``batch`` that returned ``first``. ``limits`` int64 [rows]: tokens that each row may draw,
+    0 for rows that are not complete. ``is_end`` bool [vocabulary].
 
-    A token is drawn from the candidates of the one before it, and kept only where it is computed: an end token never is, unless
-    the row ignores it. ``in_time`` is asked before each pass.
+    A token is drawn from the candidates of the previous one, and kept only if it is computed. End tokens are not computed
+    unless the row ignores them. ``in_time`` is called before each pass.
     """
     going = np.flatnonzero(limits)
     ahead = _Ahead(rows, going, batch.slots[going], (batch.pasts + batch.counts)[going], limits[going])
@@ -88,7 +88,7 @@ def run_ahead(
 
 
 def _by_row(passes: list[Candidates], owners: list[np.ndarray], drawn: list[np.ndarray], rows: int) -> Drawn:
-    """``owners``: of each pass the row of each position."""
+    """Groups the passes' positions and tokens by row. ``owners``: for each pass, the row of each position."""
     if not drawn:
         return Drawn(passes[0], np.zeros(0, np.int32), np.zeros(rows, np.int64))
     order = np.concatenate(owners).argsort(kind="stable")

@@ -1,4 +1,4 @@
-"""The wire contract of a step, once for both sides: docs/wire-contract.md is made from it. numpy and relative imports only.
+"""The wire contract of a step, shared by both sides. docs/wire-contract.md is generated from it. Imports only numpy and itself.
 
-The gateway imports this package of the backend and nothing else of it; Triton loads it as `onnx_decoder.contract`.
+This is the only package of the backend that the gateway imports; Triton loads it as `onnx_decoder.contract`.
 """

@@ -1,7 +1,7 @@
-"""From candidates to tokens, vectorised over rows. Both sides use it, so the gateway draws what a run-ahead has drawn.
+"""Samples tokens from candidates, vectorised over rows. Both sides use it, so the gateway and a run-ahead draw the same tokens.
 
-Randomness is counter-based: a uniform number is a function of (seed, position) only, so a sequence's text depends neither on
-its neighbours nor on retries.
+Randomness is counter-based: a uniform number is a function of (seed, position) only, so a sequence does not depend on its
+neighbours or on retries.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ GAMMA = 0x9E3779B97F4A7C15  # the golden ratio in 64 bits: SplitMix64's incremen
 
 
 class SamplingRule(Protocol):
-    """What `Rules.of` reads of a row."""
+    """The attributes that `Rules.of` reads from a row."""
 
     @property
     def temperature(self) -> float: ...
@@ -27,7 +27,7 @@ class SamplingRule(Protocol):
 
 
 class DrawingRule(NamedTuple):
-    """How a row that runs ahead draws its tokens. Its candidates must hold every token that may be drawn."""
+    """How a row draws tokens when it runs ahead. Its candidates must include every token that may be drawn."""
 
     temperature: float
     top_k: int
@@ -37,7 +37,7 @@ class DrawingRule(NamedTuple):
 
 
 class Rules:
-    """Sampling rules of several rows, prepared for `sample`: what no row needs is left out there."""
+    """Sampling rules of a batch of rows, prepared so that `sample` skips steps that no row needs."""
 
     __slots__ = ("_table", "divisor", "filters", "kept", "min_p", "top_p", "unlike", "widest")
 
@@ -47,7 +47,7 @@ class Rules:
         temperature, top_k, top_p, min_p = table.T
         sampled = temperature > 0
         self.divisor = np.where(sampled, temperature, 1.0)[:, None]
-        # Candidates that may be drawn: 1 of a greedy row.
+        # Number of candidates that may be drawn: 1 for a greedy row.
         self.kept = np.where(sampled, np.where(top_k > 0, top_k, np.inf), 1.0)[:, None]
         widest = self.kept.max(initial=1.0)
         self.widest = None if np.isinf(widest) else int(widest)
@@ -61,16 +61,16 @@ class Rules:
         return cls(np.fromiter(numbers, np.float64, 4 * len(rows)).reshape(-1, 4))
 
     def __getitem__(self, rows: np.ndarray | slice) -> "Rules":
-        """Those of some of the rows."""
+        """Returns the rules of the given rows."""
         return Rules(self._table[rows])
 
 
 def sample(candidate_id: np.ndarray, candidate_logit: np.ndarray, rules: Rules, uniform: np.ndarray) -> np.ndarray:
-    """Chooses one token a row: int32 [rows].
+    """Samples one token per row: int32 [rows].
 
-    ``candidate_id``, ``candidate_logit`` [rows, k], most probable first; ``uniform`` [rows], in [0, 1). Exact where the
-    candidates hold every token that may be chosen. Inverse transform sampling over the kept candidates in their order. A row's
-    token does not depend on the other rows.
+    ``candidate_id``, ``candidate_logit`` [rows, k], most probable first; ``uniform`` [rows], in [0, 1). Uses inverse transform
+    sampling over the kept candidates, in order. Exact if the candidates include every token that may be drawn. A row's token
+    does not depend on the other rows.
     """
     if rules.widest == 1:
         return candidate_id[:, 0]
@@ -81,7 +81,7 @@ def sample(candidate_id: np.ndarray, candidate_logit: np.ndarray, rules: Rules, 
         weight[np.arange(weight.shape[1]) >= rules.kept] = 0.0
     cumulative = weight.cumsum(axis=1)
     if rules.filters:
-        # Top-p keeps the smallest set whose share reaches top_p: a candidate stays while the share of those before it is below.
+        # Top-p keeps the smallest set whose share reaches top_p: a candidate stays while those before it have a lower share.
         # The first one always stays. Weights are relative to the first one's, so min-p compares them directly.
         kept = (cumulative - weight < rules.top_p * cumulative[:, -1:]) & (weight >= rules.min_p)
         kept[:, 0] = True
@@ -91,7 +91,7 @@ def sample(candidate_id: np.ndarray, candidate_logit: np.ndarray, rules: Rules, 
 
 
 def uniforms(seed: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Numbers in [0, 1) for 64-bit seeds and positions, broadcast: SplitMix64 at a position of the seed's stream.
+    """Returns numbers in [0, 1) for 64-bit seeds and positions, broadcast: SplitMix64 at that position of the seed's stream.
 
     Source: Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators (2014). The seed is mixed first so that
     neighbouring seeds have unrelated streams.

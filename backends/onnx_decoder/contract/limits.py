@@ -3,7 +3,8 @@
 UNKNOWN = -1  # cached_length: the sequence is not cached here, send all its tokens with past_length 0
 NO_SLOT = -2  # cached_length: every slot is in use, try again later
 
-GATEWAY_BITS = 16  # the highest of a sequence_id: the same in all of a gateway's
-JOINED_TOKENS = 8  # tokens of a row that are computed together with those that decode; longer rows are prefill chunks
-MORE_POSITIONS = 512  # than rows, with candidates in one request: bounds the logits, positions × vocabulary × 4 bytes
+GATEWAY_BITS = 16  # highest bits of a sequence_id: the same for all sequences of a gateway
+JOINED_TOKENS = 8  # most tokens of a row that shares a pass with decode rows; longer rows are prefill chunks
+# Most positions with candidates in a request, beyond one per row. Bounds the logits: positions × vocabulary × 4 bytes.
+MORE_POSITIONS = 512
 MOST_RUN_AHEAD = 64  # tokens that a row may draw in one step

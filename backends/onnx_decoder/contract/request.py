@@ -1,4 +1,4 @@
-"""A step as the backend takes it: the tensors of a request, checked, as arrays over its rows; and the answer's tensors."""
+"""The backend's side of a step: validates a request's tensors into arrays over its rows, and encodes the answer's tensors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -10,8 +10,8 @@ from .step import StepAnswer
 from .tensors import INPUTS, ROW_FIELDS, RULE_FIELDS
 
 _ANY = 2**31 - 1
-_COLUMNS = {"rows": len(ROW_FIELDS), "rule": len(RULE_FIELDS)}  # of the tensors that have some
-_LEAST = np.array([0, 1, 1, 0, 0, 0, 0])[:, None]  # of ROW_FIELDS
+_COLUMNS = {"rows": len(ROW_FIELDS), "rule": len(RULE_FIELDS)}  # of tensors that have columns
+_LEAST = np.array([0, 1, 1, 0, 0, 0, 0])[:, None]  # minimums of ROW_FIELDS
 _ABSENT = {
     name: np.zeros((0, _COLUMNS[name]) if name in _COLUMNS else 0, tensor.dtype)
     for name, tensor in INPUTS.items()
@@ -20,20 +20,20 @@ _ABSENT = {
 
 
 class BadStep(ValueError):
-    """The request does not add up; the message names the field, what came and what is allowed."""
+    """The request is invalid. The message names the field, its value and what is allowed."""
 
 
 class Limits:
-    """What a model bounds."""
+    """The limits of a model."""
 
     def __init__(self, context_length: int, vocabulary_size: int) -> None:
         self.context_length, self.vocabulary_size = context_length, vocabulary_size
-        self.most = np.array([context_length, _ANY, _ANY, _ANY, 1, MOST_RUN_AHEAD, 1])[:, None]  # of ROW_FIELDS
+        self.most = np.array([context_length, _ANY, _ANY, _ANY, 1, MOST_RUN_AHEAD, 1])[:, None]  # maximums of ROW_FIELDS
 
 
 @dataclass(slots=True)
 class Rows:
-    """Rows of one request or of several; see tensors.py. Arrays are int64 [rows] where nothing else is said."""
+    """Rows of one or more requests; see tensors.py. Arrays are int64 [rows] unless noted otherwise."""
 
     sequence_id: list[int]
     past_length: np.ndarray
@@ -55,16 +55,16 @@ class Rows:
 class Step:
     rows: Rows
     release: list[int]
-    fingerprint: int | None  # of the model that the step is meant for
+    fingerprint: int | None  # of the model that the step is for
     time_budget: int | None  # microseconds
 
 
 def read_step(inputs: Mapping[str, np.ndarray], limits: Limits) -> Step:
-    """Checks a request's inputs, each with the batch dimension of 1 in front. Raises BadStep."""
+    """Reads and checks a request's inputs, each with a leading batch dimension of 1. Raises BadStep."""
     values = _ABSENT | {name: _without_batch(name, array) for name, array in inputs.items() if name in _ABSENT}
     numbers = values["rows"].T.astype(np.int64, order="C")
     rule, seed = values["rule"], values["seed"]
-    if not numbers[5].any():  # nobody runs ahead: there are no rules
+    if not numbers[5].any():  # no row runs ahead: there are no rules
         rule, seed = np.zeros((len(numbers[0]), len(RULE_FIELDS))), np.zeros(len(numbers[0]), np.uint64)
     past, count, limit, logit_count, full, ahead, ignore_end = numbers
     rows = Rows(
@@ -80,7 +80,7 @@ def read_step(inputs: Mapping[str, np.ndarray], limits: Limits) -> Step:
 
 
 def merge(parts: Sequence[Rows]) -> Rows:
-    """The rows of several requests, in order."""
+    """Concatenates the rows of requests, in order."""
     if len(parts) == 1:
         return parts[0]
     joined = (np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Rows)[1:])
@@ -88,7 +88,7 @@ def merge(parts: Sequence[Rows]) -> Rows:
 
 
 def encode_answer(answer: StepAnswer) -> dict[str, np.ndarray]:
-    """A request's outputs, each with the batch dimension of 1 in front; what only some steps have is left out in others."""
+    """Returns a request's outputs, each with a leading batch dimension of 1. Leaves out optional outputs that are empty."""
     compute_time = np.full(len(answer.cached_length), round(answer.compute_seconds * 1e6))
     results = np.array([answer.cached_length, answer.reused_length, answer.drawn_count, compute_time])
     outputs = {
@@ -159,7 +159,7 @@ def _check_rows(rows: Rows, limits: Limits) -> None:
 
 
 def _check_run_ahead(rows: Rows, length: np.ndarray, limits: Limits) -> None:
-    """``length`` [rows]: of each sequence before it runs ahead."""
+    """``length`` [rows]: the length of each sequence before it runs ahead."""
     ahead = rows.run_ahead > 0
     if (ahead & ((rows.logit_count != 1) | (rows.full_logits != 0))).any():
         raise BadStep("run_ahead: a row that runs ahead has logit_count 1 and no full_logits")

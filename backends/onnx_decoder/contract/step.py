@@ -1,4 +1,4 @@
-"""A step as the gateway means it: rows to the tensors of a request, and an answer's tensors back."""
+"""The gateway's side of a step: encodes rows as a request's tensors, and decodes the answer's tensors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,36 +10,36 @@ import numpy as np
 from .drawing import DrawingRule
 from .tensors import ROW_FIELDS, RULE_FIELDS
 
-_NO_RULE = (0.0,) * len(RULE_FIELDS)  # of a row beside others that run ahead
+_NO_RULE = (0.0,) * len(RULE_FIELDS)  # for a row that does not run ahead, in a request where others do
 
 
 @dataclass(slots=True)
 class StepRow:
-    """A sequence's part of a step; see tensors.py. One is made for every row of every step: frozen, that would take 2 µs
-    instead of 0.3."""
+    """A sequence's part of a step; see tensors.py. Not frozen because one is created for every row of every step: 0.3 µs
+    instead of 2."""
 
     sequence_id: int
     past_length: int
-    tokens: np.ndarray  # int32: everything known beyond past_length
+    tokens: np.ndarray  # int32: all known tokens after past_length
     token_limit: int
     logit_count: int = 1
     full_logits: bool = False
-    drafts: int = 0  # not sent: how many of the last tokens are guesses
+    drafts: int = 0  # not sent: how many of the last tokens are drafts
     run_ahead: int = 0
     rule: DrawingRule | None = None  # needed to run ahead
     ignore_end: bool = False
-    trace: Any = None  # not sent: the trace of its request, where that is traced
+    trace: Any = None  # not sent: the request's trace, if it is traced
 
     @property
     def decodes(self) -> bool:
-        """Whether it computes one token, and its drafts; else it is a prefill."""
+        """Whether this row decodes: computes one token and its drafts. Otherwise it is a prefill."""
         return len(self.tokens) == 1 + self.drafts
 
 
 @dataclass(slots=True)
 class StepAnswer:
-    """``positions`` of the arrays belong to the rows that reached their end, in row order: those whose ``cached_length`` is
-    ``past_length + len(tokens) + drawn_count``. Such a row has ``logit_count + drawn_count`` of them.
+    """``positions`` belong to the rows that are complete, in row order: those whose ``cached_length`` is
+    ``past_length + len(tokens) + drawn_count``. Such a row has ``logit_count + drawn_count`` positions.
     """
 
     cached_length: np.ndarray  # int32 [rows]
@@ -48,17 +48,17 @@ class StepAnswer:
     candidate_id: np.ndarray  # int32 [positions, k]
     candidate_logit: np.ndarray  # float32 [positions, k]
     log_normalizer: np.ndarray  # float32 [positions]
-    logits: np.ndarray  # float32 [asked positions, vocabulary]
-    drawn: np.ndarray  # int32 [sum of drawn_count]: what the backend has drawn and computed, row by row
-    compute_seconds: float = 0.0  # that the step took in the backend; 0 where it has no rows
+    logits: np.ndarray  # float32 [requested positions, vocabulary]
+    drawn: np.ndarray  # int32 [sum of drawn_count]: tokens that the backend has drawn and computed, row by row
+    compute_seconds: float = 0.0  # duration of the step in the backend; 0 if it has no rows
 
 
 def encode_step(
     rows: Sequence[StepRow], release: Sequence[int], fingerprint: str, time_budget: int | None = None
 ) -> dict[str, np.ndarray]:
-    """A request's inputs as they are sent, each with the batch dimension of 1 in front; what is empty is left out.
+    """Returns a request's inputs as sent, each with a leading batch dimension of 1. Empty inputs are left out.
 
-    ``fingerprint``: of the model that is meant, hexadecimal. ``time_budget``: microseconds, for running ahead.
+    ``fingerprint``: of the intended model, hexadecimal. ``time_budget``: microseconds, for running ahead.
     """
     inputs: dict[str, np.ndarray] = {"fingerprint": np.array([[fingerprint_number(fingerprint)]], np.uint64)}
     if rows:
@@ -77,7 +77,7 @@ def encode_step(
 
 
 def _numbers(row: StepRow) -> tuple[int, ...]:
-    """In the order of ROW_FIELDS."""
+    """The row's numbers in the order of ROW_FIELDS."""
     return (
         row.past_length,
         len(row.tokens),
@@ -90,12 +90,12 @@ def _numbers(row: StepRow) -> tuple[int, ...]:
 
 
 def fingerprint_number(fingerprint: str) -> int:
-    """What of a fingerprint crosses the wire: its first 16 hexadecimal digits."""
+    """The part of a fingerprint that is sent: its first 16 hexadecimal digits, as a number."""
     return int(fingerprint[:16], 16)
 
 
 def decode_answer(outputs: Mapping[str, np.ndarray]) -> StepAnswer:
-    """``outputs`` as they came, each with the batch dimension in front."""
+    """Decodes ``outputs`` as received, each with a leading batch dimension."""
     cached_length, reused_length, drawn_count, compute_time = outputs["results"][0].T
     logits, drawn = outputs.get("logits"), outputs.get("drawn")
     return StepAnswer(

@@ -1,6 +1,6 @@
-"""Every tensor of the wire: name, type, shape, meaning. config.pbtxt, both sides and docs/wire-contract.md follow from here.
+"""Every tensor on the wire: name, type, shape, meaning. The source for config.pbtxt, both sides and docs/wire-contract.md.
 
-Numbers of a row that belong together share a tensor: each tensor costs a step 11 to 17 µs, whatever its size.
+Related numbers of a row share a tensor, because each tensor adds 11 to 17 µs to a step, whatever its size.
 """
 
 from typing import NamedTuple
@@ -19,16 +19,16 @@ DATATYPES = {  # Triton's names
 
 class Tensor(NamedTuple):
     dtype: np.dtype
-    shape: tuple[str, ...]  # without the batch dimension of 1 in front; what each dimension counts
+    shape: tuple[str, ...]  # what each dimension counts, without the leading batch dimension of 1
     meaning: str
 
     @property
     def datatype(self) -> str:
-        """As Triton calls it."""
+        """Triton's name for the type."""
         return DATATYPES[self.dtype]
 
 
-# Columns of the tensors that hold several numbers of a row, in their order.
+# Columns, in order, of the tensors that hold more than one number per row.
 ROW_FIELDS = {
     "past_length": "tokens that the gateway believes are cached; 0 begins a sequence, smaller than what is cached rolls back",
     "token_count": "tokens of the row in `tokens`: everything the gateway holds beyond `past_length`, at least 1",
@@ -57,7 +57,7 @@ def _tensor(dtype: type[np.generic], shape: str, meaning: str) -> Tensor:
     return Tensor(np.dtype(dtype), tuple(shape.split(", ")), meaning)
 
 
-# All optional to Triton. An absent one is empty.
+# Triton treats all inputs as optional. An absent input is empty.
 INPUTS = {
     "sequence_id": _tensor(
         np.uint64, "rows", "random, the highest 16 bits the same for all of a gateway; unique in the request"
