@@ -1,1 +1,1 @@
-"""What clients may send and what they get: routes, schemas, serializers."""
+"""The HTTP API: routes, request schemas and response serializers."""

@@ -1,8 +1,8 @@
-"""The answers of /v1/messages and /v1/messages/count_tokens, as types."""
+"""Response types of /v1/messages and /v1/messages/count_tokens."""
 
 from typing import Any, Literal
 
-from typing_extensions import TypedDict  # that of Python 3.11 is not enough for pydantic
+from typing_extensions import TypedDict  # pydantic does not support Python 3.11's own TypedDict
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
@@ -23,11 +23,11 @@ OutputBlock = TextBlock | ToolUseBlock
 
 
 class MessageUsage(TypedDict):
-    """All three of the input together are the prompt's tokens."""
+    """The three input counts add up to the prompt's tokens."""
 
     input_tokens: int
     cache_creation_input_tokens: int
-    cache_read_input_tokens: int  # that an earlier request had left in the cache
+    cache_read_input_tokens: int  # prompt tokens found in the KV cache
     output_tokens: int
 
 
@@ -45,7 +45,7 @@ class AnthropicMessage(TypedDict):
 
 
 class MessageEvent(TypedDict):
-    """An event of /v1/messages' stream; what else it has depends on its type, and is as at Anthropic."""
+    """An event of /v1/messages' stream. The other fields depend on its type and match Anthropic's."""
 
     type: str
 

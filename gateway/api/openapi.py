@@ -1,4 +1,4 @@
-"""The OpenAPI document: every route, what it takes and what it answers, from the same types that the routes use."""
+"""The OpenAPI document: every route with its request and response, generated from the types that the routes use."""
 
 from functools import cache
 from typing import Any, cast
@@ -41,7 +41,7 @@ DEFAULT = "latest_checkpoint.pt"
 TEXTS = "Texts"
 TOKENS = "Tokens"
 ABOUT = "About the server"
-# path, body, answer, what an event of its stream is, group, summary
+# path, body, response, type of a stream event, tag, summary
 POSTS: list[tuple[str, type[Body], Any, Any, str, str]] = [
     ("/generate", GenerateBody, answers.Generated, answers.GeneratedEvent, TEXTS, "A text goes on"),
     (
@@ -73,7 +73,7 @@ POSTS: list[tuple[str, type[Body], Any, Any, str, str]] = [
     ("/tokenize", TokenizeBody, answers.Tokens, None, TOKENS, "The tokens of a text or a conversation"),
     ("/detokenize", DetokenizeBody, answers.Detokenized, None, TOKENS, "The text of tokens"),
 ]
-# path, answer, whether it needs the key, the errors it may meet, summary
+# path, response, whether it needs a key, possible errors, summary
 GETS: list[tuple[str, Any, bool, list[type[errors.TidegateError]], str]] = [
     ("/v1", server.About, True, [], "What this server is"),
     ("/v1/models", server.Models, True, [], "The models that this key may use"),
@@ -166,7 +166,7 @@ def _post(body: type[Body], answer: Any, event: Any, tag: str, summary: str, *, 
 
 
 def _event(kind: Any) -> Json:
-    """OpenAPI 3.1 has no word for a stream's events; its readers take the schema for that of one event."""
+    """OpenAPI 3.1 cannot describe a stream of events; tools read this as the schema of a single event."""
     text = {"type": "string", "contentMediaType": "application/json", "contentSchema": _pointer(kind)}
     data = {"anyOf": [{"const": "[DONE]"}, text]}
     return {
@@ -203,7 +203,7 @@ def _error(status: int, family: Any) -> Json:
 
 
 def _family(path: str) -> Any:
-    """The envelope of a path's errors, as in error_responses.py."""
+    """Returns the error envelope for a path, as in error_responses.py."""
     if is_within(path, "/v1/messages"):
         return anthropic.AnthropicError
     return server.OpenAIError if is_within(path, "/v1") else server.Error
@@ -214,7 +214,7 @@ def _pointer(kind: Any) -> Json:
 
 
 def _schemas() -> Json:
-    """Of all bodies and answers, by name."""
+    """Returns the schemas of all bodies and responses, by name."""
     bodies = [body for _, body, *_ in POSTS]
     _, described = models_json_schema([(body, "validation") for body in bodies], ref_template=POINTER)
     kinds = {kind.__name__: kind for _, _, answer, event, *_ in POSTS for kind in (answer, event) if kind is not None}

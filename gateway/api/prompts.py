@@ -1,4 +1,4 @@
-"""From what a client asks to the tokens of a prompt, in processes with bounds. Blocks: a megabyte takes a second."""
+"""Turns a client's input into prompt tokens, in resource-limited processes. Blocking: a megabyte takes a second."""
 
 from typing import Any
 
@@ -16,10 +16,10 @@ def conversation_tokens(
     param: str = "messages",
     add_generation_prompt: bool = True,
 ) -> list[int]:
-    """The model's chat template renders ``messages``, which are as templates read them (api/schemas/history.py); for a model
-    without one, the prompt is their contents, a line each.
+    """Renders ``messages``, in the form that templates read (api/schemas/history.py), with the model's chat template. Without a
+    template, the prompt is their contents, one per line.
 
-    Raises InvalidRequest in the name of ``param``.
+    Raises InvalidRequest for ``param``.
     """
     offered = [tool.for_template() for tool in tools.tools] if tools else []
     if model.tokenizer.has_chat_template:
@@ -33,7 +33,7 @@ def conversation_tokens(
 
 
 def continued_tokens(model: Model, messages: list[dict[str, Any]], *, tools: ToolUse | None = None) -> list[int]:
-    """As `conversation_tokens`, but where the assistant has the last word its answer goes on behind that."""
+    """Like `conversation_tokens`, but if the last message is the assistant's, the output continues it."""
     *before, last = messages
     if last["role"] != "assistant" or "tool_calls" in last or not model.tokenizer.has_chat_template:
         return conversation_tokens(model, messages, tools=tools)
@@ -42,33 +42,33 @@ def continued_tokens(model: Model, messages: list[dict[str, Any]], *, tools: Too
 
 
 def prompt_tokens(model: Model, prompt: str | list[int]) -> list[int]:
-    """Raises InvalidRequest where a token is not in the model's vocabulary."""
+    """Returns the tokens of a prompt. Raises InvalidRequest if a token is not in the model's vocabulary."""
     if isinstance(prompt, str):
         return text_tokens(model, prompt)
-    if len(prompt) <= model.context_length:  # the engine refuses longer ones, whatever their tokens
+    if len(prompt) <= model.context_length:  # the engine rejects longer prompts anyway
         require_tokens(model, prompt, "prompt")
     return prompt
 
 
 def text_tokens(model: Model, text: str, *, param: str = "prompt", add_special_tokens: bool = True) -> list[int]:
-    """Special tokens are recognised by their text. Raises InvalidRequest."""
+    """Tokenizes ``text``, recognising special tokens by their text. Raises InvalidRequest."""
     return model.tokenizer.prompts.encode(text, param=param, add_special_tokens=add_special_tokens)
 
 
 def prompt_text(model: Model, prompt: str | list[int]) -> str:
-    """As an echo shows it. Raises InvalidRequest."""
+    """Returns the prompt as `echo` shows it. Raises InvalidRequest."""
     return prompt if isinstance(prompt, str) else tokens_text(model, prompt, param="prompt")
 
 
 def tokens_text(model: Model, tokens: list[int], *, param: str) -> str:
-    """With the names of special tokens. Raises InvalidRequest where one is not in the model's vocabulary."""
+    """Decodes tokens, including special tokens' names. Raises InvalidRequest if a token is not in the model's vocabulary."""
     require_tokens(model, tokens, param)
     return model.tokenizer.prompts.decode(tokens, param=param)
 
 
 def require_tokens(model: Model, tokens: list[int], param: str) -> None:
-    """Raises InvalidRequest where one is not in the model's vocabulary."""
-    if not tokens or (min(tokens) >= 0 and max(tokens) < model.vocabulary_size):  # quickly: there may be half a million
+    """Raises InvalidRequest if a token is not in the model's vocabulary."""
+    if not tokens or (min(tokens) >= 0 and max(tokens) < model.vocabulary_size):  # fast path: there may be half a million
         return
     wrong = next((token for token in tokens if not 0 <= token < model.vocabulary_size), None)
     if wrong is not None:

@@ -1,15 +1,15 @@
-"""The answers of the generating routes, as types: what the serializers build and what the OpenAPI document describes."""
+"""Response types of the generating routes, built by the serializers and described in the OpenAPI document."""
 
 from typing import Any, Literal, NotRequired
 
-from typing_extensions import TypedDict  # that of Python 3.11 is not enough for pydantic
+from typing_extensions import TypedDict  # pydantic does not support Python 3.11's own TypedDict
 
 FinishReason = Literal["stop", "length"]
 ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class CachedTokens(TypedDict):
-    cached_tokens: int  # of the prompt, that an earlier request had left in the cache
+    cached_tokens: int  # prompt tokens found in the KV cache
 
 
 class ReasoningTokens(TypedDict):
@@ -41,11 +41,11 @@ class ChatLogprobs(TypedDict):
 
 class PromptLogprob(TypedDict):
     logprob: float
-    rank: int  # among the whole vocabulary: 1 is the most probable
+    rank: int  # in the whole vocabulary: 1 is the most probable
     decoded_token: str
 
 
-# A token of the prompt by its id, and the most probable ones of its position; None for the first, as at vLLM.
+# For each prompt token: the token and the most probable ones at its position, by id. None for the first, as in vLLM.
 PromptLogprobs = list[dict[str, PromptLogprob] | None]
 
 
@@ -96,7 +96,7 @@ class FunctionDelta(TypedDict):
 
 
 class ToolCallDelta(TypedDict):
-    """The first of a call has its id, type and name."""
+    """The first delta of a call has its id, type and name."""
 
     index: int
     id: NotRequired[str]
@@ -122,7 +122,7 @@ class ChatCompletionChunk(_Envelope):
     object: Literal["chat.completion.chunk"]
     choices: list[ChunkChoice]
     usage: NotRequired[Usage | None]
-    prompt_token_ids: NotRequired[list[int]]  # in the first one, with return_token_ids
+    prompt_token_ids: NotRequired[list[int]]  # in the first chunk, with return_token_ids
 
 
 class CompletionLogprobs(TypedDict):
@@ -138,12 +138,12 @@ class CompletionChoice(TypedDict):
     logprobs: CompletionLogprobs | None
     finish_reason: FinishReason | None
     prompt_logprobs: NotRequired[PromptLogprobs]
-    prompt_token_ids: NotRequired[list[int]]  # with return_token_ids, in the first piece
+    prompt_token_ids: NotRequired[list[int]]  # with return_token_ids, in the first chunk
     token_ids: NotRequired[list[int]]
 
 
 class Completion(_Envelope):
-    """Whole, or a piece of it."""
+    """A whole completion, or a chunk of it."""
 
     object: Literal["text_completion"]
     choices: list[CompletionChoice]
@@ -187,7 +187,7 @@ class ResponseUsage(TypedDict):
 
 
 class Response(TypedDict):
-    """/v1/responses; with what the request asked for."""
+    """/v1/responses. Repeats the request's parameters."""
 
     id: str
     object: Literal["response"]
@@ -222,7 +222,7 @@ class Response(TypedDict):
 
 
 class ResponseEvent(TypedDict):
-    """An event of /v1/responses' stream; what else it has depends on its type, and is as at OpenAI."""
+    """An event of /v1/responses' stream. The other fields depend on its type and match OpenAI's."""
 
     type: str
     sequence_number: int
@@ -242,12 +242,12 @@ class Generated(TypedDict):
 
 class GeneratedPiece(TypedDict):
     text: str
-    finish_reason: NotRequired[FinishReason]  # with the usage, in the last one
+    finish_reason: NotRequired[FinishReason]  # with the usage, in the last event
     usage: NotRequired[Usage]
 
 
 class GeneratedEvent(TypedDict):
-    """A piece of /generate's stream."""
+    """An event of /generate's stream."""
 
     status: Literal["success"]
     data: GeneratedPiece

@@ -1,8 +1,8 @@
-"""What the routes about the server itself answer, and the bodies of errors, as types."""
+"""Response types of the routes about the server, and of errors."""
 
 from typing import Any, Literal
 
-from typing_extensions import TypedDict  # that of Python 3.11 is not enough for pydantic
+from typing_extensions import TypedDict  # pydantic does not support Python 3.11's own TypedDict
 
 
 class About(TypedDict):
@@ -15,24 +15,24 @@ class About(TypedDict):
 
 
 class ModelMeta(TypedDict):
-    """As at llama.cpp."""
+    """As in llama.cpp."""
 
     n_vocab: int
     n_ctx_train: int
 
 
 class Model(TypedDict):
-    """One of /v1/models: what clients of OpenAI, vLLM, llama.cpp and Anthropic read, in one object."""
+    """A model in /v1/models, with the fields that clients of OpenAI, vLLM, llama.cpp and Anthropic read."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
-    root: str  # as at vLLM, up to the context's length: what it was made from, and what it adapts
+    root: str  # the checkpoint; root, parent and max_model_len as in vLLM
     parent: None
     max_model_len: int
     meta: ModelMeta
-    type: Literal["model"]  # as at Anthropic, up to the time
+    type: Literal["model"]  # type, display_name and created_at as in Anthropic's API
     display_name: str
     created_at: str
     checkpoint: str
@@ -41,7 +41,7 @@ class Model(TypedDict):
 
 
 class Models(TypedDict):
-    """/v1/models; all of them are on its one page."""
+    """/v1/models. All models are on a single page."""
 
     object: Literal["list"]
     data: list[Model]
@@ -56,10 +56,10 @@ class Load(TypedDict):
 
 
 class ModelLoad(Load):
-    version: str  # that takes new texts
+    version: str  # the version that takes new requests
     precision: str
-    devices: list[str]  # that its Tritons compute on: cpu, cuda
-    older: dict[str, Load]  # versions that finish the texts they have begun
+    devices: list[str]  # that its Triton servers compute on: cpu, cuda
+    older: dict[str, Load]  # older versions that are finishing their requests
 
 
 class Loads(TypedDict):

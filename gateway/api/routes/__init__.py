@@ -1,1 +1,1 @@
-"""One module a group of routes. A route says what it takes and what it answers; errors are raised and answered elsewhere."""
+"""One module per group of routes. A route declares its input and output; errors are raised and handled elsewhere."""

@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions``, as OpenAI's clients speak it."""
+"""``POST /v1/chat/completions``, compatible with OpenAI's clients."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""``POST /v1/completions``: prompts go on, as OpenAI's clients ask for it."""
+"""``POST /v1/completions``: continues prompts; compatible with OpenAI's clients."""
 
 from typing import Annotated
 
@@ -22,7 +22,7 @@ async def completions(request: Request, body: Annotated[CompletionBody, Depends(
 
     def tokenize(model: Model) -> list[list[int]]:
         prompts = [prompt_tokens(model, prompt) for prompt in body.prompt]
-        asked = body.echo or body.logprobs is not None  # of the latter, offsets count from the prompt's beginning
+        asked = body.echo or body.logprobs is not None  # logprobs' offsets count from the prompt's start
         if asked and max(map(len, prompts)) <= model.context_length:
             shown[:] = [prompt_text(model, prompt) for prompt in body.prompt]
         return prompts

@@ -1,4 +1,4 @@
-"""``/openapi.json``, and at ``/docs`` a page that shows it. Swagger UI's files are served from here; no key is needed."""
+"""``/openapi.json``, and Swagger UI at ``/docs``, with its files served locally. Neither needs a key."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from gateway.api.routes.page import SECURITY_HEADERS, STATIC, File
 
 SWAGGER_UI = Path(fastapi_offline.__file__).parent / "static"
 SWAGGER_UI_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
-# Swagger UI sets style attributes, and its icons are in its style sheet and its script as data.
+# Swagger UI sets style attributes, and its style sheet and script embed icons as data URLs.
 HEADERS = SECURITY_HEADERS | {
     "Content-Security-Policy": SECURITY_HEADERS["Content-Security-Policy"]
     .replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")

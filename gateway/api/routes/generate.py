@@ -1,4 +1,4 @@
-"""``POST /generate``: a text goes on."""
+"""``POST /generate``: continues a prompt."""
 
 from typing import Annotated
 

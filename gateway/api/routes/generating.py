@@ -1,4 +1,4 @@
-"""What the generating routes share: from a body to the generation that it asks for, and from its pieces to the answer."""
+"""Shared by the generating routes: prepares a generation from a request body, and turns its output into a response."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,29 +22,29 @@ from gateway.telemetry.request_record import RequestRecord
 from gateway.text.grammar import PARAM, Matcher
 from gateway.text.model import Model
 
-MOST_LOGPROBS = 200_000  # of a request, alternatives too: the largest answer has about 15 MB then
+MOST_LOGPROBS = 200_000  # per request, including alternatives: limits a response to about 15 MB
 
 Tokenize = Callable[[Model], list[list[int]]]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A generation that is about to begin."""
+    """A generation that is ready to start."""
 
     engine: Engine
-    requests: list[GenerationRequest]  # one an answer
+    requests: list[GenerationRequest]  # one per output
     record: GenerationRecord
-    open_ended: bool  # whether the client leaves the answer's length to the model
-    logprobs: bool  # whether any are asked for
+    open_ended: bool  # whether the client set no maximum length
+    logprobs: bool  # whether any log-probabilities are requested
 
     @property
     def prompts(self) -> list[list[int]]:
-        """The tokens of each, once."""
+        """The tokens of each distinct prompt."""
         return [one.prompt_tokens for one in self.requests[:: self.record.copies]]
 
 
 async def prepare(request: Request, body: SamplingBody, tokenize: Tokenize) -> Prepared:
-    """Raises what is wrong with the model's name, the prompts or the grammar."""
+    """Resolves the model, compiles the grammar and tokenizes the prompts. Raises TidegateError if one of them is invalid."""
     engine, owner, size = engine_for(request, body.model), request.state.caller.name, request.state.body_size
     engine.require_room(owner)
     model = engine.model
@@ -74,22 +74,22 @@ async def prepare(request: Request, body: SamplingBody, tokenize: Tokenize) -> P
 
 
 async def respond(request: Request, prepared: Prepared, serializer: Serializer, stream: bool) -> Response:
-    """Raises RateLimited, and what the generation ends with before there is anything to send."""
+    """Runs the generation and responds. Raises RateLimited, or the generation's error if it fails before the first output."""
     generation = _begin(request, prepared, whole=not stream)
     deltas = await first_of(generation, request)
     if stream:
         return EventStream(generation, serializer, deltas)
-    if prepared.logprobs:  # some megabytes, perhaps
+    if prepared.logprobs:  # possibly megabytes
         return Response(await asyncio.to_thread(_written, serializer, deltas), media_type="application/json")
     return JSONResponse(serializer.whole(deltas))
 
 
 def _begin(request: Request, prepared: Prepared, whole: bool) -> Generation:
-    """With its tokens reserved. At the end what was not generated is given back; all of it where an error came before any text.
-    A client that leaves has used its prompt, and what was generated."""
+    """Reserves tokens and starts the generation. At the end, unused tokens are returned, or all of them if an error came before
+    any output. A client that disconnects is charged for the prompt and what was generated."""
     record: GenerationRecord = prepared.record
     most = [_most_tokens(prepared.engine.model, one) for one in prepared.requests]
-    if prepared.open_ended:  # the rest of the context would refuse keys with limits for nothing
+    if prepared.open_ended:  # reserving the whole context would reject limited keys needlessly
         most = [min(TYPICAL_ANSWER, tokens) for tokens in most]
     limits: KeyLimits = request.state.limits
     reservation = limits.reserve(record.prompt_tokens, sum(most), estimated=prepared.open_ended)
@@ -106,7 +106,7 @@ def _begin(request: Request, prepared: Prepared, whole: bool) -> Generation:
 
 
 def _written(serializer: Serializer, answers: list[Delta]) -> bytes:
-    """As JSON. Each text by itself: while the library writes, no other thread runs."""
+    """Serializes the response as JSON, one choice at a time: the library holds the GIL while it writes."""
     answer = serializer.whole(answers)
     if not answer.get("choices"):
         return to_json(answer)
@@ -120,12 +120,12 @@ def _most_tokens(model: Model, request: GenerationRequest) -> int:
 
 
 def _of_prompt(request: GenerationRequest) -> int:
-    """Log-probabilities of its prompt."""
+    """The number of log-probabilities returned for the prompt."""
     return 0 if request.prompt_logprobs is None else (1 + request.prompt_logprobs) * len(request.prompt_tokens)
 
 
 def _with_few_logprobs(requests: list[GenerationRequest]) -> list[GenerationRequest]:
-    """Answers of no given length are as long as their log-probabilities allow."""
+    """Limits open-ended outputs to the length that MOST_LOGPROBS allows."""
     if requests[0].logprobs is None:
         return requests
     left = MOST_LOGPROBS - sum(map(_of_prompt, requests))
@@ -134,7 +134,8 @@ def _with_few_logprobs(requests: list[GenerationRequest]) -> list[GenerationRequ
 
 
 def _require_few_logprobs(body: SamplingBody, model: Model, requests: list[GenerationRequest]) -> None:
-    """Raises InvalidRequest: they are kept until the answer is whole, some hundred bytes each."""
+    """Raises InvalidRequest if too many log-probabilities are requested. They stay in memory until the response is complete, a
+    few hundred bytes each."""
     of_prompts = sum(map(_of_prompt, requests))
     of_answers = sum((1 + one.logprobs) * _most_tokens(model, one) for one in requests if one.logprobs is not None)
     if (count := of_prompts + of_answers) > MOST_LOGPROBS:
@@ -146,12 +147,12 @@ def _require_few_logprobs(body: SamplingBody, model: Model, requests: list[Gener
 
 
 def _requests(model: Model, body: SamplingBody, tokenize: Tokenize, matcher: Matcher | None) -> list[GenerationRequest]:
-    """One a prompt."""
+    """Returns one request per prompt."""
     return [body.generation(tokens, matcher) for tokens in tokenize(model)]
 
 
 def _matcher(body: SamplingBody, made: Callable[[], Matcher | None]) -> Matcher | None:
-    """Raises InvalidRequest in the name of the field that this route calls it by."""
+    """Calls ``made``. Raises InvalidRequest with this route's name for the format field."""
     try:
         return made()
     except InvalidRequest as error:

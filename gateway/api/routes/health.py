@@ -1,10 +1,10 @@
-"""Three different things: does the gateway live, can it serve, and how is it? None needs a key; none minds load.
+"""Health checks: is the gateway alive, can it serve, and how is it doing? They need no key and do not fail under load.
 
-| path      | 200 while                                                          | who asks                             |
-| --------- | ------------------------------------------------------------------ | ------------------------------------ |
-| `/livez`  | the gateway's own loops run, whatever Triton does                  | what restarts the gateway            |
-| `/readyz` | every model answers a real step, and it has not been asked to stop | load balancers, readiness probes     |
-| `/health` | every model answers a real step; tells versions and load           | `make serve`, the page, people       |
+| path      | 200 while                                                | used by                              |
+| --------- | -------------------------------------------------------- | ------------------------------------ |
+| `/livez`  | the gateway's own loops run, whatever Triton does        | whatever restarts the gateway        |
+| `/readyz` | every model answers a real step and it is not stopping   | load balancers, readiness probes     |
+| `/health` | every model answers a real step; reports versions, load  | `make serve`, the page, people       |
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ router = APIRouter()
 
 @router.api_route("/livez", methods=READ)
 async def livez(request: Request) -> dict[str, Any]:
-    """That it answers at all shows that the event loop runs. 503 where a loop of ours has ended: none ever should."""
+    """Any response shows that the event loop runs. Returns 503 if one of the gateway's loops has ended, which none should."""
     _require_loops(_registry(request))
     return {"status": "success", "data": {}}
 
@@ -39,8 +39,8 @@ async def readyz(request: Request) -> dict[str, Any]:
 
 @router.api_route("/health", methods=READ)
 async def health(request: Request) -> dict[str, Any]:
-    """503 where Triton's server or its model process is dead: Triton's own readiness does not see the latter. A Triton that
-    has no model is well."""
+    """Returns 503 if Triton's server or a model process is dead; Triton's own readiness does not notice the latter. A Triton
+    server without models is healthy."""
     registry = _registry(request)
     await _probe_all(registry)
     models: dict[str, dict[str, Any]] = {engine.model.name: _load(engine) | {"older": {}} for engine in registry.engines()}
@@ -58,8 +58,8 @@ def _load(engine: Engine) -> dict[str, Any]:
 
 
 async def _probe_all(registry: Registry) -> None:
-    """Raises BackendUnavailable unless our loops run and every newest model answers a real step. One that is being removed is
-    no failure."""
+    """Raises BackendUnavailable unless the gateway's loops run and every model's newest version answers a real step. Models
+    that are being removed do not count."""
     _require_loops(registry)
     for engine in registry.lasting_engines():
         await engine.probe()

@@ -1,4 +1,4 @@
-"""``POST /v1/messages`` and ``/v1/messages/count_tokens``, as Anthropic's clients speak them."""
+"""``POST /v1/messages`` and ``/v1/messages/count_tokens``, compatible with Anthropic's clients."""
 
 from functools import partial
 from typing import Annotated

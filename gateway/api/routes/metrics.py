@@ -11,7 +11,7 @@ router = APIRouter()
 
 @router.api_route("/metrics", methods=READ)
 async def metrics(request: Request) -> Response:
-    """Needs no key: it tells how much is done, and nothing of who asks or what."""
+    """Needs no key: the metrics reveal load, but nothing about clients or their requests."""
     metrics: Metrics = request.app.state.metrics
     body, content_type = metrics.exposition(request.headers.get("accept", ""))
     return Response(body, headers={"Content-Type": content_type})

@@ -1,4 +1,4 @@
-"""Which models there are: ``GET /v1``, ``/v1/models``, ``/v1/models/{id}``."""
+"""Lists the models: ``GET /v1``, ``/v1/models``, ``/v1/models/{id}``."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -34,14 +34,14 @@ async def list_models(request: Request) -> dict[str, Any]:
 @router.api_route("/v1/models/{name:path}", methods=READ)
 async def retrieve_model(request: Request, name: str) -> dict[str, Any]:
     if not name.strip("/") or name.endswith("/"):
-        raise HTTPException(404)  # the path of the list or of a model, and a slash
+        raise HTTPException(404)  # the path of the list or of a model with a trailing slash
     return _model_object(engine_for(request, name).model)
 
 
 def engine_for(request: Request, name: str | None) -> Engine:
-    """The engine that serves this request; None means the default model.
+    """Returns the engine for this request. ``name`` None means the default model.
 
-    Raises ModelNotFound, which says what there is, or ModelNotAllowed where the caller's key is for other models.
+    Raises ModelNotFound, which lists the models, or ModelNotAllowed if the caller's key may not use the model.
     """
     caller = _caller(request)
     engine = _registry(request).engine(name, visible=caller.may_use)

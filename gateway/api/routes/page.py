@@ -1,4 +1,4 @@
-"""The web page at ``/`` and its files. It loads nothing from elsewhere and runs no inline script."""
+"""The web page at ``/`` and its files. It loads nothing from other hosts and runs no inline script."""
 
 import mimetypes
 from pathlib import Path
@@ -18,7 +18,7 @@ SECURITY_HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # a new version is seen at once; unchanged files cost a 304
+    "Cache-Control": "no-cache",  # a new version shows immediately; unchanged files cost a 304
     "Accept-Ranges": "none",  # see `whole`
 }
 
@@ -28,7 +28,7 @@ router = APIRouter()
 
 
 def whole(scope: Scope) -> Scope:
-    """A request for a file, not for a part of it: Starlette answers a Range that it does not understand in plain text."""
+    """Removes the Range header from a request: Starlette answers an invalid Range in plain text."""
     return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"range"]}
 
 

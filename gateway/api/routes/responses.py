@@ -1,4 +1,4 @@
-"""``POST /v1/responses``: text in, text out. Nothing is stored, so there is nothing to get or to continue by its id."""
+"""``POST /v1/responses``: text in, text out. Responses are not stored, so they cannot be retrieved or continued by id."""
 
 from typing import Annotated
 

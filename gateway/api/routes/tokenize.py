@@ -1,4 +1,4 @@
-"""``POST /tokenize`` and ``POST /detokenize``: text ↔ tokens, in the form of vLLM's clients."""
+"""``POST /tokenize`` and ``POST /detokenize``: text ↔ tokens, compatible with vLLM's clients."""
 
 from collections.abc import Callable
 from functools import partial
@@ -30,13 +30,13 @@ async def tokenize(request: Request, body: Annotated[TokenizeBody, Depends(json_
 
 @router.post("/detokenize")
 async def detokenize(request: Request, body: Annotated[DetokenizeBody, Depends(json_body(DetokenizeBody))]) -> Response:
-    """Special tokens are shown by their names: text and tokens turn into each other and back."""
+    """Shows special tokens by name, so that the text can be tokenized back."""
     model = engine_for(request, body.model).model
     return Response(await run_tokenizing(request, partial(_detokenized, model, body)), media_type="application/json")
 
 
 async def run_tokenizing(request: Request, work: Callable[[], Result]) -> Result:
-    """In a thread, in turn among keys."""
+    """Runs ``work`` in a thread, scheduled fairly among keys."""
     threads: FairExecutorBySize = request.app.state.tokenizing
     return await threads.run(request.state.caller.name, work, request.state.body_size)
 

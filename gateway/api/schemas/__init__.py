@@ -1,4 +1,4 @@
-"""What a client may send: one schema a route, made of fields that mean and allow the same everywhere."""
+"""Request schemas: one per route, built from fields that mean and allow the same everywhere."""
 
 from gateway.api.schemas.anthropic import CountTokensBody, MessagesBody
 from gateway.api.schemas.base import LARGEST_MAX_TOKENS, LARGEST_TOP_K, MOST_CHOICES, NOT_SUPPORTED, Body, fields_of

@@ -1,4 +1,4 @@
-"""The bodies of /v1/messages and /v1/messages/count_tokens, as Anthropic's clients write them."""
+"""Request bodies of Anthropic's /v1/messages and /v1/messages/count_tokens."""
 
 # ruff: noqa: RUF012  pydantic copies a mutable default for every body
 
@@ -89,7 +89,7 @@ class CountTokensBody(OpenAIBody):
         type="auto"
     )
     thinking: Annotated[Thinking | None, Field(description='an object, {"type": "disabled"}')] = None
-    cache_control: _Object = {}  # changes nothing: what can be cached is
+    cache_control: _Object = {}  # no effect: everything cacheable is cached
 
     @cached_property
     def conversation(self) -> list[dict[str, Any]]:
@@ -98,7 +98,7 @@ class CountTokensBody(OpenAIBody):
 
     @cached_property
     def tool_use(self) -> ToolUse | None:
-        """The tools that the model may call; None: it writes text only. Raises InvalidRequest."""
+        """The tools that the model may call; None: text only. Raises InvalidRequest."""
         tools = self._tools()
         choice = self.tool_choice
         names = tuple(tools)

@@ -1,4 +1,4 @@
-"""The blocks of Anthropic's messages, and the conversation that they make as chat templates read it."""
+"""Content blocks of Anthropic's messages, and their conversion to the conversation that chat templates read."""
 
 # ruff: noqa: RUF012  pydantic copies a mutable default for every body
 
@@ -16,7 +16,7 @@ from gateway.errors import InvalidRequest
 if TYPE_CHECKING:
     from gateway.api.schemas.anthropic import MessageParam
 
-# Of each type: the fields that it needs, and those that it may have.
+# For each type: required fields, optional fields.
 FIELDS = {
     "text": (("text",), ("citations",)),
     "tool_use": (("id", "name", "input"), ()),
@@ -44,7 +44,7 @@ class ContentBlock(OpenAIBody):
     @model_validator(mode="before")
     @classmethod
     def _is_known(cls, block: object) -> object:
-        """Before its fields are looked at: an image has others."""
+        """Checks the type before the fields: other types, such as images, have other fields."""
         kind = block.get("type") if isinstance(block, dict) else None
         if not isinstance(kind, str) or kind not in FIELDS:
             raise WrongPart(f".type is {shortened(kind)}")
@@ -52,7 +52,7 @@ class ContentBlock(OpenAIBody):
 
 
 def anthropic_conversation(system: str, messages: Sequence["MessageParam"]) -> list[dict[str, Any]]:
-    """Texts of one role in a row are one message. Raises InvalidRequest."""
+    """Converts messages to a conversation, merging consecutive texts of one role. Raises InvalidRequest."""
     conversation = Conversation()
     if system:
         conversation.add("system", system)

@@ -1,7 +1,7 @@
-"""What bodies are made of. Every field says in one phrase what is allowed; that phrase is part of the error message.
+"""Building blocks of request bodies. Every field describes in one phrase what is allowed; error messages include that phrase.
 
-Types are strict (the string "5" is no integer, nor is true), unknown fields are refused by name. Lists and objects are bounded
-and checked no further than their first fault (fail_fast): a megabyte of faults is refused as quickly as one.
+Types are strict (neither "5" nor true is an integer), and unknown fields are rejected by name. Lists and objects have size
+limits and are checked only up to the first error (fail_fast), so a megabyte of errors is rejected as quickly as one.
 """
 
 from functools import cache
@@ -13,15 +13,15 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 LARGEST_TOP_K = 1_000_000  # beyond any vocabulary
-LARGEST_MAX_TOKENS = 1_000_000  # beyond any context: the context's end stops a text anyway
-MOST_CHOICES = 128  # texts of one request
-MOST_BIASES = 300  # as at OpenAI
-MOST_MESSAGES = 2048  # of a conversation, as at OpenAI
+LARGEST_MAX_TOKENS = 1_000_000  # beyond any context: generation stops at the end of the context anyway
+MOST_CHOICES = 128  # outputs per request
+MOST_BIASES = 300  # as in OpenAI's API
+MOST_MESSAGES = 2048  # per conversation, as in OpenAI's API
 LONGEST_LABEL = 4096  # characters of a string that only names something
-LONGEST_STOP = 1024  # characters of a string that ends a text
-UNKNOWN_FIELD = "unknown_field"  # the type of a validation error whose context names the field
+LONGEST_STOP = 1024  # characters of a stop string
+UNKNOWN_FIELD = "unknown_field"  # validation error type; the error's context names the field
 
-# Refused like every unknown field, but people try these: what to do instead.
+# Unknown fields that clients often send, and what to use instead.
 NOT_SUPPORTED = {
     "audio": "the models here write text only",
     "background": "an answer comes on the connection that asked for it",
@@ -73,7 +73,7 @@ StopStrings = Annotated[
 
 
 class WrongPart(ValueError):
-    """Something inside a field. The message goes on where the field's path ends."""
+    """A value inside a field is invalid. The message is appended to the field's path."""
 
 
 class Body(BaseModel):
@@ -87,7 +87,7 @@ class Body(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The fields in the order of `fields_of`."""
+        """Lists the fields in the order of `fields_of`."""
         schema = handler.resolve_ref_schema(handler(core_schema))
         schema["properties"] = {name: schema["properties"][name] for name in fields_of(cls)}
         return schema
@@ -115,14 +115,14 @@ class OpenAIBody(Body):
 
 
 def fields_of(schema: type[BaseModel]) -> dict[str, FieldInfo]:
-    """By the names that clients use: a schema's own fields first, in the order they are written, then what it inherits."""
+    """Returns fields by the names that clients use: a schema's own fields first, in source order, then inherited ones."""
     fields = schema.model_fields
     names = [name for base in schema.__mro__ for name in vars(base).get("__annotations__", ()) if name in fields]
     return {fields[name].alias or name: fields[name] for name in dict.fromkeys(names)}
 
 
 def _require_known(schema: type[BaseModel], fields: object) -> None:
-    """Raises PydanticCustomError in the name of the first unknown field. Pydantic itself would build an error for every one."""
+    """Raises PydanticCustomError for the first unknown field. Pydantic itself would build an error for each one."""
     if isinstance(fields, dict) and (unknown := fields.keys() - _names_of(schema)):
         raise PydanticCustomError(UNKNOWN_FIELD, "unknown field", {"name": next(name for name in fields if name in unknown)})
 
@@ -133,7 +133,7 @@ def _names_of(schema: type[BaseModel]) -> frozenset[str]:
 
 
 def nested_schema(annotation: object) -> type[BaseModel] | None:
-    """The one schema inside ``annotation``, if there is one: that of ``list[ChatMessage]`` is ChatMessage."""
+    """Returns the first schema inside ``annotation``, if any: for ``list[ChatMessage]``, ChatMessage."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for argument in get_args(annotation) if (found := nested_schema(argument))), None)

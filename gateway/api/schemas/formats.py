@@ -1,4 +1,4 @@
-"""``response_format``: what form a text must have, and the grammar that it then follows."""
+"""``response_format``: the required format of an output, and the grammar that enforces it."""
 
 import json
 import re
@@ -25,18 +25,18 @@ class NamedSchema(OpenAIBody):
     name: Annotated[str, NAME]
     schema_: Annotated[dict[str, Any], SCHEMA]
     description: Label = ""
-    strict: Flag = True  # a text always follows the schema here
+    strict: Flag = True  # outputs always follow the schema
 
 
 class _Format(OpenAIBody):
-    """The fields that both of OpenAI's forms have. ``regex`` and ``grammar`` are ours."""
+    """Fields common to both of OpenAI's forms. ``regex`` and ``grammar`` are Tidegate's additions."""
 
     type: Annotated[Literal["text", "json_object", "json_schema", "regex", "grammar"], Field(description=FORMS)] = "text"
     regex: GrammarText = None
     grammar: GrammarText = None
 
     def compiled_from(self, path: str) -> Grammar | None:
-        """What the text must match; None: anything. Raises InvalidRequest, in the name of a field under ``path``."""
+        """Returns the grammar for the output; None: no constraint. Raises InvalidRequest for a field under ``path``."""
         self._require_only_its_own(path)
         match self.type:
             case "text":
@@ -52,7 +52,7 @@ class _Format(OpenAIBody):
 
     @abstractmethod
     def _schema(self) -> tuple[str, dict[str, Any]]:
-        """Where the schema is, under the format, and the schema."""
+        """Returns the schema's path under the format, and the schema."""
 
     def _given(self) -> set[str]:
         return {name for name in ("regex", "grammar") if getattr(self, name) is not None}
@@ -70,7 +70,7 @@ class _Format(OpenAIBody):
 
     def _schema_text(self, path: str) -> str:
         name, schema = self._schema()
-        characters = len(to_json(schema).decode())  # a tenth of the time that json.dumps takes for what is too long
+        characters = len(to_json(schema).decode())  # ten times as fast as json.dumps, to reject long schemas
         text = json.dumps(schema, ensure_ascii=False) if characters <= LONGEST_SCHEMA else ""
         if (characters := max(characters, len(text))) > LONGEST_SCHEMA:
             message = f"{path}.{name} has {characters} characters; at most {LONGEST_SCHEMA} are accepted."
@@ -83,7 +83,7 @@ class _Format(OpenAIBody):
 
 
 def _one_of(**fields: tuple[str, ...]) -> ConfigDict:
-    """For the OpenAPI document: which fields go with which type."""
+    """Describes in the OpenAPI document which fields go with which type."""
     others = {name for needed in fields.values() for name in needed}
     choices: list[Any] = []
     for kind, needed in fields.items():
@@ -95,7 +95,7 @@ def _one_of(**fields: tuple[str, ...]) -> ConfigDict:
 
 
 class ResponseFormat(_Format):
-    """As in chat: the schema lies in an object of its own."""
+    """The form of chat completions: the schema is in an object of its own."""
 
     model_config = _one_of(text=(), json_object=(), json_schema=("json_schema",), regex=("regex",), grammar=("grammar",))
     json_schema: Annotated[NamedSchema | None, Field(description='an object, {"name": "...", "schema": {...}}')] = None
@@ -112,7 +112,7 @@ class ResponseFormat(_Format):
 
 
 class TextFormat(_Format):
-    """As in /v1/responses: the schema's fields beside its type."""
+    """The form of /v1/responses: the schema's fields are next to the type."""
 
     model_config = _one_of(text=(), json_object=(), json_schema=("name", "schema"), regex=("regex",), grammar=("grammar",))
     name: Annotated[str | None, NAME] = None
@@ -132,5 +132,5 @@ class TextFormat(_Format):
         return "schema", self.schema_
 
     def told_back(self) -> dict[str, Any]:
-        """As an answer repeats it."""
+        """Returns the format as a response repeats it."""
         return {"type": self.type} | self.model_dump(by_alias=True, exclude_unset=True)

@@ -1,4 +1,4 @@
-"""From the messages and items of a request to a conversation as chat templates read it, with its calls and their results."""
+"""Converts a request's messages and items, including calls and results, to the conversation that chat templates read."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,25 +17,26 @@ FIELDS = {
 
 
 class Conversation:
-    """Built message by message. Raises InvalidRequest in the name of a field under ``path``, that of the message."""
+    """A conversation built message by message. Raises InvalidRequest for ``path``, a field of the message."""
 
     def __init__(self) -> None:
         self.messages: list[Json] = []
-        self._names: dict[str, str] = {}  # of the functions called, by the ids of the calls
+        self._names: dict[str, str] = {}  # names of called functions, by call id
 
     def add(self, role: str, content: str) -> None:
-        """Templates know no "developer": it is OpenAI's newer word for "system"."""
+        """Adds a message. Renames "developer", OpenAI's newer word for "system", which templates do not know."""
         self.messages.append({"role": "system" if role == "developer" else role, "content": content})
 
     def add_text(self, role: str, text: str) -> None:
-        """Of the same role as the message before it, a line of that."""
+        """Adds text, as a new line of the previous message if that has the same role."""
         if self.messages and self.messages[-1]["role"] == role:
             self.messages[-1]["content"] = "\n".join(filter(None, [self.messages[-1]["content"], text]))
         else:
             self.add(role, text)
 
     def add_call(self, call_id: str, name: str, arguments: Json) -> None:
-        """To the assistant's message before it, where there is one. Templates want the arguments as an object."""
+        """Adds a call to the previous message if that is the assistant's, else to a new one. Templates expect the arguments as
+        an object."""
         if not self.messages or self.messages[-1]["role"] != "assistant":
             self.add("assistant", "")
         function = {"name": name, "arguments": arguments}
@@ -100,7 +101,7 @@ def _require_own_fields(path: str, item: InputItem) -> None:
 
 
 def _parsed(path: str, arguments: str) -> Json:
-    """No arguments at all are an empty object."""
+    """Parses a call's arguments. An empty string means an empty object."""
     try:
         parsed = from_json(arguments or "{}", allow_inf_nan=False)
     except ValueError:

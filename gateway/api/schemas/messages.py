@@ -1,4 +1,4 @@
-"""Conversations, as /v1/chat/completions and /v1/responses write them: the fields of each message and item."""
+"""Messages and items of conversations, in the forms of /v1/chat/completions and /v1/responses."""
 
 # ruff: noqa: RUF012  pydantic copies a mutable default for every body
 
@@ -10,12 +10,12 @@ from pydantic import BeforeValidator, Field
 from gateway.api.schemas.base import AnyString, Label, OpenAIBody, WrongPart
 from gateway.api.schemas.tools import NAME, FunctionName
 
-MOST_TOOL_CALLS = 128  # of one message
+MOST_TOOL_CALLS = 128  # per message
 LONGEST_ID = 256
 
 
 def texts_of(*kinds: str, beside: frozenset[str] = frozenset()) -> BeforeValidator:
-    """A list of text parts is their texts, a line each. ``beside``: what clients send with a text though it changes nothing."""
+    """Joins a list of text parts, one per line. ``beside``: other fields of a part that are accepted and ignored."""
 
     def text_of(place: int, part: object) -> str:
         if not isinstance(part, dict):
@@ -67,7 +67,7 @@ class ChatMessage(OpenAIBody):
         texts_of("text", beside=frozenset({"annotations", "cache_control"})),
         Field(description='a string or a list of text parts, {"type": "text", "text": "..."}'),
     ] = None
-    name: Label = ""  # changes nothing: no template of ours shows it
+    name: Label = ""  # no effect: it is not passed to templates
     tool_calls: Annotated[
         list[ToolCall],
         Field(fail_fast=True, max_length=MOST_TOOL_CALLS, description=f"a list of up to {MOST_TOOL_CALLS} calls"),
@@ -84,7 +84,7 @@ _TEXTS = 'a string or a list of text parts, {"type": "input_text", "text": "..."
 
 
 class InputItem(OpenAIBody):
-    """Of /v1/responses: a message, a call or its output. What an earlier answer's item has besides changes nothing."""
+    """An item of /v1/responses: a message, a call or its output. Other fields that responses have are accepted and ignored."""
 
     type: Annotated[
         Literal["message", "function_call", "function_call_output"],

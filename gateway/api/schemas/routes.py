@@ -1,4 +1,4 @@
-"""The bodies of the generating routes."""
+"""Request bodies of the generating routes."""
 
 # ruff: noqa: RUF012  pydantic copies a mutable default for every body
 
@@ -55,7 +55,7 @@ class ChatBody(CompletionBase, ChatTools):
         Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES, description=f"a list of 1 to {MOST_MESSAGES} messages"),
     ]
     max_tokens: OptionalMaxTokens = None
-    max_completion_tokens: OptionalMaxTokens = None  # the newer name; it wins where both are given
+    max_completion_tokens: OptionalMaxTokens = None  # the newer name; takes precedence if both are given
     logprobs: Flag = False
     top_logprobs: Annotated[int | None, integer(0, 20, ', only with "logprobs": true')] = None
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, min_length=1, max_length=1, description='["text"]')] = [
@@ -90,7 +90,7 @@ PROMPTS = f"a string, a list of token ids, or a list of up to {MOST_CHOICES} str
 
 
 def _prompts(prompt: object) -> list[Prompt]:
-    """One prompt or several, as a list of several."""
+    """Returns a list of prompts, whether one or many are given."""
     kinds = _kinds_in(prompt)
     if kinds == {int}:
         return [prompt]  # type: ignore[list-item]
@@ -104,7 +104,7 @@ def _prompts(prompt: object) -> list[Prompt]:
 
 
 def _kinds_in(value: object) -> set[type]:
-    """Of a list, at the speed of C: half a million token ids may come."""
+    """Returns the types of a list's elements, computed in C: there may be half a million token ids."""
     return set(map(type, value)) if isinstance(value, list) else set()
 
 
@@ -124,7 +124,7 @@ class CompletionBody(CompletionBase):
         BeforeValidator(_prompts, json_schema_input_type=_Text | _Ids | _Several | _SeveralIds),
         Field(description=PROMPTS),
     ]
-    max_tokens: Annotated[int, integer(0, LARGEST_MAX_TOKENS, ' (0: only with "echo": true)')] = 16  # as at OpenAI
+    max_tokens: Annotated[int, integer(0, LARGEST_MAX_TOKENS, ' (0: only with "echo": true)')] = 16  # as in OpenAI's API
     best_of: Annotated[int | None, integer(1, MOST_CHOICES)] = None
     echo: Flag = False
     logprobs: Annotated[int | None, integer(0, 5)] = None
@@ -140,7 +140,7 @@ class CompletionBody(CompletionBase):
     @property
     def alternatives(self) -> int | None:
         if self.logprobs is None and (self.copies > self.n or self._only_echo):
-            return 0  # for the choice among them; nothing generated at all is asked for as the prompt's log-probabilities
+            return 0  # for ranking best_of; with max_tokens 0, for the prompt's log-probabilities
         return self.logprobs
 
     @property
@@ -213,7 +213,7 @@ class ResponsesBody(OpenAIBody, ResponsesTools, ChangesNothing, SamplingBody):
 
     @property
     def alternatives(self) -> int | None:
-        """OpenAI tells log-probabilities where they are included; asking for alternatives means it too."""
+        """OpenAI returns log-probabilities if `include` lists them; here top_logprobs is enough."""
         return self.top_logprobs or 0 if LOGPROBS in self.include or self.top_logprobs else None
 
     def grammar(self) -> Grammar | None:

@@ -1,4 +1,4 @@
-"""The fields that every generating route has, with the same bounds everywhere: how tokens are chosen and what ends a text."""
+"""Fields shared by all generating routes, with the same limits everywhere: token sampling and stop conditions."""
 
 # ruff: noqa: RUF012  pydantic copies a mutable default for every body
 
@@ -31,9 +31,9 @@ from gateway.errors import InvalidRequest
 from gateway.text.grammar import Grammar, Matcher
 from gateway.text.tool_calls import ToolUse
 
-MOST_METADATA = 16  # as at OpenAI
+MOST_METADATA = 16  # as in OpenAI's API
 
-RANDOM_SEED = -1  # as at other servers; every other number is a fixed seed, negative ones too
+RANDOM_SEED = -1  # as in other servers; every other number is a fixed seed, including negative ones
 Penalty = Annotated[float, number(-2.0, 2.0)]
 Fraction = Annotated[float, number(0.0, 1.0)]
 TokenId = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,8})$")]
@@ -70,14 +70,14 @@ class ChangesNothing(Body):
 
 
 class SamplingBody(Body):
-    """A subclass says where its prompt comes from, how many tokens an answer may have, and what is returned with them."""
+    """A subclass defines where its prompt comes from, how many tokens an output may have, and what is returned with them."""
 
     prompt_field: ClassVar[str] = "prompt"
     max_tokens_field: ClassVar[str] = "max_tokens"
     format_field: ClassVar[str] = "response_format"
     logprobs_field: ClassVar[str] = "logprobs"
-    only_with: ClassVar[dict[str, str]] = {}  # a field, and the one that has to be true for it
-    never_with: ClassVar[dict[str, str]] = {}  # a field, and the one that must not be true then
+    only_with: ClassVar[dict[str, str]] = {}  # a field, and the one it requires to be true
+    never_with: ClassVar[dict[str, str]] = {}  # a field, and the one it requires not to be true
 
     model: OptionalModelName = None
     temperature: Annotated[float, number(0.0, 2.0, " (0: always the most probable token)")] = 0.7
@@ -97,25 +97,25 @@ class SamplingBody(Body):
     @property
     @abstractmethod
     def answer_tokens(self) -> int | None:
-        """The most tokens that one answer may have; None: what is left of the context."""
+        """The maximum number of tokens per output; None: the rest of the context."""
 
     @property
     def copies(self) -> int:
-        """How many texts continue each prompt."""
+        """The number of outputs per prompt."""
         return 1
 
     @property
     def alternatives(self) -> int | None:
-        """How many alternatives are returned with every token; None: no log-probabilities."""
+        """The number of alternatives returned with each token; None: no log-probabilities."""
         return None
 
     @abstractmethod
     def grammar(self) -> Grammar | None:
-        """What the text must match; None: anything."""
+        """The grammar that the output must match; None: no constraint."""
 
     @property
     def tool_use(self) -> ToolUse | None:
-        """The tools that the model may call; None: it writes text only."""
+        """The tools that the model may call; None: text only."""
         return None
 
     def generation(self, prompt_tokens: list[int], grammar: Matcher | None = None) -> GenerationRequest:
@@ -178,12 +178,12 @@ def _is_true(name: str) -> JsonSchemaValue:
 
 
 class Obfuscation(OpenAIBody):
-    include_obfuscation: Flag = True  # changes nothing: nothing is sent to hide the lengths of pieces
+    include_obfuscation: Flag = True  # no effect: the gateway never sends padding to hide chunk lengths
 
 
 class StreamOptions(Obfuscation):
-    include_usage: Flag = False  # in a last event
-    continuous_usage_stats: Flag = False  # in every event, as it is by then
+    include_usage: Flag = False  # usage in a final event
+    continuous_usage_stats: Flag = False  # usage so far in every event
 
 
 class Formatted(ChangesNothing, SamplingBody):
@@ -198,7 +198,7 @@ class Formatted(ChangesNothing, SamplingBody):
 
 
 class CompletionBase(OpenAIBody, Formatted):
-    """What OpenAI's two older routes share."""
+    """Fields shared by OpenAI's two older routes."""
 
     only_with: ClassVar[dict[str, str]] = {"stream_options": "stream"}
     never_with: ClassVar[dict[str, str]] = {"prompt_logprobs": "stream"}
@@ -207,13 +207,13 @@ class CompletionBase(OpenAIBody, Formatted):
     stream_options: Annotated[
         StreamOptions, Field(description='an object, such as {"include_usage": true}, only with "stream": true')
     ] = StreamOptions()
-    # As at vLLM.
+    # As in vLLM.
     prompt_logprobs: Annotated[int | None, integer(0, 20, ', not with "stream": true')] = None
     return_token_ids: Flag = False
 
     @property
     def prompt_alternatives(self) -> int | None:
-        """How many alternatives are returned with every token of the prompt; None: no log-probabilities."""
+        """The number of alternatives returned with each prompt token; None: no log-probabilities."""
         return self.prompt_logprobs
 
     def generation(self, prompt_tokens: list[int], grammar: Matcher | None = None) -> GenerationRequest:

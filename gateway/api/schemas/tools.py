@@ -1,4 +1,4 @@
-"""``tools`` and ``tool_choice``, as OpenAI's two routes write them, and what a request then asks of a model."""
+"""``tools`` and ``tool_choice`` in the forms of OpenAI's two routes, and the resulting ToolUse."""
 
 # ruff: noqa: RUF012  pydantic copies a mutable default for every body
 
@@ -14,7 +14,7 @@ from gateway.api.schemas.sampling import SamplingBody
 from gateway.errors import InvalidRequest, echo
 from gateway.text.tool_calls import Tool, ToolUse
 
-MOST_TOOLS = 128  # as at OpenAI
+MOST_TOOLS = 128  # as in OpenAI's API
 MODES = ("none", "auto", "required")
 NAME = Field(pattern="^[a-zA-Z0-9_-]{1,64}$", description="a string of 1 to 64 letters, digits, underscores and dashes")
 FunctionName = Annotated[str, NAME]
@@ -37,12 +37,12 @@ class ChatTool(OpenAIBody):
 
 
 class ResponsesTool(FunctionFields):
-    """The same with its fields beside its type."""
+    """A tool whose function's fields are next to its type."""
 
     type: FunctionKind
 
     def told_back(self) -> dict[str, Any]:
-        """As an answer repeats it."""
+        """Returns the tool as a response repeats it."""
         return {"type": self.type, **self.model_dump(include={"name", "description", "parameters", "strict"})}
 
 
@@ -70,7 +70,7 @@ class AllowedTools(OpenAIBody):
 
 
 def _as_object(choice: object) -> object:
-    """A mode is a string for clients, and an object's type here."""
+    """Turns a mode, which clients send as a string, into an object of that type."""
     is_mode = isinstance(choice, str) and choice in MODES
     if not is_mode and (not isinstance(choice, dict) or choice.get("type") in MODES):
         raise ValueError("no choice")
@@ -87,7 +87,7 @@ class ToolChoice(OpenAIBody):
 
     @abstractmethod
     def named(self) -> tuple[str, list[str]]:
-        """The field that has names of functions, and these; an empty list where it is missing."""
+        """Returns the name of the field with function names, and the names; an empty list if the field is missing."""
 
     @abstractmethod
     def _mode_of_allowed(self) -> str: ...
@@ -126,25 +126,25 @@ class ResponsesToolChoice(ToolChoice):
         return self.allowed_mode
 
     def told_back(self) -> str | dict[str, Any]:
-        """As an answer repeats it."""
+        """Returns the choice as a response repeats it."""
         return self.type if self.type in MODES else self.model_dump(by_alias=True, exclude_unset=True)
 
 
 class ToolBody(SamplingBody):
-    """The fields of a route that offers tools. A subclass has ``tools`` and ``tool_choice`` in its own shape."""
+    """Fields of a route with tools. Each subclass has ``tools`` and ``tool_choice`` in its own form."""
 
     parallel_tool_calls: Flag = True
 
     @abstractmethod
     def functions(self) -> list[tuple[str, FunctionFields]]:
-        """Those of ``tools``, each with the path of its fields."""
+        """Returns the functions in ``tools``, each with the path of its fields."""
 
     @abstractmethod
     def choice(self) -> ToolChoice: ...
 
     @cached_property
     def tool_use(self) -> ToolUse | None:
-        """None: nothing is called. Raises InvalidRequest."""
+        """The tools that the model may call; None: no calls. Raises InvalidRequest."""
         tools = _tools(self.functions())
         choice = self.choice()
         names = tuple(tool.name for tool in tools)
@@ -200,7 +200,7 @@ CHOICE = '"none", "auto", "required", or an object that names a function or allo
 
 
 def _functions_only(tools: object) -> object:
-    """Raises WrongPart by the kind of a tool, whatever fields it has."""
+    """Raises WrongPart if a tool is not a function, before its fields are checked."""
     for place, tool in enumerate(tools[:MOST_TOOLS] if isinstance(tools, list) else ()):
         if isinstance(tool, dict) and tool.get("type", "function") != "function":
             raise WrongPart(f"[{place}].type is {echo(tool['type'])}")

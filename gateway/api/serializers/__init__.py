@@ -1,1 +1,1 @@
-"""From the pieces of an answer to the form that its clients read. Knows no HTTP."""
+"""Convert pieces of output into each API's response format. Independent of HTTP."""

@@ -1,4 +1,4 @@
-"""The form of /v1/chat/completions: whole, and as chunks."""
+"""Response format of /v1/chat/completions: whole, and as chunks."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ from gateway.text.tool_reader import CallArguments, CallBegun, ToolReader, read_
 
 
 class ChatSerializer(ChoiceSerializer):
-    """In a stream every choice begins with its role and ends with an empty delta. ``prompt``: the conversation's tokens."""
+    """In a stream, each choice starts with its role and ends with an empty delta. ``prompt``: the conversation's tokens."""
 
     _body: ChatBody
 
@@ -51,7 +51,7 @@ class ChatSerializer(ChoiceSerializer):
         role: ChatDelta = {
             "role": "assistant",
             "content": None if self._readers else "",
-        }  # null stays where there are calls alone
+        }  # stays null if there are only calls
         first, *others = [self._chunk(index, role) for index in range(self._body.copies)]
         return b"".join(map(server_sent, [first | self._prompt_token_ids(), *others]))
 
@@ -70,7 +70,7 @@ class ChatSerializer(ChoiceSerializer):
         return b""
 
     def _events_of_calls(self, delta: Delta) -> bytes:
-        """And of the text beside them. The first event has the ids of all tokens of the piece."""
+        """Returns the events of calls and of the text around them. The first event has all token ids of the piece."""
         reader = self._readers[delta.index]
         pieces = reader.feed(delta.text) + (reader.finish() if delta.finish_reason is not None else [])
         events, ids = b"", delta.token_ids

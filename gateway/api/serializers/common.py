@@ -1,4 +1,4 @@
-"""What the forms share: how an event is written, an answer's id and time, usage, log-probabilities."""
+"""Shared by the serializers: event encoding, response ids and times, usage, log-probabilities."""
 
 import secrets
 import time
@@ -13,35 +13,35 @@ from gateway.api.schemas.sampling import CompletionBase
 from gateway.engine.generation import Delta, GenerationRecord, TokenLogprob
 from gateway.text.model import Model
 
-LOWEST_LOGPROB = -9999.0  # JSON has no infinity; OpenAI's word for it
+LOWEST_LOGPROB = -9999.0  # OpenAI's stand-in for −infinity, which JSON lacks
 DONE = b"data: [DONE]\n\n"
 # U+0085, U+2028 and U+2029: legal inside JSON, but some clients split lines there.
 LINE_SEPARATORS = {separator.encode(): f"\\u{ord(separator):04x}".encode() for separator in "\u0085\u2028\u2029"}
-HOLE = "\0"  # in no id and in no model's name
+HOLE = "\0"  # never occurs in an id or a model's name
 
 Event = dict[str, Any]
 
 
 class Serializer(ABC):
-    """The answers to one request, as its clients read them: whole, or as server-sent events with a last one that says so."""
+    """Formats the outputs of one request: whole, or as server-sent events with a final event that ends the stream."""
 
     @abstractmethod
     def whole(self, answers: list[Delta]) -> Any:
-        """``answers``: each in one piece."""
+        """Returns the whole response. ``answers``: the outputs, each in one piece."""
 
     def begin(self) -> bytes:
-        """The events before any text."""
+        """Returns the events before any text."""
         return b""
 
     @abstractmethod
     def events(self, delta: Delta) -> bytes:
-        """Those of one piece; none where it has nothing to show."""
+        """Returns the events of one piece, or none if it has nothing to show."""
 
     def end(self) -> bytes:
         return DONE
 
     def failure(self, error: Event) -> bytes:
-        """Ends a stream instead of `end`; by then the status is sent."""
+        """Ends a stream with an error, instead of `end`: the HTTP status has already been sent."""
         return server_sent(error) + DONE
 
 
@@ -50,7 +50,7 @@ def server_sent(event: Event) -> bytes:
 
 
 def named_event(event: Event) -> bytes:
-    """An event of which a line of its own says the type too."""
+    """Encodes an event with its type repeated on an ``event:`` line."""
     return b"event: " + event["type"].encode() + b"\ndata: " + json_line(event) + b"\n\n"
 
 
@@ -63,13 +63,13 @@ def json_line(value: Any) -> bytes:
 
 
 class TextEvents:
-    """Events of which only the text changes, and the index of its answer: all else is written once."""
+    """Encodes events that differ only in their text and output index. Everything else is serialized once per index."""
 
     def __init__(self) -> None:
-        self._around: dict[int, tuple[bytes, bytes]] = {}  # index → what stands before the text and behind it
+        self._around: dict[int, tuple[bytes, bytes]] = {}  # index → bytes before and after the text
 
     def write(self, delta: Delta, event: Callable[[str], Event]) -> bytes:
-        """``event`` makes one of a text. It is called once for each index, and not kept: it knows who keeps this."""
+        """``event`` builds an event from a text. It is called once per index and not stored, to avoid a reference cycle."""
         if delta.index not in self._around:
             before, after = server_sent(event(HOLE)).split(to_json(HOLE))
             self._around[delta.index] = before, after
@@ -78,12 +78,12 @@ class TextEvents:
 
 
 class ChoiceSerializer(Serializer):
-    """Of OpenAI's two older routes: choices in an envelope, with the usage where it is asked for."""
+    """Base of OpenAI's two older routes: choices in an envelope, with the usage if requested."""
 
     def __init__(self, body: CompletionBase, record: GenerationRecord, head: Event) -> None:
         self._body, self._record, self._head = body, record, head
         self._options = body.stream_options
-        # Whether the events between an answer's first and its last differ in their text alone.
+        # Whether the events between an output's first and last differ only in their text.
         plain = body.alternatives is None and not self._options.continuous_usage_stats
         self._plain = plain and not body.return_token_ids
 
@@ -93,7 +93,7 @@ class ChoiceSerializer(Serializer):
         return server_sent(self._head | {"choices": [], "usage": usage_of(self._record)}) + super().end()
 
     def _event(self, choice: Any) -> Event:
-        """OpenAI: where the usage is asked for, null in all events but the last."""
+        """As in OpenAI's API: if the usage is requested, it is null in all events but the last."""
         event = self._head | {"choices": [choice]}
         if self._options.continuous_usage_stats:
             event["usage"] = usage_of(self._record)
@@ -113,7 +113,7 @@ def usage_of(record: GenerationRecord) -> Usage:
 
 
 def envelope(prefix: str, kind: str, model: Model) -> Event:
-    """What all pieces of one answer have in common. ``prefix``: of its id."""
+    """Returns the fields common to all events of one response. ``prefix``: of its id."""
     return {
         "id": new_id(prefix),
         "object": kind,
@@ -128,7 +128,7 @@ def new_id(prefix: str) -> str:
 
 
 def _fingerprint(model: Model) -> str | None:
-    """Changes with whatever may change what a seed gives: weights, precision, provider."""
+    """Changes with anything that may change the output of a seed: weights, precision, provider."""
     value = model.parameters.get("fingerprint")
     return f"fp_{value[:12]}" if value else None
 
@@ -142,7 +142,7 @@ def logprob_objects(logprobs: Iterable[TokenLogprob]) -> list[Logprob]:
 
 
 def prompt_logprob_objects(logprobs: Iterable[TokenLogprob], alternatives: int) -> PromptLogprobs:
-    """In vLLM's form: by the ids of the tokens, the prompt's own first."""
+    """Returns log-probabilities in vLLM's form: by token id, the prompt's own token first."""
     return [None if token.logprob is None else _of_position(token, token.top[:alternatives]) for token in logprobs]
 
 

@@ -1,4 +1,4 @@
-"""The form of /v1/completions: whole, and as pieces of the same shape."""
+"""Response format of /v1/completions: whole, and as chunks of the same shape."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -29,9 +29,9 @@ class CompletionSerializer(ChoiceSerializer):
         super().__init__(body, record, envelope("cmpl-", "text_completion", model))
         self._texts, self._prompts = texts, prompts
         self._text_events = TextEvents()
-        self._special = set(model.tokenizer.special_tokens)  # an answer's text leaves them out
+        self._special = set(model.tokenizer.special_tokens)  # left out of an output's text
         self._begun: set[int] = set()
-        # Where the next token of a text begins, in characters from the beginning of its prompt.
+        # Start of the next token of each output, in characters from the start of the prompt.
         self._offset: dict[int, int] = defaultdict(int)
         if not body.echo:
             self._offset |= {index: len(texts[index // body.n]) for index in range(len(texts) * body.n)}
@@ -46,7 +46,7 @@ class CompletionSerializer(ChoiceSerializer):
         return server_sent(self._event(self._piece(delta)))
 
     def _piece(self, piece: Delta) -> CompletionChoice:
-        """With the first of an answer comes an echo of the prompt."""
+        """Returns a piece as a choice. An output's first piece includes the echoed prompt."""
         text, logprobs, begins = piece.text, None, piece.index not in self._begun
         if self._body.echo and begins:
             text = self._texts[piece.index // self._body.n] + text
@@ -67,7 +67,7 @@ class CompletionSerializer(ChoiceSerializer):
     ) -> CompletionLogprobs:
         tokens, offsets = echoed + generated, []
         shown = [*self._echoed(echoed, index), *map(self._generated, generated)]
-        if echoed:  # what the tokenizer has put before the prompt, a space, stands before its beginning
+        if echoed:  # a space that the tokenizer adds before the prompt comes before offset 0
             self._offset[index] = len(self._texts[index // self._body.n]) - sum(map(_characters, shown[: len(echoed)]))
         for text in shown:
             begins_inside = len(text) > 0 and _is_continuation(text[0])
@@ -81,11 +81,11 @@ class CompletionSerializer(ChoiceSerializer):
         }
 
     def _generated(self, token: TokenLogprob) -> bytes:
-        """What of a token is in the text."""
+        """Returns the part of a token that appears in the text."""
         return b"" if token.token in self._special else token.bytes
 
     def _echoed(self, tokens: tuple[TokenLogprob, ...], index: int) -> list[bytes]:
-        """The same of the prompt's tokens: special ones only where the prompt holds their names."""
+        """Does the same for prompt tokens: special ones appear only if the prompt contains their names."""
         prompt = self._texts[index // self._body.n]
         return [token.bytes if token.text in prompt else self._generated(token) for token in tokens]
 
@@ -97,7 +97,7 @@ def _choice(
 
 
 def _best(answers: list[Delta], copies: int, n: int) -> list[Delta]:
-    """Of each prompt's ``copies`` texts those ``n`` with the highest mean log-probability of a token, best first."""
+    """Returns, of each prompt's ``copies`` outputs, the ``n`` with the highest mean token log-probability, best first."""
     if copies == n:
         return answers
     chosen: list[Delta] = []
@@ -112,23 +112,23 @@ def _mean_logprob(answer: Delta) -> float:
 
 
 def _characters(text: bytes) -> int:
-    """That begin in it."""
+    """The number of characters that start in ``text``."""
     return sum(not _is_continuation(byte) for byte in text)
 
 
 def _is_continuation(byte: int) -> bool:
-    """Of a character that began in an earlier byte, in UTF-8."""
+    """Whether ``byte`` is a UTF-8 continuation byte."""
     return byte & 0xC0 == 0x80
 
 
 def _name(token: TokenLogprob) -> str:
-    """Its text; half a character is named by its bytes, as at OpenAI, so that no two tokens share a name."""
+    """Returns the token's text. A partial character is named by its bytes, as in OpenAI's API, so that names are unique."""
     whole = token.text.encode() == token.bytes
     return token.text if whole else "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.bytes)
 
 
 def _top(token: TokenLogprob, alternatives: int) -> dict[str, float] | None:
-    """The most probable tokens, and the token itself where it is none of them."""
+    """Returns the most probable tokens, plus the token itself if it is not among them."""
     if token.logprob is None:
         return None
     return {_name(other): finite(other.logprob) for other in (*token.top[:alternatives], token)}

@@ -1,4 +1,4 @@
-"""The form of /generate: the text with its prompt; in a stream the text after it."""
+"""Response format of /generate: the prompt and its continuation; in a stream, only the continuation."""
 
 from gateway.api.response_models import Generated, GeneratedPiece, GeneratedText
 from gateway.api.schemas import GenerateBody
@@ -7,7 +7,7 @@ from gateway.engine.generation import Delta, GenerationRecord
 
 
 class GenerateSerializer(Serializer):
-    """Of a stream, the last event has no text, but why it ended and what it took."""
+    """A stream's last event has no text, but the finish reason and the usage."""
 
     def __init__(self, body: GenerateBody, record: GenerationRecord) -> None:
         self._prompt, self._record = body.prompt, record

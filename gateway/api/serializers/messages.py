@@ -1,4 +1,4 @@
-"""The form of /v1/messages: whole, and as Anthropic's sequence of named events."""
+"""Response format of /v1/messages: whole, and as Anthropic's sequence of named events."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ from gateway.text.tool_reader import CallArguments, CallBegun, Piece, read_all
 
 
 class MessageSerializer(Serializer):
-    """In a stream each block of the content begins, grows and stops before the next one begins."""
+    """In a stream, each content block starts, grows and stops before the next one starts."""
 
     def __init__(self, body: MessagesBody, model: Model, record: GenerationRecord) -> None:
         self._model, self._record = model.name, record
         self._reader = None if body.tool_use is None else model.tools.reader(body.tool_use)
         self._id = new_id("msg_")
-        self._blocks = 0  # that have begun
-        self._open: str | None = None  # the type of the last of them, while it may still grow
+        self._blocks = 0  # number of blocks started
+        self._open: str | None = None  # type of the last block, while it may still grow
 
     def whole(self, answers: list[Delta]) -> AnthropicMessage:
         (answer,) = answers
@@ -58,7 +58,7 @@ class MessageSerializer(Serializer):
         return named_event(error)
 
     def _begin_block(self, block: OutputBlock) -> bytes:
-        """Behind the start of the first one comes a ping, as at Anthropic."""
+        """Starts a block. A ping follows the start of the first one, as in Anthropic's API."""
         stopped = self._stop_block()
         started = _event("content_block_start", index=self._blocks, content_block=block)
         ping = b"" if self._blocks else _event("ping")
@@ -114,7 +114,7 @@ def _text(text: str) -> TextBlock:
 
 
 def _tool_use(id: str, name: str, arguments: str) -> ToolUseBlock:
-    """Of arguments that were cut off, what is whole."""
+    """Builds a call block. Truncated arguments are parsed as far as they are complete."""
     return {"type": "tool_use", "id": id, "name": name, "input": from_json(arguments, allow_partial=True) if arguments else {}}
 
 

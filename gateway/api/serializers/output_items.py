@@ -1,4 +1,4 @@
-"""What an answer of /v1/responses consists of: messages and calls, each with the events by which it grows."""
+"""Output items of /v1/responses: messages and calls, with the events that stream them."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from gateway.api.serializers.common import new_id
 from gateway.text.tool_reader import CallBegun
 
 Status = Literal["in_progress", "completed", "incomplete"]
-Write = Callable[..., bytes]  # an event, by its name and its fields
+Write = Callable[..., bytes]  # encodes an event from its name and fields
 
 
 class MessageItem:

@@ -1,4 +1,4 @@
-"""The form of /v1/responses: whole, and as its sequence of named events."""
+"""Response format of /v1/responses: whole, and as its sequence of named events."""
 
 import time
 from collections import defaultdict
@@ -12,14 +12,14 @@ from gateway.engine.generation import Delta, GenerationRecord
 from gateway.text.model import Model
 from gateway.text.tool_reader import CallArguments, CallBegun, Piece
 
-# OpenAI's few codes of a response that failed, by the type that an error has elsewhere.
+# OpenAI's error codes of a failed response, by our error type.
 RESPONSE_ERRORS = defaultdict(
     lambda: "server_error", invalid_request_error="invalid_prompt", rate_limit_error="rate_limit_exceeded"
 )
 
 
 class ResponseSerializer(Serializer):
-    """Of a stream, every event has its name in a line of its own, and a number; the last one is the end."""
+    """In a stream, each event has an ``event:`` line and a sequence number; the last event ends the stream."""
 
     def __init__(self, body: ResponsesBody, model: Model, record: GenerationRecord) -> None:
         self._body, self._record = body, record
@@ -35,7 +35,7 @@ class ResponseSerializer(Serializer):
         return self._ended()
 
     def begin(self) -> bytes:
-        """Without tools the first item is certain to be a message."""
+        """Returns the first events. Without tools, the first item is always a message and can start now."""
         begun = self._event("created", response=self._response()) + self._event("in_progress", response=self._response())
         return begun + (self._begin(MessageItem(self._event, 0)) if self._reader is None else b"")
 
@@ -61,7 +61,7 @@ class ResponseSerializer(Serializer):
         return self._grow_by(delta.text, logprob_objects(delta.logprobs)) if delta.text or delta.logprobs else b""
 
     def _grow_by(self, piece: Piece, logprobs: list[Logprob]) -> bytes:
-        """A message and a call each begin an item of their own."""
+        """Adds a piece to the last item, or starts a new item for it."""
         last, begun = self._items[-1] if self._items else None, b""
         if isinstance(piece, CallBegun):
             return self._begin(CallItem(self._event, len(self._items), piece))
@@ -73,7 +73,7 @@ class ResponseSerializer(Serializer):
         return begun + last.grow(piece, logprobs)
 
     def _begin(self, item: "MessageItem | CallItem") -> bytes:
-        """The item before it has come to its end."""
+        """Ends the previous item and starts ``item``."""
         ended = self._items[-1].end("completed") if self._items else b""
         self._items.append(item)
         return ended + item.begin()
@@ -107,7 +107,7 @@ class ResponseSerializer(Serializer):
         return response
 
     def _response(self) -> Response:
-        """As it is at its beginning."""
+        """Returns the response in its initial state."""
         body = self._body
         return {
             "id": self._identity["id"],
@@ -134,7 +134,7 @@ class ResponseSerializer(Serializer):
             "tool_choice": body.tool_choice.told_back(),
             "parallel_tool_calls": body.parallel_tool_calls,
             "background": False,
-            "store": False,  # whatever was asked: nothing is stored
+            "store": False,  # whatever the request says: nothing is stored
             "previous_response_id": None,
             "reasoning": {"effort": None, "summary": None},
             "service_tier": "default",
