@@ -1,1 +1,1 @@
-"""Text and tokens: tokenizer, chat templates, grammars; what strangers send is worked on in bounded processes."""
+"""Text and tokens: tokenizer, chat templates, grammars. Untrusted input is processed in resource-limited processes."""

@@ -1,9 +1,8 @@
-"""Tokens → text, whole or one by one with the same outcome, as the decoder of a tokenizer.json has it.
+"""Tokens → text according to a tokenizer.json's decoder, with the same result for whole sequences and token by token.
 
-The vocabularies of byte-level BPE (GPT-2, Llama 3, Qwen) and of SentencePiece with byte fallback (Llama 2, Mistral)
-spell bytes. These are joined here, so that half a character is not taken for a real U+FFFD, and invalid bytes change
-nothing before them: the library would replace the valid byte tokens beside them too. For any other decoder the library
-is asked.
+The vocabularies of byte-level BPE (GPT-2, Llama 3, Qwen) and of SentencePiece with byte fallback (Llama 2, Mistral) spell
+bytes. These are joined here, so that a partial character is not mistaken for a real U+FFFD, and invalid bytes do not change
+the text before them: the library would also replace valid byte tokens next to them. All other decoders use the library.
 """
 
 import codecs
@@ -16,20 +15,20 @@ from typing import Any, NoReturn, Protocol
 
 import tokenizers
 
-REPLACEMENT = "\ufffd"  # what a decoder makes of bytes that are no character, half a character among them
+REPLACEMENT = "\ufffd"  # decoders' replacement for invalid bytes, including partial characters
 WORD_BEGIN = "▁"  # SentencePiece's space
-CONTEXT_TOKENS = 8  # of the prompt, for decoders that join words by what stands before them
-WINDOW = 2  # tokens of the text that are kept as context at most
-LONGEST_HALF = 4  # tokens that may wait for the rest of a character: of four bytes at most
+CONTEXT_TOKENS = 8  # of the prompt, for decoders that join words depending on what precedes them
+WINDOW = 2  # most output tokens kept as context
+LONGEST_HALF = 4  # tokens that may wait for the rest of a character, which has at most four bytes
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class LibraryPanic(RuntimeError):
-    """Rust code has panicked. The library raises a BaseException, which would pass every ``except Exception``."""
+    """The Rust library panicked. It raises a BaseException itself, which ``except Exception`` would not catch."""
 
 
 def guarded(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Calls the library. Raises LibraryPanic where it panics."""
+    """Calls the library. Raises LibraryPanic if it panics."""
     try:
         return call(*arguments, **options)
     except BaseException as exc:
@@ -43,38 +42,38 @@ def raise_ordinary(exc: BaseException) -> NoReturn:
 
 
 class TokenStream(Protocol):
-    """Tokens one by one."""
+    """Decodes tokens incrementally."""
 
     def push(self, token: int) -> str:
-        """The text that is certain with this token: nothing of it changes later."""
+        """Returns the text that is final after this token: it will not change later."""
 
     def extend(self, tokens: list[int]) -> str:
-        """The same for several tokens at once."""
+        """Like `push`, for a list of tokens."""
 
     def finish(self) -> str:
-        """The rest, without half a character."""
+        """Returns the rest, without a partial character."""
 
 
 class Detokenizer(Protocol):
     def token_bytes(self, token: int) -> bytes:
-        """What a token adds to a text, special ones by their names; none for an id without a token."""
+        """Returns what a token adds to a text: the name of a special token, nothing for an id without a token."""
 
     def decode(self, tokens: list[int], *, skip_special_tokens: bool) -> str:
-        """The whole text; what is no whole character is U+FFFD."""
+        """Returns the whole text. Partial characters become U+FFFD."""
 
     def stream(self, prompt: list[int]) -> TokenStream:
-        """For tokens that follow these."""
+        """Returns a stream for the tokens after ``prompt``."""
 
 
 def detokenizer_of(tokenizer: tokenizers.Tokenizer, decoder: dict[str, Any] | None) -> Detokenizer:
-    """``decoder``: as tokenizer.json has it."""
+    """``decoder``: as in tokenizer.json."""
     spelling = _Spelling.read(decoder)
     return LibraryDetokenizer(tokenizer, decoder) if spelling is None else ByteDetokenizer(tokenizer, spelling)
 
 
 def _byte_of() -> dict[str, int]:
-    """Which byte each character of a byte-level vocabulary stands for: printable ones for themselves, the others for 256 and up
-    in order. Source: GPT-2's encoder.py, bytes_to_unicode."""
+    """Maps each character of a byte-level vocabulary to its byte: printable ones to themselves, characters from 256 up to the
+    remaining bytes in order. Source: GPT-2's encoder.py, bytes_to_unicode."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
@@ -85,7 +84,7 @@ BYTE_OF = _byte_of()
 
 @dataclass(frozen=True)
 class _Spelling:
-    """How the entries of a vocabulary spell bytes, and what of the whole text's beginning is left out."""
+    """How vocabulary entries spell bytes, and what is stripped from the start of the whole text."""
 
     byte_level: bool = False
     byte_fallback: bool = False
@@ -95,7 +94,7 @@ class _Spelling:
 
     @classmethod
     def read(cls, decoder: dict[str, Any] | None) -> "_Spelling | None":
-        """None for a decoder that does more than to join the bytes of tokens."""
+        """Returns None if the decoder does more than join the bytes of tokens."""
         if decoder is None:
             return None  # the library joins tokens by spaces
         steps = _steps(decoder)
@@ -114,14 +113,14 @@ class _Spelling:
         return cls(False, byte_fallback, tuple(replaced), *stripped)
 
     def begins_at(self, text: str, most_stripped: int) -> int:
-        """How many characters of the beginning are left out."""
+        """Returns how many characters to strip from the start."""
         return min(most_stripped, len(text) - len(text.lstrip(self.stripped)))
 
     def bytes_of(self, entry: str) -> bytes:
         if self.byte_level:
             try:
                 return bytes([BYTE_OF[character] for character in entry])
-            except KeyError:  # an ordinary word beside the alphabet of bytes
+            except KeyError:  # an ordinary word outside the byte alphabet
                 return entry.encode()
         for old, new in self.replaced:
             entry = entry.replace(old, new)
@@ -136,7 +135,7 @@ def _steps(decoder: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 class _Table(dict[int, bytes]):
-    """The bytes of each token that was ever asked for."""
+    """Cache of the bytes of each token."""
 
     def __init__(self, bytes_of: Callable[[int], bytes]) -> None:
         super().__init__()
@@ -185,7 +184,7 @@ class _ByteStream:
                 break
             self.push(token)
         self._stripped(self._decode(b"", True))
-        self._decode = _utf8_decoder()  # half a character at the prompt's end belongs to the prompt
+        self._decode = _utf8_decoder()  # a partial character at the prompt's end belongs to the prompt
 
     def push(self, token: int) -> str:
         text = self._decode(self._bytes[token])
@@ -197,7 +196,7 @@ class _ByteStream:
 
     def finish(self) -> str:
         rest = self._stripped(self._decode(b"", True))
-        return "" if rest == REPLACEMENT else rest  # one for half a character, more for bytes that never become one
+        return "" if rest == REPLACEMENT else rest  # one for a partial character, more for invalid bytes
 
     def _stripped(self, text: str) -> str:
         begin = self._spelling.begins_at(text, self._to_strip)
@@ -206,12 +205,12 @@ class _ByteStream:
 
 
 def _utf8_decoder() -> Callable[..., str]:
-    """Takes bytes, and whether they are the last ones."""
+    """Returns an incremental decoder that takes bytes and whether they are the last ones."""
     return codecs.getincrementaldecoder("utf-8")("replace").decode
 
 
 class LibraryDetokenizer:
-    """Whatever the decoder does. A text that it would change behind what is shown goes on as far as it can."""
+    """Handles any decoder through the library. If it would change text already shown, streaming goes on from there."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, decoder: dict[str, Any] | None) -> None:
         self.tokenizer = tokenizer
@@ -219,7 +218,7 @@ class LibraryDetokenizer:
         self._added = {token: added_token.content for token, added_token in added.items()}
         self.special = {token for token, added_token in added.items() if added_token.special}
         written = json.dumps(decoder, ensure_ascii=False)
-        self.halves = "ByteLevel" in written or "ByteFallback" in written  # whether a token may be half a character
+        self.halves = "ByteLevel" in written or "ByteFallback" in written  # whether a token may be a partial character
         space = WORD_BEGIN if WORD_BEGIN in written else " "
         self._spelling = _Spelling("ByteLevel" in written, "ByteFallback" in written, ((space, " "),))
 
@@ -243,10 +242,10 @@ class _LibraryStream:
         self._library_decode = detokenizer.tokenizer.decode  # leaves special tokens out
         ordinary = (token for token in reversed(prompt) if token not in self._special)
         self._tokens = list(islice(ordinary, CONTEXT_TOKENS))[::-1]
-        self._before = self._text()  # the text of them that is shown
-        self._waiting = 0  # tokens at the end that gave no text yet
+        self._before = self._text()  # their text, already shown
+        self._waiting = 0  # trailing tokens that have produced no text yet
         if self._halves and self._before.endswith(REPLACEMENT):
-            self._tokens, self._before = [], ""  # half a character at the prompt's end belongs to the prompt
+            self._tokens, self._before = [], ""  # a partial character at the prompt's end belongs to the prompt
 
     def push(self, token: int) -> str:
         if token in self._special:
@@ -286,6 +285,6 @@ class _LibraryStream:
 
 
 def _same(text: str, other: str) -> int:
-    """Characters that both begin with."""
+    """Returns the length of the common prefix."""
     shorter = min(len(text), len(other))
     return next((place for place in range(shorter) if text[place] != other[place]), shorter)

@@ -1,7 +1,7 @@
-"""Constrained decoding: which tokens may come next so that a text matches a JSON schema, a regular expression or a grammar.
+"""Constrained decoding: restricts the next token so that the output matches a JSON schema, a regular expression or a grammar.
 
-The library llguidance keeps the parser's state and gives the mask; here is what surrounds it: a trial in a process with bounds
-(grammar_process.py), the end of a text, and its completion before its tokens run out (grammar_completion.py).
+The library llguidance keeps the parser state and computes masks. This module adds a trial in a resource-limited process
+(grammar_process.py), the end of an output, and its completion before its tokens run out (grammar_completion.py).
 """
 
 import hashlib
@@ -26,19 +26,19 @@ __all__ = ["LONGEST_GRAMMAR", "LONGEST_SCHEMA", "PARAM", "Grammar", "GrammarComp
 logger = logging.getLogger(__name__)
 
 PARAM = "response_format"
-# What a client may send, in characters: a mask then takes some milliseconds at most.
+# Limits of client input, in characters. They keep the time per mask to a few milliseconds.
 LONGEST_GRAMMAR = 8_192  # a regular expression, a Lark grammar, a string in a schema
 LONGEST_SCHEMA = 32_768
-# Of one trial: real grammars take a tenth of a second at most, and some megabytes.
+# Limits of one trial. Real grammars take at most a tenth of a second and a few megabytes.
 SECONDS, MEMORY = 1.0, 24 << 20
 TRIALS_AT_ONCE = 2
 TOO_MUCH_WORK = "takes too much work a token, or this model's vocabulary has no token that may come next"
 LARGE = 4096  # characters
-KEPT = 256  # outcomes of trials
+KEPT = 256  # cached trial outcomes
 
 
 class GrammarRefused(InvalidRequest):
-    """``reason``: in the library's own words, which speak of the grammar only."""
+    """``reason``: the library's own message, which concerns only the grammar."""
 
     def __init__(self, grammar: Grammar, reason: str) -> None:
         super().__init__(f"{PARAM}: this {grammar.kind} cannot be used: {reason[:300]}", param=PARAM)
@@ -46,20 +46,20 @@ class GrammarRefused(InvalidRequest):
 
 
 class GrammarCompiler:
-    """Compiles grammars for one model's vocabulary, of ``vocabulary_size`` tokens. Threads may share it."""
+    """Compiles grammars for one model's vocabulary of ``vocabulary_size`` tokens. Thread-safe."""
 
     def __init__(
         self, tokenizer: Tokenizer, vocabulary_size: int, end_tokens: frozenset[int], visible: frozenset[int] = frozenset()
     ) -> None:
-        """``visible``: special tokens that a grammar may spell by their names; it cannot have others."""
+        """``visible``: the special tokens that a grammar may spell by name; all others are excluded."""
         self._tokenizer, self._vocabulary_size, self.end_tokens = tokenizer, vocabulary_size, sorted(end_tokens)
         self._special = [token for token in tokenizer.special_tokens if token not in visible]
         self.token_bytes = tokenizer.token_bytes
-        self._outcomes: OrderedDict[bytes, dict[str, Any]] = OrderedDict()  # of trials, the latest last
+        self._outcomes: OrderedDict[bytes, dict[str, Any]] = OrderedDict()  # of trials, most recent last
         self._lock, self._making = Lock(), Lock()
 
     def compile(self, grammar: Grammar) -> "Matcher":
-        """A matcher at the beginning of its text. May take a second: not for the event loop.
+        """Returns a matcher at the start of its output. May take a second: do not call it on the event loop.
 
         Raises GrammarRefused.
         """
@@ -76,7 +76,8 @@ class GrammarCompiler:
         return self._matcher(grammar, outcome)
 
     def known(self, grammar: Grammar) -> "Matcher | None":
-        """The same at once, where this grammar was tried lately. Raises GrammarRefused where it was refused then."""
+        """Returns a matcher without waiting if this grammar was tried recently, else None. Raises GrammarRefused if it was
+        refused."""
         with self._lock:
             if (outcome := self._outcomes.get(_name(grammar))) is None:
                 return None
@@ -90,16 +91,16 @@ class GrammarCompiler:
         return Matcher(GrammarStart(self, grammar, ways))
 
     def showing(self, tokens: frozenset[int]) -> "GrammarCompiler":
-        """One whose grammars may spell these special tokens by their names."""
+        """Returns a compiler whose grammars may spell these special tokens by name."""
         return GrammarCompiler(self._tokenizer, self._vocabulary_size, frozenset(self.end_tokens), tokens)
 
     def prepare(self) -> None:
-        """Makes what all grammars need before there are texts: it takes a tenth of a second, in which no other thread runs."""
+        """Builds the vocabulary in advance: this takes a tenth of a second, during which no other thread runs."""
         try:
             assert self.vocabulary
         except STOPS:
             raise
-        except BaseException as exc:  # a panic of the library is no Exception
+        except BaseException as exc:  # a library panic is not an Exception
             logger.error("This model's vocabulary is none for grammars", exc_info=exc)
 
     @property
@@ -139,8 +140,8 @@ def _name(grammar: Grammar) -> bytes:
 
 
 class GrammarStart:
-    """Of a grammar that has passed its trial: compiled when the first of its texts needs a mask, so that those that wait hold
-    little, and once for them all."""
+    """A grammar that passed its trial. It is compiled once for all its outputs, when the first one needs a mask, so that
+    waiting requests hold little memory."""
 
     def __init__(self, compiler: GrammarCompiler, grammar: Grammar, ways: Ways) -> None:
         self.compiler, self._grammar, self._ways = compiler, grammar, ways
@@ -149,7 +150,7 @@ class GrammarStart:
         self._lock = Lock()
 
     def state(self) -> tuple[llguidance.LLMatcher, Completion]:
-        """Of a new text."""
+        """Returns the state of a new output."""
         with self._lock:
             vocabulary = self.compiler.vocabulary
             if self._compiled is None:
@@ -158,9 +159,10 @@ class GrammarStart:
 
 
 class Matcher:
-    """The state of one text. Threads may ask it one at a time: mostly outside of Python's lock, but not for the event loop.
+    """The state of one output. May be used from any thread, one at a time. Mostly runs without the GIL, but is too slow for the
+    event loop.
 
-    Raises, where its grammar fails in any way, an error of this text alone.
+    If its grammar fails in any way, raises an error that affects only this output.
     """
 
     def __init__(self, start: GrammarStart) -> None:
@@ -169,28 +171,28 @@ class Matcher:
 
     @property
     def active(self) -> bool:
-        """Whether the text must match already. While it need not, `watch` takes its tokens, and nothing else is called."""
+        """Whether the output is constrained yet. Until then, only `watch` is called, with each token."""
         return True
 
     def watch(self, token: int) -> None:
-        """Takes a token of a text that is free yet."""
+        """Takes a token of an output that is not constrained yet."""
 
     def copy(self) -> "Matcher":
-        """A text of its own, from the beginning."""
+        """Returns a matcher for another output, at its start."""
         return Matcher(self.start)
 
     @property
     def begins_slowly(self) -> bool:
-        """Whether its first mask takes some tens of milliseconds, since it is compiled then."""
+        """Whether the first mask takes tens of milliseconds because the grammar is compiled then."""
         return self.start.is_large and self._begun is None
 
     @property
     def complete(self) -> bool:
-        """Nothing can follow: the text has ended, without an end token."""
+        """Whether nothing can follow: the output has ended, without an end token."""
         return self._begun is not None and self._begun[0].is_stopped()
 
     def allowed(self) -> np.ndarray:
-        """bool [vocabulary]: the tokens that may come next, the model's end tokens among them where the text may end."""
+        """Returns the tokens that may come next, bool [vocabulary], including the model's end tokens if the output may end."""
         with _contained():
             (state, _), compiler = self._state(), self.start.compiler
             size = compiler.vocabulary.end
@@ -203,10 +205,10 @@ class Matcher:
             return allowed
 
     def advance(self, token: int, left: int) -> int:
-        """Takes ``token``, which is allowed, and returns it, unless the text could then not be completed within ``left`` − 1
-        more tokens: then one that leads to its completion instead.
+        """Takes ``token``, which must be allowed, and returns it. If the output could then not be completed within ``left`` − 1
+        more tokens, takes and returns one that leads to its completion instead.
 
-        An end token is returned and not taken. Where no completion is known that is short enough, the model's choice stands.
+        An end token is returned but not taken. If no completion is known that is short enough, the model's choice stands.
         """
         ends = self.start.compiler.end_tokens
         if token in ends:
@@ -229,7 +231,7 @@ class Matcher:
 
 @contextmanager
 def _contained() -> Iterator[None]:
-    """Whatever the library raises, a panic too, becomes an error of the text whose grammar it was."""
+    """Turns anything the library raises, including a panic, into an error of the affected output."""
     try:
         yield
     except (TidegateError, KeyboardInterrupt, SystemExit):

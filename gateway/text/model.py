@@ -1,4 +1,4 @@
-"""What Triton tells about a model it serves: everything the gateway needs to know of a checkpoint."""
+"""A model as Triton describes it: everything the gateway needs to know about a checkpoint."""
 
 import json
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ class Model:
     version: str  # of its directory there
     checkpoint: str  # the checkpoint's file name
     created: int  # Unix time of the checkpoint file
-    context_length: int  # positions of a sequence, prompt and text together
-    candidates: int  # k: how many candidates of a position cross the wire
+    context_length: int  # positions of a sequence, prompt and output together
+    candidates: int  # k: candidates per position on the wire
     vocabulary_size: int
     slots: int  # sequences that Triton caches at once
-    joined_tokens: int  # of a row, that Triton computes together with other rows
-    most_run_ahead: int  # tokens that Triton may draw itself in a step
+    joined_tokens: int  # most tokens of a row that Triton computes together with other rows
+    most_run_ahead: int  # most tokens that Triton may draw itself in a step
     end_tokens: frozenset[int]
     tokenizer: Tokenizer
     grammars: GrammarCompiler
     tools: ToolSupport
-    fingerprint: str  # SHA-256 in hexadecimal digits, of what it was made from
-    parameters: dict[str, str]  # all of the model card, and the settled slots and provider
+    fingerprint: str  # hexadecimal SHA-256 of what the model was exported from
+    parameters: dict[str, str]  # all of the model card, plus the actual slots and provider
 
     @classmethod
     def from_description(cls, name: str, version: str, description: bytes) -> "Model":

@@ -1,4 +1,4 @@
-"""Text ↔ tokens: encoding, chat templates, and decoding that never shows half a character or a piece of a stop string."""
+"""Text ↔ tokens: encoding, chat templates, and decoding that never shows partial characters or partial stop strings."""
 
 import json
 from typing import Any
@@ -26,11 +26,11 @@ class Tokenizer:
         self.prompts = PromptEncoder(tokenizer_json, chat_template)
 
     def encode(self, text: str, *, param: str = "prompt", add_special_tokens: bool = True, rendered: bool = False) -> list[int]:
-        """Tokens of a text to be trusted; strangers' go to ``prompts``, which has bounds. Special tokens are recognised by
-        their text. ``rendered``: the text is a conversation's, not the parameter itself. Raises InvalidRequest."""
+        """Encodes trusted text; use ``prompts``, which limits resources, for untrusted text. Special tokens are recognised by
+        their text. ``rendered``: the text is a rendered conversation, not the parameter itself. Raises InvalidRequest."""
         try:
-            text.encode()  # for its exception
-            # Of all ways to encode, this one lets other threads run meanwhile, and tracks no offsets.
+            text.encode()  # raises on lone surrogates
+            # This method releases the GIL and does not track offsets.
             encode = self._tokenizer.encode_batch_fast
             return list(guarded(encode, [text], add_special_tokens=add_special_tokens)[0].ids)
         except MemoryError:
@@ -46,16 +46,16 @@ class Tokenizer:
             raise InvalidRequest(f"{param}: {unknown}", param=param) from exc
 
     def decode(self, tokens: list[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of tokens, each within the vocabulary; what is no whole character is U+FFFD."""
+        """Decodes tokens, all within the vocabulary. Partial characters become U+FFFD."""
         return self._detokenizer.decode(tokens, skip_special_tokens=skip_special_tokens)
 
     def token_bytes(self, token: int) -> bytes:
-        """What a token adds to a text, in UTF-8: often half a character or a word with its space. A special token's is its
-        name; an id without a token has none."""
+        """Returns what a token adds to a text, in UTF-8: often a partial character or a word with its space. For a special
+        token, its name; for an id without a token, nothing."""
         return self._detokenizer.token_bytes(token)
 
     def token_text(self, token: int) -> str:
-        if token not in self._texts:  # each once: whole answers with log-probabilities hold many of them
+        if token not in self._texts:  # cached: responses with log-probabilities contain many
             self._texts[token] = self.token_bytes(token).decode(errors="replace")
         return self._texts[token]
 
@@ -67,7 +67,7 @@ class Tokenizer:
         param: str = "messages",
         add_generation_prompt: bool = True,
     ) -> list[int]:
-        """Tokens of a conversation, up to where the assistant's answer begins. Raises InvalidRequest."""
+        """Returns the tokens of a conversation, up to the start of the assistant's answer. Raises InvalidRequest."""
         if not self.has_chat_template:
             raise InvalidRequest(f"{param}: this model has no chat template", param=param)
         return self.prompts.encode_conversation(messages, tools, param=param, add_generation_prompt=add_generation_prompt)
@@ -75,8 +75,8 @@ class Tokenizer:
     def decode_stream(
         self, prompt_tokens: list[int], stop: tuple[str, ...] = (), visible: frozenset[int] = frozenset()
     ) -> "TextStream":
-        """For the tokens that follow a prompt. A stop string may hold special tokens, by their names. ``visible``: special
-        tokens that the text shows."""
+        """Returns a stream for the tokens after a prompt. Stop strings may contain special tokens by name. ``visible``: special
+        tokens to show in the text."""
         stops = StopStrings(stop, self.special_names) if stop else None
         return TextStream(
             self._detokenizer.stream(prompt_tokens), stops, {token: self.special_names[token] for token in visible}
@@ -84,20 +84,20 @@ class Tokenizer:
 
 
 class TextStream:
-    """Turns generated tokens into text, piece by piece; the pieces joined are the whole text.
+    """Decodes generated tokens incrementally; the pieces joined are the whole text.
 
-    A piece is held back while it is half a character, or while it may become one of the ``stop`` strings. Where one is found
-    the text ends before it.
+    Text is held back while it is a partial character or may become one of the ``stop`` strings. The text ends before the first
+    stop string found.
     """
 
     def __init__(self, stream: TokenStream, stop: StopStrings | None, visible: dict[int, str]) -> None:
-        """``visible``: special tokens that are shown, by their names."""
+        """``visible``: special tokens to show, with their names."""
         self._stream, self._stop, self._visible = stream, stop, visible
         self.shown = 0  # characters
 
     @property
     def stop_string(self) -> str | None:
-        """The one that was found, once one is."""
+        """The stop string that was found, if any."""
         return None if self._stop is None else self._stop.found
 
     @property
@@ -106,13 +106,13 @@ class TextStream:
 
     @property
     def decoded(self) -> int:
-        """Characters of the text so far, those held back too."""
+        """Characters decoded so far, including held-back text."""
         return self.shown + (self._stop.held if self._stop is not None else 0)
 
     def push(self, token: int, *, may_stop: bool = True) -> str:
         """Takes the next token and returns the text that is now safe to show, often empty.
 
-        Where it may not stop, what is decoded is shown: a stop string that ends there counts for nothing.
+        If not ``may_stop``, shows everything decoded, ignoring a stop string that ends here.
         """
         text = self._stream.push(token) + self._visible.get(token, "")
         if self._stop is None:
@@ -120,14 +120,14 @@ class TextStream:
         return self._show(self._stop.feed(text, token) if may_stop else self._stop.finish() + text)
 
     def extend(self, tokens: list[int]) -> str:
-        """`push` for several tokens at once, where there are no stop strings."""
+        """Like `push`, for a list of tokens. Only for streams without stop strings."""
         if self._visible and not self._visible.keys().isdisjoint(tokens):
             return "".join(map(self.push, tokens))
         return self._show(self._stream.extend(tokens))
 
     def finish(self, end_token: int | None = None) -> str:
-        """The rest, when no token follows, or one that only ends the text: a beginning of a stop string is shown after all,
-        half a character never."""
+        """Returns the rest of the text, when no token follows or only an end token. A partial stop string is shown after all, a
+        partial character never."""
         if self.stopped:
             return ""
         text = self._stream.finish()
