@@ -1,6 +1,6 @@
-"""Threads for work that may take seconds. A key that asks for much of it waits for itself; others do not wait for that key.
+"""Threads for work that may take seconds. A key with much work delays only itself, not other keys.
 
-What waits holds its request in memory, so both its number and its bytes are bounded, of a key and of all keys together.
+Waiting work keeps its request in memory, so its number and its bytes are limited, per key and for all keys together.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from gateway.errors import Overloaded
 
-MOST_BYTES = 4 << 20  # of what waits of a key
+MOST_BYTES = 4 << 20  # of a key's waiting work
 LARGE = 1 << 16  # bytes
 
 Result = TypeVar("Result")
@@ -21,24 +21,24 @@ Result = TypeVar("Result")
 
 @dataclass
 class Waiting:
-    """Pieces of work and the bytes that they hold."""
+    """The number of waiting pieces of work, and their bytes."""
 
     pieces: int = 0
     size: int = 0
 
     def would_exceed(self, most: "Waiting", size: int) -> bool:
-        """A single piece may always wait, whatever its size."""
+        """Whether one more piece would exceed the limits. A single piece may always wait, whatever its size."""
         return self.pieces + 1 > most.pieces or (self.pieces > 0 and self.size + size > most.size)
 
 
-OF_ALL = 4  # times what may wait of a key
+OF_ALL = 4  # limit for all keys together, as a multiple of a key's limit
 
 
 class FairExecutor:
-    """``workers`` threads, on which each key runs at most ``share`` pieces of work at a time, its oldest first."""
+    """``workers`` threads, on which each key runs at most ``share`` pieces of work at a time, oldest first."""
 
     def __init__(self, name: str, workers: int, share: int, patience: float, most_waiting: int = 256) -> None:
-        """``patience``: seconds that a piece of work waits for those of its own key, of which ``most_waiting`` may do so."""
+        """``patience``: seconds that a piece of work waits for others of its key. ``most_waiting``: limit per key."""
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix=name)
         self._turns = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(share))  # by the key's name
         self._waiting = defaultdict[str, Waiting](Waiting)
@@ -48,7 +48,8 @@ class FairExecutor:
         self._most_of_all = Waiting(OF_ALL * most_waiting, OF_ALL * MOST_BYTES)
 
     async def run(self, owner: str, work: Callable[[], Result], size: int = 0) -> Result:
-        """Raises Overloaded, and whatever ``work`` raises. Work that has begun goes on to its end, and counts until then.
+        """Runs ``work`` in a thread. Raises Overloaded, and whatever ``work`` raises. Work that has started always
+        finishes, and counts until then.
 
         ``size``: bytes that it holds while it waits.
         """
@@ -64,7 +65,7 @@ class FairExecutor:
 
         try:
             begun = self._threads.submit(work)
-        except BaseException:  # the system gives no more threads
+        except BaseException:  # the system cannot start more threads
             turn.release()
             raise
         begun.add_done_callback(give_back)
@@ -80,7 +81,7 @@ class FairExecutor:
 
     @contextmanager
     def _counted(self, owner: str, size: int) -> Iterator[None]:
-        """Raises Overloaded where too much waits already."""
+        """Counts a waiting piece. Raises Overloaded if too much is waiting already."""
         of_key = self._waiting[owner]
         if of_key.would_exceed(self._most_of_key, size) or self._all_waiting.would_exceed(self._most_of_all, size):
             raise _too_much()
@@ -96,14 +97,14 @@ class FairExecutor:
 
 
 class FairExecutorBySize:
-    """A key's large pieces of work run one at a time, beside its small ones: those wait for none of them."""
+    """Runs a key's large pieces of work one at a time, separately from small ones, which never wait for them."""
 
     def __init__(self, name: str, *, patience: float, patience_of_large: float, most_waiting: int) -> None:
         self._small = FairExecutor(name, workers=8, share=4, patience=patience, most_waiting=most_waiting)
         self._large = FairExecutor(f"large {name}", workers=4, share=1, patience=patience_of_large)
 
     async def run(self, owner: str, work: Callable[[], Result], size: int) -> Result:
-        """As `FairExecutor.run`."""
+        """See `FairExecutor.run`."""
         return await (self._small if size < LARGE else self._large).run(owner, work, size)
 
 

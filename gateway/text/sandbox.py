@@ -1,7 +1,7 @@
-"""Work on what strangers send, in processes that may come to harm: each question has a bound of processor time and of memory.
+"""Processes untrusted input in expendable processes: each question has limits of processor time and memory.
 
-What runs there is a module with ``prepare(setup)``, which returns the function that answers; sandbox_process.py is the
-other side. Questions, answers and the setup are JSON.
+Each process runs a module with ``prepare(setup)``, which returns the function that answers questions; sandbox_process.py is the
+process's side. Questions, answers and the setup are JSON.
 """
 
 import json
@@ -19,23 +19,23 @@ from gateway.text import sandbox_process
 
 
 class BoundExceeded(Exception):
-    """A question took more processor time or memory than it may, or ended its process in another way."""
+    """A question exceeded its limit of processor time or memory, or ended its process in another way."""
 
 
 class Sandbox:
-    """At most ``processes`` of them, each begun when it is first needed, and again after a question that ended it. ``ask``
-    blocks; threads may share it. The processes end with this object."""
+    """At most ``processes`` processes, started on first use and restarted after a question ends one. ``ask`` blocks; it is
+    thread-safe. The processes end with this object."""
 
     def __init__(self, module: str, setup: object, *, seconds: float, memory: int, processes: int = 1, nice: int = 0) -> None:
-        """Of one question: ``seconds`` of processor time, ``memory`` in bytes besides what the prepared process holds.
-        ``nice``: how much the processes yield to all others."""
+        """Limits per question: ``seconds`` of processor time, and ``memory`` in bytes beyond what the prepared process uses.
+        ``nice``: the processes' niceness."""
         start = json.dumps([module, setup, seconds, memory, nice])
-        self._idle = deque(_Process(start) for _ in range(processes))  # what was used last is warm, and is used first
+        self._idle = deque(_Process(start) for _ in range(processes))  # the last one used is warm, so it is used first
         self._free = threading.Semaphore(processes)
 
     def ask(self, question: object, *, fills_memory: bool = False) -> Any:
-        """Raises BoundExceeded. ``fills_memory``: its process is replaced afterwards, or the next such question would find the
-        memory full of holes."""
+        """Returns the answer. Raises BoundExceeded. ``fills_memory``: replaces the process afterwards, because its memory would
+        be too fragmented for another such question."""
         with self._free:
             process, is_warm = self._idle.pop(), True
             try:
@@ -71,7 +71,7 @@ class _Process:
         return json.loads(answer)
 
     def replace(self) -> None:
-        """The new one prepares itself meanwhile."""
+        """Replaces the process. The new one prepares itself in the background."""
         self._end()
         self._process = self._start()
 
@@ -82,7 +82,7 @@ class _Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             encoding="ascii",
-            start_new_session=True,  # Ctrl-C is for the gateway, which ends it
+            start_new_session=True,  # Ctrl-C goes to the gateway, which ends the process
         )
         self._end = weakref.finalize(self, _end, process)
         assert process.stdin is not None

@@ -1,8 +1,8 @@
-"""The process behind gateway/text/sandbox.py: `python sandbox_process.py`, spoken to over its pipes in lines of JSON.
+"""The process behind gateway/text/sandbox.py: `python sandbox_process.py`, which communicates over pipes in lines of JSON.
 
-First in: ``[module, setup, seconds, memory, nice]``; then a question a line. Out: an answer a line. A question that takes more
-than its processor time ends the process: no Python code could stop one long operation. So does one that takes too much memory
-in a library that cannot go on without.
+Input: first ``[module, setup, seconds, memory, nice]``, then one question per line. Output: one answer per line. A question
+that exceeds its processor time ends the process, because Python code could not stop a single long operation. So does one that
+exceeds its memory in a library that cannot recover from that.
 """
 
 import importlib
@@ -23,14 +23,14 @@ def main() -> None:
     answer = importlib.import_module(module).prepare(setup)
     resource.setrlimit(resource.RLIMIT_DATA, (_heap() + memory,) * 2)
     for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_PROF, seconds)  # of processor time; without a handler its signal kills
-        answered = json.dumps(answer(json.loads(line)))  # in ASCII: half of a surrogate pair can be sent too
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # of processor time; without a handler, the signal kills the process
+        answered = json.dumps(answer(json.loads(line)))  # ASCII, so that lone surrogates can be sent too
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(answered, flush=True)
 
 
 def _heap() -> int:
-    """Bytes of this process that RLIMIT_DATA counts."""
+    """Returns this process's bytes that count towards RLIMIT_DATA."""
     with open("/proc/self/status", encoding="utf-8") as status:
         found = re.search(r"VmData:\s+(\d+) kB", status.read())
     return int(found[1]) * 1024 if found else 0

@@ -1,7 +1,7 @@
-"""Tools: what a request offers, and the forms in which families of models write their calls.
+"""Tools: what a request offers, and the forms in which model families write calls.
 
-A form is data. The reader (tool_reader.py), the grammar (tool_grammar.py) and the default prompt (tool_prompt.py) are all made
-from it, so they cannot disagree. How a route uses them is in tools.py.
+A form is data. The reader (tool_reader.py), the grammar (tool_grammar.py) and the default prompt (tool_prompt.py) are derived
+from it, so they cannot disagree. tools.py describes how routes use them.
 """
 
 import secrets
@@ -9,13 +9,13 @@ import string
 from dataclasses import dataclass
 from typing import Any
 
-MOST_CALLS = 32  # of one answer
-NAME, ARGUMENTS = "NAME", "ARGUMENTS"  # stand in a form's ``call`` for what differs from call to call
+MOST_CALLS = 32  # per output
+NAME, ARGUMENTS = "NAME", "ARGUMENTS"  # placeholders in a form's ``call``
 
 
 @dataclass(frozen=True)
 class Tool:
-    """``parameters``: a JSON schema of the arguments, an object. ``field``: where the request has that schema, for errors."""
+    """``parameters``: a JSON schema of the arguments, an object. ``field``: the schema's path in the request, for errors."""
 
     name: str
     description: str
@@ -24,15 +24,15 @@ class Tool:
     field: str = "tools"
 
     def for_template(self) -> dict[str, Any]:
-        """As chat templates read tools, which is OpenAI's form."""
+        """Returns the tool in the form that chat templates read, which is OpenAI's."""
         function = {"name": self.name, "description": self.description, "parameters": self.parameters}
         return {"type": "function", "function": function}
 
 
 @dataclass(frozen=True)
 class ToolUse:
-    """The model hears of all ``tools`` and may call those named in ``callable``. ``required``: it must call one, and writes
-    nothing else. ``parallel``: it may call several, where its form can write that."""
+    """The model sees all ``tools`` and may call those named in ``callable``. ``required``: it must call one and write nothing
+    else. ``parallel``: it may make more than one call, if its form allows that."""
 
     tools: tuple[Tool, ...]
     callable: tuple[str, ...]
@@ -45,10 +45,11 @@ class ToolUse:
 
 @dataclass(frozen=True)
 class CallForm:
-    """How calls are written: ``opening``, one ``call`` or several with ``between`` between them, ``closing``.
+    """How calls are written: ``opening``, one or more ``call`` separated by ``between``, ``closing``.
 
-    ``tag``: what no other text holds, so that calls begin there; without one (``bare``) an answer's very beginning tells.
-    ``between`` None: one call an answer. ``id_length``: of the ids that the template accepts; None: OpenAI's.
+    ``tag``: occurs in no other text, so it marks the start of calls. ``bare``: calls may start without a tag, but only at the
+    very start of an output. ``between`` None: one call per output. ``id_length``: of the ids that the template accepts; None:
+    OpenAI's.
     """
 
     name: str
@@ -62,7 +63,7 @@ class CallForm:
 
     @property
     def head(self) -> str:
-        """Of a call: what stands before its arguments."""
+        """The part of a call before its arguments."""
         return self.call.partition(ARGUMENTS)[0]
 
     @property
@@ -70,11 +71,11 @@ class CallForm:
         return self.call.partition(ARGUMENTS)[2]
 
     def marks(self) -> str:
-        """All of its text that may be spelled with special tokens."""
+        """Returns all text of the form that special tokens may spell."""
         return self.tag + self.opening + self.call + (self.between or "") + self.closing
 
     def new_id(self) -> str:
-        """For a call."""
+        """Returns a new call id."""
         letters = string.ascii_letters + string.digits
         if self.id_length is not None:
             return "".join(secrets.choice(letters) for _ in range(self.id_length))
@@ -93,7 +94,7 @@ FORMS = {form.name: form for form in (HERMES, MISTRAL, MISTRAL_ARGS, LLAMA, BARE
 
 
 def form_of(texts: str) -> CallForm:
-    """Of a template that writes tools itself, by the ``texts`` in it."""
+    """Returns the form of a template that writes tools itself, recognised by the ``texts`` in it."""
     if "[TOOL_CALLS]" in texts:
         return MISTRAL_ARGS if "[ARGS]" in texts else MISTRAL
     if HERMES.tag in texts:

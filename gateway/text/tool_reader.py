@@ -1,6 +1,6 @@
-"""Reads calls in an answer's text while it comes, in the one form (tool_calls.py) that its model writes them in.
+"""Parses tool calls from streamed text, in the form (tool_calls.py) in which the model writes them.
 
-What is no call of a known tool is text, never an error; of a call that is cut off, its arguments stay as far as they came.
+Anything that is not a call of a known tool is text, never an error. A truncated call keeps the arguments it has.
 """
 
 import re
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from gateway.text.tool_calls import NAME, CallForm
 
-STRUCTURE = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)  # what a scan of JSON stops at
+STRUCTURE = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)  # where a JSON scan stops
 NAME_CHARACTERS = re.compile(r"[\w.-]*", re.ASCII)
 PARTS = re.compile(rf'{NAME}|"[a-z]+"|\S')  # of a pattern
 
 
 @dataclass(frozen=True, slots=True)
 class CallBegun:
-    """``index``: which call of the answer it is."""
+    """The start of a call. ``index``: its index in the output."""
 
     index: int
     id: str
@@ -25,7 +25,7 @@ class CallBegun:
 
 @dataclass(frozen=True, slots=True)
 class CallArguments:
-    """A piece of a call's arguments: pieces joined are its JSON."""
+    """A piece of a call's arguments; the pieces joined are JSON."""
 
     index: int
     text: str
@@ -36,15 +36,15 @@ Piece = str | CallBegun | CallArguments
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Of a pattern with the beginning of a text. ``end`` None: all of the text matches, and more of it must come."""
+    """A match of a pattern at the start of a text. ``end`` None: all of the text matches, but the pattern needs more."""
 
     end: int | None
     name: str = ""
 
 
 def match(pattern: str, text: str, names: Sequence[str]) -> Match | None:
-    """``pattern``: a part of a form, where NAME stands for one of ``names``. Around its words and signs there may be any
-    whitespace or none. None: no match."""
+    """Matches ``pattern``, a part of a form in which NAME stands for one of ``names``. Any whitespace is allowed around its
+    words and signs. Returns None if there is no match."""
     position, name, before = 0, "", ""
     for part in PARTS.findall(pattern):
         if NAME not in (part, before):
@@ -65,7 +65,7 @@ def match(pattern: str, text: str, names: Sequence[str]) -> Match | None:
 
 
 class ToolReader:
-    """Of one answer. ``calls``: how many have begun."""
+    """Reads one output. ``calls``: the number of calls started."""
 
     def __init__(self, form: CallForm, names: Sequence[str]) -> None:
         self._form, self._names = form, names
@@ -76,11 +76,11 @@ class ToolReader:
 
     @property
     def whole(self) -> bool:
-        """Whether there are calls, and the last one has come to its end."""
+        """Whether there are calls and the last one is complete."""
         return self.calls > 0 and self._read == self._read_text
 
     def feed(self, text: str) -> list[Piece]:
-        """The pieces that are certain with this text."""
+        """Returns the pieces that are final after this text."""
         self._buffer += text
         pieces: list[Piece] = []
         while self._buffer and self._read(pieces):
@@ -88,13 +88,13 @@ class ToolReader:
         return pieces
 
     def finish(self) -> list[Piece]:
-        """The rest, when no text follows: what might have become a call is text."""
+        """Returns the rest when no text follows. A partial tag or head is text."""
         rest, self._buffer = self._buffer, ""
         unread = self._read == self._read_text or self._read == self._read_opening
         return [rest] if unread and rest and not (self.calls and rest.isspace()) else []
 
     def _read_text(self, pieces: list[Piece]) -> bool:
-        """Each reader takes from the buffer what it can, and says whether the next one may go on."""
+        """Like every ``_read…`` method, consumes what it can from the buffer and returns whether the next one may continue."""
         if self._bare and self._bare_call(pieces):
             return self._read == self._read_arguments
         tag = self._form.tag
@@ -110,7 +110,7 @@ class ToolReader:
         return False
 
     def _bare_call(self, pieces: list[Piece]) -> bool:
-        """Whether the answer's beginning is a call, or may become one."""
+        """Whether the output starts with a call, or may still do so."""
         found = self._head(self._form.head)
         if found is None:
             self._bare = False
@@ -119,7 +119,7 @@ class ToolReader:
         return found is not None
 
     def _held(self) -> int:
-        """Where the end of the buffer begins that may be the beginning of a tag, with the whitespace before it."""
+        """Returns where a possible partial tag at the end of the buffer starts, including the whitespace before it."""
         tag, end = self._form.tag, len(self._buffer)
         begin = next((n for n in range(max(0, end - len(tag) + 1), end) if tag.startswith(self._buffer[n:])), end)
         return len(self._buffer[:begin].rstrip())
@@ -137,7 +137,7 @@ class ToolReader:
         return found.end is not None
 
     def _head(self, pattern: str) -> Match | None:
-        """A call up to its arguments, which begin with a brace; that one is not taken."""
+        """Matches a call up to its arguments, excluding the brace that starts them."""
         found = match(pattern + "{", self._buffer, self._names)
         return found if found is None or found.end is None else Match(found.end - 1, found.name)
 
@@ -173,7 +173,7 @@ class ToolReader:
 
 @dataclass(slots=True)
 class Call:
-    """All of it, once it was read; ``arguments``: as far as they came."""
+    """A parsed call. ``arguments`` may be truncated."""
 
     id: str
     name: str
@@ -181,7 +181,7 @@ class Call:
 
 
 def read_all(reader: ToolReader, text: str) -> tuple[str, list[Call]]:
-    """A whole answer: the text beside its calls, and these."""
+    """Splits a whole output into its text and its calls."""
     shown, calls = "", list[Call]()
     for piece in reader.feed(text) + reader.finish():
         if isinstance(piece, CallBegun):
@@ -194,14 +194,14 @@ def read_all(reader: ToolReader, text: str) -> tuple[str, list[Call]]:
 
 
 class JsonScan:
-    """Finds where a JSON object ends that comes in pieces."""
+    """Finds the end of a JSON object that arrives in pieces."""
 
     def __init__(self) -> None:
         self._depth = 0
         self._in_string = self._escaped = False
 
     def end_in(self, piece: str) -> int | None:
-        """Behind its last brace; None where that has not come yet."""
+        """Returns the index after the last brace, or None if it has not arrived yet."""
         begin, self._escaped = int(self._escaped), False
         for found in STRUCTURE.finditer(piece, begin):
             mark = found[0]
@@ -217,15 +217,15 @@ class JsonScan:
 
 
 class CallTrigger:
-    """Of one answer: finds where its calls begin, from the bytes of its tokens."""
+    """Finds where the calls of one output start, from the bytes of its tokens."""
 
     def __init__(self, form: CallForm, names: Sequence[str]) -> None:
         self._form, self._names = form, names
-        self._text = ""  # that a call may have begun in; a character a byte
+        self._text = ""  # may contain the start of a call; one character per byte
         self._bare = form.bare
 
     def begun_with(self, token: bytes) -> bytes | None:
-        """What of the text belongs to the calls, once they have begun."""
+        """Returns the part of the text that belongs to the calls, or None if they have not started."""
         self._text += token.decode("latin-1")
         tag = self._form.tag
         if tag and (begin := self._text.find(tag)) >= 0:

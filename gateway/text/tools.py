@@ -1,14 +1,14 @@
-"""What a model can do with tools, in one place for every route that offers them.
+"""A model's support for tools, for every route that offers them.
 
-A route turns its body into a `ToolUse`. Then there are three things, all in the model's own form of writing calls:
+A route turns its body into a `ToolUse`. Everything else follows the form in which the model writes calls:
 
-- the prompt: `gateway.api.prompts.conversation_tokens(model, messages, tools=use)`; messages as templates read them come of
-  `gateway.api.schemas.history.Conversation`;
-- what the answer must match: ``model.tools.matcher(use)``. `gateway.api.routes.generating.prepare` asks for it where the body's
-  ``tool_use`` is not None, and gives it to the generation;
-- the reading of an answer: ``model.tools.reader(use)``, a `ToolReader` for each answer. Its ``feed`` turns the text of a delta
-  into pieces, each a string, a `CallBegun` or a `CallArguments`, and ``finish`` gives the last ones; `read_all` reads a whole
-  answer. Where it is ``whole``, the answer ended with its calls, whatever its finish reason.
+- The prompt: `gateway.api.prompts.conversation_tokens(model, messages, tools=use)`. Messages in the form that templates read
+  come from `gateway.api.schemas.history.Conversation`.
+- The constraint on the output: ``model.tools.matcher(use)``. `gateway.api.routes.generating.prepare` requests it if the body's
+  ``tool_use`` is not None, and passes it to the generation.
+- Parsing an output: ``model.tools.reader(use)``, a `ToolReader` per output. Its ``feed`` splits the text of a delta into
+  pieces, each a string, a `CallBegun` or a `CallArguments`; ``finish`` returns the last ones; `read_all` reads a whole output.
+  If the reader is ``whole``, the output ended with its calls, whatever its finish reason.
 """
 
 from functools import cached_property
@@ -26,16 +26,17 @@ LARGEST = 3 * LONGEST_SCHEMA  # characters of the grammar of all tools
 
 
 class ToolSupport:
-    """Of one model. Threads may share it."""
+    """Tool support of one model. Thread-safe."""
 
     def __init__(self, tokenizer: Tokenizer, grammars: GrammarCompiler) -> None:
         self._tokenizer, self._grammars = tokenizer, grammars
         self._making = Lock()
 
     def matcher(self, use: ToolUse) -> Matcher:
-        """May take a second: not for the event loop. Raises InvalidRequest in the name of a tool's schema.
+        """Returns a matcher for an output with calls. May take a second: do not call it on the event loop.
 
-        Where the model need not call, a tool whose schema cannot be used may get any object, unless it is strict.
+        Raises InvalidRequest for a tool's schema. If calls are optional, a tool whose schema cannot be used accepts any object,
+        unless it is strict.
         """
         try:
             return self._compiled(use, frozenset())
@@ -53,18 +54,18 @@ class ToolSupport:
         return self._compiled(use, frozenset(use.callable))
 
     def reader(self, use: ToolUse) -> ToolReader:
-        """Of one answer."""
+        """Returns a reader for one output."""
         return ToolReader(self.form, use.callable)
 
     @property
     def form(self) -> CallForm:
-        """The first time it may take a second: not for the event loop."""
+        """The form of the model's calls. The first access may take a second: not for the event loop."""
         with self._making:
             return self._form
 
     @cached_property
     def visible_tokens(self) -> frozenset[int]:
-        """Special tokens that calls are written with, so that an answer's text must show them."""
+        """Special tokens that occur in calls, so an output's text must show them."""
         marks = self.form.marks()
         return frozenset(token for token, name in self._tokenizer.special_names.items() if name in marks)
 
@@ -74,7 +75,7 @@ class ToolSupport:
 
     @cached_property
     def _compiler(self) -> GrammarCompiler:
-        """With a vocabulary of its own where tags are special tokens."""
+        """The grammar compiler; a separate one if tags are special tokens."""
         if not self.visible_tokens:
             return self._grammars
         return self._grammars.showing(self.visible_tokens)
@@ -87,7 +88,7 @@ class ToolSupport:
         return matcher if use.required else DeferredMatcher(matcher.start, self.form, use.callable)
 
     def _refusal(self, tool: Tool) -> str | None:
-        """Why it cannot be used even alone."""
+        """Returns why a tool's schema cannot be used even alone, or None."""
         try:
             self._compiled(ToolUse((tool,), (tool.name,), required=True, parallel=False), frozenset())
         except GrammarRefused as error:
