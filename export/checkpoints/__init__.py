@@ -1,4 +1,4 @@
-"""From a path to a Checkpoint, whatever kind of checkpoint it is."""
+"""Reads a checkpoint of any supported kind from a path."""
 
 import re
 from dataclasses import replace
@@ -27,20 +27,20 @@ from export.text.chat_template import choose_template
 
 MESSAGE_LIMIT = 600  # characters
 WEIGHTS = re.compile(r".*\.safetensors(\.index\.json)?|pytorch_model.*\.bin(\.index\.json)?", re.DOTALL)
-DIRECTORIES = (nanochat, litgpt, mingpt, huggingface, gguf, nanogpt, build_nanogpt, lone_file)  # the first that finds its own
-DICTIONARIES = (llama2c, nanogpt, nanochat, llms_from_scratch, minimind, mingpt, build_nanogpt)  # of torch.save
+DIRECTORIES = (nanochat, litgpt, mingpt, huggingface, gguf, nanogpt, build_nanogpt, lone_file)  # the first match wins
+DICTIONARIES = (llama2c, nanogpt, nanochat, llms_from_scratch, minimind, mingpt, build_nanogpt)  # saved by torch.save
 FILES = (gguf, llm_c, llama2c_bin)
 
 
 def read(
     path: str | Path, *, tokenizer: str | None = None, chat_template: str | None = None, heads: int | None = None
 ) -> Checkpoint:
-    """The checkpoint at ``path``, of any kind that is served. No code of it is run.
+    """Reads the checkpoint at ``path``, of any supported kind. Runs no code from it.
 
     ``tokenizer``: see `export.text.tokenizer_source.named`; None: the checkpoint's own.
     ``chat_template``: `dolly`, `none`, or a Jinja file; None: the checkpoint's own.
-    ``heads`` of attention, where a file does not tell them.
-    Raises CheckpointError, one sentence that begins with the path.
+    ``heads``: number of attention heads, for files that do not store it.
+    Raises CheckpointError with one sentence that starts with the path.
     """
     path = Path(path).expanduser()
     try:
@@ -58,22 +58,22 @@ def read(
 
 
 def one_line(text: str) -> str:
-    """One line of bounded length: names and values in it are the file's, and may be anything."""
+    """Collapses text to one line of limited length: names and values in it come from the file and can be anything."""
     text = "".join(character if character.isprintable() else " " for character in text[: 2 * MESSAGE_LIMIT])
     text = " ".join(text.split())
     return text if len(text) <= MESSAGE_LIMIT else f"{text[: MESSAGE_LIMIT - 1]}…"
 
 
 def located(path: Path) -> Path:
-    """The file or directory that is meant: a file inside a Hugging Face directory stands for the directory, and a directory in
-    which training left checkpoints for the newest of them. CheckpointError where it is unclear which one is meant."""
+    """The file or directory that ``path`` refers to. A file inside a Hugging Face directory stands for the directory; a
+    directory of training checkpoints stands for the newest one. Raises CheckpointError if it is ambiguous."""
     inside = path.name in {*huggingface.INSIDE, *litgpt.INSIDE} or bool(WEIGHTS.fullmatch(path.name))
     directory = path.parent if inside else path
     if not directory.is_dir():
         return path
     found = _found(directory)
     if inside and found != directory and path.suffix != ".json":
-        return path  # it was named itself, and is not part of what else is there
+        return path  # it was named explicitly, and is not part of the other checkpoint in that directory
     return found or (directory if inside else lone_file.below(directory, _found) or directory)
 
 
@@ -82,13 +82,13 @@ def _found(directory: Path) -> Path | None:
 
 
 def watched(checkpoint: Path) -> list[Path]:
-    """What an export of it may read, as far as names tell: a directory, or a file with its other parts and what is near it."""
+    """What an export may read, judging by names: a directory, or a file with its other parts and files near it."""
     place = located(checkpoint)
     return [place] if place.is_dir() else [*parts(place), *place.parent.glob("*.json"), *nearby.watched(place)]
 
 
 def parts(file: Path) -> list[Path]:
-    """The file; of a split GGUF all of them."""
+    """The file itself, or all parts of a split GGUF."""
     whole = gguf.file.unsplit(file.name)
     return [part for part in sorted(file.parent.glob("*.gguf")) if gguf.file.unsplit(part.name) == whole] or [file]
 
@@ -97,7 +97,7 @@ def _existing(path: Path) -> Path:
     if not path.exists():
         raise CheckpointError("there is no such file or directory")
     if not path.is_file() and not path.is_dir():
-        raise CheckpointError("it is neither a file nor a directory")  # a pipe could be waited for for ever
+        raise CheckpointError("it is neither a file nor a directory")  # reading a pipe could block forever
     return located(path)
 
 

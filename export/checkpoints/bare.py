@@ -1,4 +1,4 @@
-"""What the tensors of a file without a configuration tell, and what they do not."""
+"""Reads a model's sizes from tensors in files without a configuration, and handles what they do not reveal."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,7 +9,7 @@ from export.checkpoints.tensors import RawTensor
 
 
 def matrix(tensors: Mapping[str, RawTensor], name: str) -> tuple[int, int]:
-    """Its shape, or CheckpointError where there is no such matrix."""
+    """The shape of a matrix. Raises CheckpointError if there is none of that name."""
     if name not in tensors:
         raise CheckpointError(f"it lacks the tensor {name}")
     shape = tensors[name].shape
@@ -26,7 +26,7 @@ def layer_count(names: Iterable[str], block: str) -> int:
 
 
 def heads(options: Options, width: int, known: int | None) -> int:
-    """``known``: of the published model that has these sizes."""
+    """``known``: the head count of the published model with these sizes, if any."""
     if (count := options.heads or known) is None:
         raise CheckpointError(f"nothing in it tells how many heads its width of {width} is divided into: set HEADS (--heads)")
     return count

@@ -53,7 +53,7 @@ def checkpoint(
     biases: bool | None,
     activation: Literal["gelu", "gelu_tanh"],
 ) -> Checkpoint:
-    """What build-nanogpt and nanoGPT have in common, from their field names on."""
+    """The part shared by build-nanogpt and nanoGPT, which use the same field names."""
     rows = whole(config, "vocab_size")
     architecture = gpt2.architecture(
         layers=whole(config, "n_layer", limit=LAYERS),

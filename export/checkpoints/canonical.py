@@ -1,4 +1,4 @@
-"""What readers build their canonical weights with: from a file's tensors by name, folded where a family differs by a factor."""
+"""Builds canonical weights: maps a file's tensors by name, and folds in the constant factors in which families differ."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -7,8 +7,8 @@ import numpy as np
 from export.checkpoint import Architecture
 from export.checkpoints.tensors import RawTensor, Shape, Source, Weights, is_tied, map_weights
 
-Fold = Callable[[np.ndarray], np.ndarray]  # one raw tensor to its canonical form
-Turn = Callable[[np.ndarray, int], np.ndarray]  # (rows [heads · head_dim, …], heads) → the same in the half-split layout
+Fold = Callable[[np.ndarray], np.ndarray]  # raw tensor → canonical form
+Turn = Callable[[np.ndarray, int], np.ndarray]  # (rows [heads · head_dim, …], heads) → the same in half-split layout
 
 
 def same(tensor: np.ndarray) -> np.ndarray:
@@ -16,16 +16,16 @@ def same(tensor: np.ndarray) -> np.ndarray:
 
 
 class Canonical:
-    """Collects where each canonical weight comes from. Names are whole; `weights` reports what the file lacks.
+    """Collects the source of each canonical weight. Names are complete; `weights` reports what the file lacks.
 
-    A bias is taken where the file has one, or where the configuration says so.
+    A bias is used if the file has one, or if the configuration says so.
     """
 
     def __init__(
         self, tensors: Mapping[str, RawTensor], architecture: Architecture, rows: int, *, biases: bool | None = None
     ) -> None:
         """``rows`` of the file's embedding, of which the architecture's vocabulary is kept. ``biases``: whether norms and
-        linear layers have them; None: as the file."""
+        linear layers have them; None: as in the file."""
         self.tensors, self.architecture, self._rows, self._biases = tensors, architecture, rows, biases
         self.sources: dict[str, Source] = {}
 
@@ -37,12 +37,12 @@ class Canonical:
         self.add("embedding", {raw: (self._rows, width)}, lambda tensor: fold(tensor[:vocabulary]))
 
     def positions(self, raw: str, *, offset: int = 0) -> None:
-        """Learned ones. ``offset``: rows before position 0."""
+        """Learned positions. ``offset``: number of rows before position 0."""
         shape = (self.architecture.context_length + offset, self.architecture.width)
         self.add("position_embedding", {raw: shape}, lambda tensor: tensor[offset:])
 
     def head(self, raw: str, embedding: str, *, fold: Fold = same) -> None:
-        """Where the file has one that is not its embedding; and its bias."""
+        """Adds the head, if it is not tied to the embedding, and its bias, if any."""
         width, vocabulary = self.architecture.width, self.architecture.vocabulary_size
         if not is_tied(self.tensors, raw, embedding):
             self.add("head.weight", {raw: (self._rows, width)}, lambda tensor: fold(tensor[:vocabulary]))
@@ -50,7 +50,7 @@ class Canonical:
             self.add("head.bias", {bias: (self._rows,)}, lambda tensor: tensor[:vocabulary])
 
     def norm(self, name: str, raw: str, fold: Fold = same, *, size: int | None = None) -> None:
-        """``raw``: the weight's name. ``fold`` is the weight's alone. RMS norms have no bias."""
+        """``raw`` is the weight's name. ``fold`` only applies to the weight. RMS norms have no bias."""
         shape = (size or self.architecture.width,)
         self.add(f"{name}.weight", {raw: shape}, fold)
         if self.architecture.norm == "layer" and self._has_bias(raw):
@@ -62,14 +62,14 @@ class Canonical:
         self.add(f"{name}.weight", {}, lambda: weight)
 
     def linear(self, name: str, raw: str, shape: Shape, fold: Fold = same, *, transposed: bool = False) -> None:
-        """``shape`` is [out, in]. ``fold`` is the weight's and the bias'. ``transposed``: the file's weight is [in, out]."""
+        """``shape`` is [out, in]. ``fold`` applies to weight and bias. ``transposed``: the file's weight is [in, out]."""
         weight = shape[::-1] if transposed else shape
         self.add(f"{name}.weight", {raw: weight}, lambda tensor: fold(tensor.T if transposed else tensor))
         if self._has_bias(raw):
             self.add(f"{name}.bias", {_bias(raw): shape[:1]}, fold)
 
     def qkv(self, name: str, raw: Sequence[str], turn: Turn = lambda rows, heads: rows) -> None:
-        """From a tensor each of queries, keys and values. Where only some have a bias, the others' is 0."""
+        """Stacks separate query, key and value tensors. If only some have a bias, the others' is 0."""
         shape = self.architecture
         sizes = [count * shape.head_dim for count in (shape.heads, shape.kv_heads, shape.kv_heads)]
 
@@ -88,7 +88,7 @@ class Canonical:
             self.add(f"{name}.bias", there, stack_biases)
 
     def stacked_qkv(self, name: str, raw: str, arrange: Fold) -> None:
-        """From one tensor of all heads. ``arrange``: its rows to queries, keys and values, half-split; the bias' too."""
+        """From one stacked tensor. ``arrange`` reorders its rows, and the bias's, to half-split queries, keys and values."""
         shape = self.architecture
         size = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
         self.linear(name, raw, (size, shape.width), arrange)
@@ -112,8 +112,8 @@ class Canonical:
         return _bias(weight) in self.tensors if self._biases is None else self._biases
 
     def weights(self, ignored: Iterable[str] = ()) -> Weights:
-        """CheckpointError where the file lacks a tensor, has others, or other shapes. ``ignored``: endings of names of tensors
-        that hold nothing a model needs."""
+        """Raises CheckpointError for missing, unknown or misshapen tensors. ``ignored``: name endings of tensors that the model
+        does not need."""
         endings = tuple(ignored)
         return map_weights(self.tensors, self.sources, ignored=lambda name: name.endswith(endings) if endings else False)
 

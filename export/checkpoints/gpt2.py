@@ -1,4 +1,4 @@
-"""GPT-2s: the same model under the names of each project that trains it."""
+"""GPT-2: the same model under the names used by each project that trains it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from export.checkpoints.tensors import RawTensor, Weights
 from export.references.transformer import Transformer
 from export.text.tokenizer_source import named
 
-ROWS = range(50257, 51201)  # GPT-2's 50257 tokens, and the padding that training scripts add
-MASKS = (".attn.bias", ".attn.masked_bias", ".attn.mask", ".att.mask")  # causal ones, which are saved as buffers
+ROWS = range(50257, 51201)  # GPT-2's 50257 tokens, plus the padding that training scripts add
+MASKS = (".attn.bias", ".attn.masked_bias", ".attn.mask", ".att.mask")  # causal masks saved as buffers
 
 
 @dataclass(frozen=True)
 class Names:
-    """Of modules in a file."""
+    """Module names in a file."""
 
     embedding: str
     positions: str  # the tensor itself
-    block: str  # what is before a layer's number
+    block: str  # the prefix of a layer's number
     norms: tuple[str, str]  # before attention and MLP
-    qkv: tuple[str, ...]  # one module, or one each
+    qkv: tuple[str, ...]  # one stacked module, or three
     attention_out: str
     mlp: tuple[str, str]  # up and down
     final_norm: str
@@ -35,7 +35,7 @@ class Names:
 
 
 def names(prefix: str = "transformer.") -> Names:
-    """build-nanogpt's, nanoGPT's, minGPT's, llm.c's, and Hugging Face's, where the prefix may be absent."""
+    """The names of build-nanogpt, nanoGPT, minGPT, llm.c and Hugging Face, whose files may lack the prefix."""
     return Names(
         embedding=f"{prefix}wte",
         positions=f"{prefix}wpe.weight",
@@ -58,7 +58,7 @@ def weights(
     conv1d: bool,
     prefix: str = "transformer.",
 ) -> Weights:
-    """Of a file with GPT-2's own names; see `named_weights`."""
+    """For a file with GPT-2's own names; see `named_weights`."""
     return named_weights(tensors, architecture, names(prefix), rows=rows, biases=biases, conv1d=conv1d)
 
 
@@ -71,9 +71,9 @@ def named_weights(
     biases: bool | None,
     conv1d: bool = False,
 ) -> Weights:
-    """``rows`` are the file's, of which the architecture's vocabulary is kept. ``biases``: None, as the file has them.
+    """``rows`` of the file's embedding, of which the architecture's vocabulary is kept. ``biases``: None: as in the file.
 
-    ``conv1d``: linear weights are stored as ``[in, out]``, as Hugging Face's do.
+    ``conv1d``: linear weights are stored as ``[in, out]``, as in Hugging Face's GPT-2.
     """
     width, mlp_width = architecture.width, architecture.mlp_width
     out = Canonical(tensors, architecture, rows, biases=biases)
@@ -134,14 +134,14 @@ def architecture(
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the tensors of a file without a configuration tell."""
+    """What the tensors of a file without a configuration reveal."""
 
     layers: int
     rows: int  # of the embedding
     width: int
     context_length: int
     mlp_width: int
-    kv_width: int  # of all keys together
+    kv_width: int  # kv_heads · head_dim
 
 
 def sizes(tensors: Mapping[str, RawTensor], names: Names) -> Sizes:
@@ -158,7 +158,7 @@ def sizes(tensors: Mapping[str, RawTensor], names: Names) -> Sizes:
 
 
 def tokenizer(rows: int) -> TokenizerFiles:
-    """GPT-2's, for a model that has its vocabulary."""
+    """GPT-2's tokenizer. Raises CheckpointError if the model's vocabulary is not GPT-2's."""
     if rows not in ROWS:
         raise CheckpointError(
             f"its vocabulary has {rows} tokens, GPT-2's has 50257: name the tokenizer it was trained with (TOKENIZER)"

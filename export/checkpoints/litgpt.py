@@ -1,4 +1,4 @@
-"""litgpt's directories: `lit_model.pth`, `model_config.yaml`, the tokenizer's files."""
+"""litgpt's directories: `lit_model.pth`, `model_config.yaml`, tokenizer files."""
 
 import re
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from export.text.tokenizers import token_count, vocabulary_size
 from export.text_file import read_object, read_text
 
 MODEL, CONFIG, STYLE = "lit_model.pth", "model_config.yaml", "prompt_style.yaml"
-PARTS = tuple(f"{MODEL}.{kind}" for kind in ("lora", "adapter", "adapter_v2"))  # trained beside a base model, saved without it
+PARTS = tuple(f"{MODEL}.{kind}" for kind in ("lora", "adapter", "adapter_v2"))  # adapters, saved without their base model
 INSIDE = (MODEL, CONFIG, STYLE, *PARTS)
 STEP = re.compile(r"step-(\d{1,12})")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
@@ -34,7 +34,7 @@ EMBEDDING, HEAD = "transformer.wte.weight", "lm_head.weight"
 
 
 def find(path: Path) -> Path | None:
-    """The directory itself; or what training left in it: `final`, or else the last `step-…`."""
+    """The directory itself, or in it the training result: `final`, else the last `step-…`."""
     steps = {int(found[1]): entry for entry in path.iterdir() if (found := STEP.fullmatch(entry.name))}
     candidates = (path, path / "final", *(steps[number] for number in sorted(steps, reverse=True)))
     return next((one for one in candidates if any((one / name).is_file() for name in (MODEL, *PARTS))), None)
@@ -68,7 +68,7 @@ def read(path: Path, options: Options) -> Checkpoint:
 
 
 def _tokenizer(path: Path, rows: int) -> TokenizerFiles:
-    """With the prompt of its fine-tuning, where it is the usual one, and with generation_config.json's ends of a text."""
+    """Includes the prompt style of fine-tuning, if it is a known one, and the end tokens from generation_config.json."""
     if not any((path / name).is_file() for name in TOKENIZERS):
         raise CheckpointError(f"it has neither {' nor '.join(TOKENIZERS)}: name the tokenizer it was trained with (TOKENIZER)")
     files = from_directory(path, rows=rows)
@@ -81,7 +81,7 @@ def _tokenizer(path: Path, rows: int) -> TokenizerFiles:
 
 
 def _end_tokens(path: Path, count: int) -> list[int]:
-    """None where the file is damaged: Llama 3.2's is not valid JSON."""
+    """Empty if the file is damaged: Llama 3.2's is not valid JSON."""
     try:
         declared = read_object(path / "generation_config.json").get("eos_token_id")
     except CheckpointError:
@@ -99,7 +99,7 @@ def _weights(config: Settings, tensors: Mapping[str, RawTensor], shape: Architec
     _norm(out, config, "final_norm", "transformer.ln_f", divisor=scale if is_tied else 1.0)
     for layer in range(shape.layers):
         _layer(out, config, f"layers.{layer}", f"transformer.h.{layer}")
-    return out.weights(ignored=(HEAD,))  # a tied one is saved too
+    return out.weights(ignored=(HEAD,))  # a tied head is saved too
 
 
 def _layer(out: Canonical, config: Settings, name: str, raw: str) -> None:
@@ -121,7 +121,7 @@ def _layer(out: Canonical, config: Settings, name: str, raw: str) -> None:
 
 
 def _norm(out: Canonical, config: Settings, name: str, raw: str, *, divisor: float = 1.0) -> None:
-    """Gemma's weights are without the 1 that is added to them, OLMo's layer norms have none."""
+    """Gemma's weights are stored without the 1 that is added to them; OLMo's layer norms have no weights."""
     if out.architecture.norm == "layer" and "OLMo" in model_name(config):
         return out.ones(name)
     offset = np.float32(out.architecture.norm == "rms" and "Gemma" in model_name(config))
@@ -131,12 +131,12 @@ def _norm(out: Canonical, config: Settings, name: str, raw: str, *, divisor: flo
 def _attention(out: Canonical, config: Settings, name: str, raw: str) -> None:
     shape = out.architecture
     turn = partial(half_split, turned=turned(config, shape.head_dim), neighbours=flag(config, "rope_interleave", False))
-    by_group = f"{raw}.attn.weight" in out.tensors  # as versions before December 2024 saved it
+    by_group = f"{raw}.attn.weight" in out.tensors  # the layout of versions before December 2024
     groups = shape.kv_heads if by_group else 1
     queries, keys = shape.heads // groups, shape.kv_heads // groups
 
     def arrange(stacked: np.ndarray) -> np.ndarray:
-        heads = stacked.reshape(groups, -1, shape.head_dim, *stacked.shape[1:])  # of each group: queries, keys, values
+        heads = stacked.reshape(groups, -1, shape.head_dim, *stacked.shape[1:])  # in each group: queries, keys, values
         parts = np.split(heads, [queries, queries + keys], axis=1)
         query, key, value = (part.reshape(-1, *stacked.shape[1:]) for part in parts)
         return np.concatenate([turn(query, shape.heads), turn(key, shape.kv_heads), value])

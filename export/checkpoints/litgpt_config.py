@@ -1,4 +1,4 @@
-"""What litgpt's `model_config.yaml` says, checked: the fields of its Config, of versions from March 2024 on."""
+"""Reads and validates litgpt's `model_config.yaml`: the fields of its Config, in versions since March 2024."""
 
 from collections.abc import Mapping
 from math import sqrt
@@ -16,13 +16,13 @@ from export.text_file import read_text
 Settings = dict[str, Any]
 
 LIMIT = 32 << 10  # bytes: twenty times what litgpt writes
-BRACKETS = 64  # opening ones: nested, they take the parser minutes
+BRACKETS = 64  # opening brackets: deeply nested ones take the parser minutes
 LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_seq_len")
 MLPS = ("GptNeoxMLP", "LLaMAMLP", "GemmaMLP")
 
 
 def settings(path: Path) -> Settings:
-    """Those in a YAML file. CheckpointError where it refers to parts of itself, which could make it endless."""
+    """Reads settings from a YAML file. Raises CheckpointError if it uses aliases, which could expand without end."""
     text = read_text(path, LIMIT)
     if text.count("[") + text.count("{") > BRACKETS:
         raise CheckpointError(f"its {path.name} has more than {BRACKETS} brackets, far more than litgpt writes")
@@ -43,7 +43,7 @@ def flag(config: Settings, key: str, default: bool) -> bool:
 
 
 def rows(config: Settings) -> int:
-    """Of embedding and head, padding and all."""
+    """Rows of embedding and head, including padding."""
     if config.get("padded_vocab_size") is not None:
         return whole(config, "padded_vocab_size")
     multiple = whole(config, "padding_multiple", 512)
@@ -51,7 +51,7 @@ def rows(config: Settings) -> int:
 
 
 def model_name(config: Settings) -> str:
-    """It decides on details of the norms."""
+    """The model's name, which determines details of the norms."""
     origin = config.get("hf_config")
     return str(config.get("name") or (origin.get("name") if isinstance(origin, dict) else ""))
 
@@ -106,7 +106,7 @@ def _require_known(config: Settings) -> None:
 
 
 def turned(config: Settings, size: int) -> int:
-    """Rows of a head of ``size`` that have positions."""
+    """How many dimensions of a head of ``size`` have rotary positions."""
     share = real(config, "rotary_percentage", 0.25)
     rows = int(min(share, 2.0) * size)
     if not 2 <= rows <= size or rows % 2:
@@ -116,7 +116,7 @@ def turned(config: Settings, size: int) -> int:
 
 
 def _rotary(config: Settings, size: int, layers: int) -> tuple[tuple[Rotary, ...], tuple[int, ...]]:
-    """Of the model, and of its local layers where they have another base; and which each layer has."""
+    """The rotary kinds (the model's, and its local layers' if their base differs), and the kind of each layer."""
     rows, local = turned(config, size), config.get("rope_local_base_freq")
     kinds = [_adjusted(base_frequencies(rows, real(config, "rope_base", 10000.0)), config)]
     if local is not None:
@@ -127,7 +127,7 @@ def _rotary(config: Settings, size: int, layers: int) -> tuple[tuple[Rotary, ...
 
 
 def _adjusted(frequencies: np.ndarray, config: Settings) -> np.ndarray:
-    """Linear scaling, or Llama 3's."""
+    """Applies linear or Llama 3 scaling, if configured."""
     adjustments = config.get("rope_adjustments")
     if adjustments is None:
         return frequencies
@@ -157,7 +157,7 @@ def _windows(config: Settings, layers: int) -> tuple[int | None, ...]:
 
 
 def _indices(config: Settings, key: str, layers: int) -> tuple[int, ...]:
-    """0 or 1 for each layer; 1 where nothing is said."""
+    """0 or 1 for each layer; 1 by default."""
     given = config.get(key)
     if given is None:
         return (1,) * layers

@@ -1,6 +1,6 @@
-"""Models with llama2.c's names: its `ckpt.pt`, and bare state dicts of the projects that grew out of it.
+"""Models with llama2.c's tensor names: its `ckpt.pt`, and bare state dicts of projects derived from it.
 
-Meta's Llama had these names first. Positions turn neighbouring rows of a head.
+The names originate from Meta's Llama. Rotary pairs are adjacent rows of a head.
 """
 
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ from export.text.tokenizer_source import named
 from export.text.tokenizers import vocabulary_size
 
 EMBEDDING = "tok_embeddings.weight"
-MASKS = (".attention.mask",)  # causal ones, saved as buffers where torch had no fused attention
-TABLES = ("freqs_cos", "freqs_sin")  # of rotary positions
+MASKS = (".attention.mask",)  # causal masks, saved as buffers when torch had no fused attention
+TABLES = ("freqs_cos", "freqs_sin")  # rotary tables
 CHATGLM = "chatglm_tokenizer"  # baby-llama2-chinese's
-CHATGLM_TEMPLATE = (  # of its sft.py
+CHATGLM_TEMPLATE = (  # from its sft.py
     "{% for message in messages %}{{ message['content'] }}"
     "{{ bos_token if message['role'] == 'user' else eos_token }}{% endfor %}"
 )
@@ -32,10 +32,10 @@ CHATGLM_TEMPLATE = (  # of its sft.py
 
 @dataclass(frozen=True)
 class Project:
-    """What one project trains, as far as its files do not tell it. Its own are known by vocabulary and grouping."""
+    """What a project trains, as far as its files do not say. Its models are recognised by vocabulary and grouping."""
 
     rows: int
-    group: int  # query heads a key-value head
+    group: int  # query heads per key-value head
     heads: Mapping[int, int]  # by width
     context_length: int
     theta: float = 10000.0
@@ -47,7 +47,7 @@ PROJECTS = (
     Project(6144, 2, {768: 16, 1024: 16}, 512),  # happy-llm
     Project(64793, 1, {512: 8, 1024: 8}, 512),  # baby-llama2-chinese
 )
-CONTEXT_LENGTH = 512  # of an unknown project: what most of them train with
+CONTEXT_LENGTH = 512  # for unknown projects: what most of them train with
 
 
 def recognises(saved: Mapping[str, Any]) -> bool:
@@ -66,7 +66,7 @@ def read(path: Path, saved: dict[str, Any], options: Options) -> Checkpoint:
 
 
 def _settings(tensors: Mapping[str, RawTensor], options: Options) -> dict[str, Any]:
-    """As llama2.c's `model_args` has them, from the tensors' shapes and what is known of the project."""
+    """llama2.c's `model_args`, derived from the tensors' shapes and what is known about the project."""
     rows, width = bare.matrix(tensors, EMBEDDING)
     kv_width, _ = bare.matrix(tensors, "layers.0.attention.wk.weight")
     project = next(
@@ -86,7 +86,7 @@ def _settings(tensors: Mapping[str, RawTensor], options: Options) -> dict[str, A
 
 
 def kv_heads(kv_width: int, head_dim: int) -> int:
-    """Of a file that does not tell any heads; ``kv_width`` is of all of them together."""
+    """For a file that does not store head counts; ``kv_width`` is kv_heads · head_dim."""
     if kv_width % head_dim:
         raise CheckpointError(
             f"its keys have {kv_width} rows, which are no heads of {head_dim}: HEADS (--heads) is another number"
@@ -108,17 +108,17 @@ def _tokenizer(path: Path, rows: int, options: Options) -> TokenizerFiles:
         file, tokenizer = Path(options.tokenizer), named(options.tokenizer)
     else:
         file, tokenizer = nearby.tokenizer(path, _tokenizer_names(rows), rows)
-    if file.parent.name == CHATGLM:  # nothing before a text, and BOS between a question and its answer
+    if file.parent.name == CHATGLM:  # no BOS at the start; BOS separates a question from its answer
         is_tuned = any("sft" in part for part in path.parts[-2:])
         return replace(named(str(file), add_bos=False), chat_template=CHATGLM_TEMPLATE if is_tuned else None)
-    # llama2.c's texts have no end: the BOS of the next one is it, as run.c has it
+    # llama2.c's sequences have no end token: the BOS of the next one ends them, as in run.c
     bos = tokenizer.added_tokens.get("<s>")
     return tokenizer if bos is None else replace(tokenizer, end_tokens=tuple(sorted({*tokenizer.end_tokens, bos})))
 
 
 def _tokenizer_names(rows: int) -> list[str]:
     own = [f"{directory}{name}" for name in (f"tok{rows}", "tokenizer") for directory in ("", "data/")]
-    directories = ("", "tokenizer_k/", "model/minimind_tokenizer/", "model/")  # happy-llm's and minimind's too
+    directories = ("", "tokenizer_k/", "model/minimind_tokenizer/", "model/")  # includes happy-llm's and minimind's
     return [f"{name}.{kind}" for name in own for kind in ("model", "bin")] + [
         *(f"{directory}tokenizer.json" for directory in directories),
         f"{CHATGLM}/tokenizer.model",

@@ -1,7 +1,7 @@
-"""Files that llama2.c's export.py writes for run.c and runq.c.
+"""Files written by llama2.c's export.py for run.c and runq.c.
 
-Version 0 has no magic: seven numbers, fp32 tensors, and the tables of cosines and sines, which are computed here again.
-Versions 1 (fp32) and 2 (q80: int8 in groups, each with a scale) begin with "ak42" and have a header of 256 bytes.
+Version 0 has no magic: seven integers, fp32 tensors, and cosine and sine tables, which are recomputed here.
+Versions 1 (fp32) and 2 (q80: int8 in groups, each with a scale) start with "ak42" and have a 256-byte header.
 """
 
 import struct
@@ -22,8 +22,8 @@ from export.checkpoints.tensors import RawTensor, Shape, fitting
 
 MAGIC = b"24ka"  # "ak42" as a little-endian number
 NUMBERS = struct.Struct("<7i")
-FLAGS = struct.Struct("<Bi")  # whether the head is the embedding, and version 2's size of a group
-HEADER = 256  # bytes, from version 1 on
+FLAGS = struct.Struct("<Bi")  # whether the head is tied, and the group size of version 2
+HEADER = 256  # bytes, since version 1
 ATTENTION = tuple(f"attention.{name}" for name in ("wq", "wk", "wv", "wo"))
 MLP = tuple(f"feed_forward.{name}" for name in ("w1", "w2", "w3"))
 
@@ -31,7 +31,7 @@ MLP = tuple(f"feed_forward.{name}" for name in ("w1", "w2", "w3"))
 @dataclass(frozen=True)
 class Header:
     version: int
-    offset: int  # bytes, of the first tensor
+    offset: int  # of the first tensor, in bytes
     width: int
     mlp_width: int
     layers: int
@@ -40,7 +40,7 @@ class Header:
     rows: int
     context_length: int
     is_tied: bool
-    group: int  # int8 weights that share a scale; 0: fp32
+    group: int  # int8 weights per scale; 0: fp32
 
     @property
     def is_sound(self) -> bool:
@@ -70,7 +70,7 @@ def read(path: Path, options: Options) -> Checkpoint:
 
 
 def _header(start: bytes) -> Header:
-    """CheckpointError where it is of a version that llama2.c does not have, or cut short."""
+    """Raises CheckpointError if the version is unknown or the header is truncated."""
     version, is_tied, group = 0, True, 0
     if start.startswith(MAGIC):
         if len(start) < HEADER:
@@ -98,7 +98,7 @@ def _header(start: bytes) -> Header:
 
 
 def _tensors(path: Path, header: Header) -> dict[str, RawTensor]:
-    """By name, read from the file when asked for."""
+    """Tensors by name, read from the file on demand."""
     shapes = {name: _shape(name, header) for name in _names(header)}
     for name, shape in shapes.items():
         if header.group and len(shape) == 2 and prod(shape) % header.group:
@@ -118,7 +118,7 @@ def _tensors(path: Path, header: Header) -> dict[str, RawTensor]:
 
 
 def _names(header: Header) -> Iterator[str]:
-    """In the file's order: a kind of tensor of all layers, then the next kind."""
+    """Names in file order: one kind of tensor for all layers, then the next kind."""
 
     def of_layers(*kinds: str) -> Iterator[str]:
         return (f"layers.{layer}.{kind}.weight" for kind in kinds for layer in range(header.layers))
@@ -149,7 +149,7 @@ def _shape(name: str, header: Header) -> Shape:
 
 
 def _size(shape: Shape, header: Header) -> int:
-    """Bytes; norms are fp32 in every version."""
+    """Size in bytes; norms are fp32 in every version."""
     count = prod(shape)
     return count + 4 * (count // header.group) if header.group and len(shape) == 2 else 4 * count
 

@@ -1,6 +1,6 @@
-"""llm.c's `.bin` files of a GPT-2: 256 int32 of header, then the weights, each kind for all layers, in fp32 or bfloat16.
+"""llm.c's `.bin` files of a GPT-2: a header of 256 int32, then the weights in fp32 or bfloat16, each kind for all layers.
 
-The layout is train_gpt2.py's `write_model`, which is train_gpt2.cu's own.
+The layout is that of train_gpt2.py's `write_model`, which train_gpt2.cu shares.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """State dicts of the GPTModel of "Build a Large Language Model (From Scratch)" (rasbt/LLMs-from-scratch, chapters 4 to 7).
 
-Bare, or as `model_state_dict` beside the optimizer's. Nothing in them tells the heads: GPT-2's widths do.
+Either bare, or as `model_state_dict` next to the optimizer's. They do not store the head count; it follows from GPT-2's widths.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ BOOK = gpt2.Names(
     head="out_head",
     norm_parts=("scale", "shift"),
 )
-# with torch's own norm and attention, as its chapter on speed has it
+# with torch's own norm and attention, as in the book's bonus material on speed
 FAST = replace(BOOK, qkv=("att.qkv",), attention_out="att.proj", norm_parts=("weight", "bias"))
 
 
@@ -76,7 +76,7 @@ def _require_gpt(tensors: Mapping[str, RawTensor]) -> None:
 
 
 def _tokenizer(path: Path, rows: int) -> TokenizerFiles:
-    """GPT-2's; with the prompt of chapter 7 where the file has the name that its fine-tuned models have."""
+    """GPT-2's tokenizer, with chapter 7's prompt if the file is named like its fine-tuned models."""
     files = gpt2.tokenizer(rows)
     is_tuned = "-sft" in path.stem and "phi3" not in path.stem
     return replace(files, chat_template=read_text(ALPACA)) if is_tuned else files

@@ -1,4 +1,4 @@
-"""A directory in which training left files: the one checkpoint that is in it, or the last of a series."""
+"""A directory of training files: finds its only checkpoint, or the last of a series."""
 
 import os
 import re
@@ -9,16 +9,16 @@ from pathlib import Path
 from export.checkpoint import CheckpointError
 
 SUFFIXES = {".pt", ".pth", ".ckpt", ".bin"}
-FOLDERS = ("out", "log")  # where nanoGPT, llama2.c and minimind, build-nanogpt and llm.c write, in the project's directory
-LAST = "ckpt.pt"  # of nanoGPT and llama2.c, beside which the latter leaves what it exported
-OTHERS = re.compile(r"(optim|scheduler|state_?\d|rng|training_args|tok|gpt2_tokenizer)", re.IGNORECASE)  # how other files begin
+FOLDERS = ("out", "log")  # where nanoGPT, llama2.c, minimind, build-nanogpt and llm.c write, in the project's directory
+LAST = "ckpt.pt"  # of nanoGPT and llama2.c; the latter puts its exports next to it
+OTHERS = re.compile(r"(optim|scheduler|state_?\d|rng|training_args|tok|gpt2_tokenizer)", re.IGNORECASE)  # not models
 SERIES = re.compile(r"(?P<name>.*?(model|ckpt|checkpoint|epoch|step|iter))[_-]?(?P<step>\d{1,12})", re.ASCII | re.IGNORECASE)
-DEPTH, ENTRIES = 4, 2000  # directories below the one that is named, and how many of them are looked into
+DEPTH, ENTRIES = 4, 2000  # levels of subdirectories, and the most directories to search
 SHOWN = 6
 
 
 def find(directory: Path) -> Path | None:
-    """None where there is no file of this kind. CheckpointError where it is unclear which one is meant."""
+    """Returns None if there is no file of this kind. Raises CheckpointError if it is ambiguous."""
     for place in (directory, *(directory / folder for folder in FOLDERS)):
         files = sorted(file for file in place.glob("*") if file.suffix in SUFFIXES and file.is_file())
         files = [file for file in files if not OTHERS.match(file.name)]
@@ -30,7 +30,7 @@ def find(directory: Path) -> Path | None:
 
 
 def below(directory: Path, find_in: Callable[[Path], Path | None]) -> Path | None:
-    """The only checkpoint in the directories below, as in the root of a project. CheckpointError where there are several."""
+    """The only checkpoint in the subdirectories, as in a project's root. Raises CheckpointError if there are several."""
     found: dict[Path, None] = {}
     for place in islice(_directories(directory), ENTRIES):
         if not any(one == place or one in place.parents for one in found) and (one := find_in(place)) is not None:
@@ -41,7 +41,7 @@ def below(directory: Path, find_in: Callable[[Path], Path | None]) -> Path | Non
 
 
 def nothing(directory: Path) -> CheckpointError:
-    """For a directory in which nothing is known."""
+    """The error for a directory without a recognised checkpoint."""
     found = [entry.name + "/" * entry.is_dir() for entry in sorted(directory.iterdir())]
     listed = ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
     endings = ", ".join(sorted(SUFFIXES))
@@ -52,7 +52,7 @@ def nothing(directory: Path) -> CheckpointError:
 
 
 def _directories(directory: Path) -> Iterator[Path]:
-    """From the top down, without hidden ones, and not through links."""
+    """Subdirectories, top down, without hidden ones, not following links."""
     for place, folders, _ in os.walk(directory):
         depth = len(Path(place).relative_to(directory).parts)
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if depth < DEPTH else []

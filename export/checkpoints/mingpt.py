@@ -1,4 +1,4 @@
-"""minGPT's `model.pt`: a bare state dict, with config.json and the text of its characters where chargpt has them."""
+"""minGPT's `model.pt`: a bare state dict, with config.json and, for chargpt, the text that its characters come from."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +42,7 @@ TEXT_LIMIT = 1 << 30  # bytes
 
 
 def find(path: Path) -> Path | None:
-    """What training leaves in its `work_dir`, beside a config.json that is not Hugging Face's."""
+    """What training leaves in its `work_dir`, next to a config.json that is not Hugging Face's."""
     file, config = path / "model.pt", path / "config.json"
     return file if file.is_file() and config.is_file() and "model_type" not in read_object(config) else None
 
@@ -80,14 +80,14 @@ def read(path: Path, saved: dict[str, Any], options: Options) -> Checkpoint:
 
 
 def _positions(table: RawTensor) -> RawTensor:
-    """[1, context, width] in the file."""
+    """Drops the leading dimension: the file stores [1, context, width]."""
     if len(table.shape) != 3 or table.shape[0] != 1:
         raise CheckpointError(f"its tensor {FIRST.positions} has shape {list(table.shape)}, expected is [1, positions, width]")
     return RawTensor(table.shape[1:], lambda: table.read()[0])
 
 
 def _heads(path: Path) -> int | None:
-    """As config.json beside it says; None where it does not."""
+    """The head count from the config.json next to it; None if it has none."""
     file = path.with_name("config.json")
     model = read_object(file).get("model") if file.is_file() else None
     if not isinstance(model, dict):
@@ -99,7 +99,7 @@ def _heads(path: Path) -> int | None:
 
 
 def _tokenizer(path: Path, rows: int) -> TokenizerFiles:
-    """GPT-2's, or the characters of the text that chargpt was trained on, in their order."""
+    """GPT-2's tokenizer, or the sorted characters of the text that chargpt was trained on."""
     if rows in gpt2.ROWS:
         return named("gpt2")
     way_out = "put the input.txt it was trained on beside it, of whose characters it is, or name its tokenizer (TOKENIZER)"

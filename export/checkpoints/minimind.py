@@ -1,6 +1,6 @@
-"""State dicts of minimind, which nothing is saved beside: `out/full_sft_768.pth`, and `*_resume.pth` with the optimizer's.
+"""minimind's state dicts, saved without a configuration: `out/full_sft_768.pth`, and `*_resume.pth` with the optimizer's.
 
-minimind-3 normalises queries and keys, whose norms have a head's width. MiniMind2 (April 2025 to March 2026) does not.
+minimind-3 normalizes queries and keys; these norms reveal the head size. MiniMind2 (April 2025 to March 2026) does not.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ from export.text.tokenizer_source import named
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 LORA = ".lora.A.weight"
-ROWS = 6400  # of its own vocabulary
+ROWS = 6400  # minimind's vocabulary size
 HEADS = dict.fromkeys((512, 640, 768), 8)  # of MiniMind2's models, by width
-GROUP = 4  # their query heads a key-value head
+GROUP = 4  # their query heads per key-value head
 TOKENIZERS = ("tokenizer.json", "model/tokenizer.json", "model/minimind_tokenizer/tokenizer.json")
 
 
@@ -48,7 +48,7 @@ def read(path: Path, saved: dict[str, Any], options: Options) -> Checkpoint:
 
 
 def _config(tensors: Mapping[str, RawTensor], options: Options) -> dict[str, Any]:
-    """As its config.json would say it."""
+    """The equivalent config.json."""
     rows, width = bare.matrix(tensors, EMBEDDING)
     first = "model.layers.0."
     q_width, _ = bare.matrix(tensors, f"{first}self_attn.q_proj.weight")

@@ -1,6 +1,6 @@
-"""Checkpoints of nanochat: `model_NNNNNN.pt` with its `meta_NNNNNN.json`, and the tokenizer that was trained for it.
+"""nanochat's checkpoints: `model_NNNNNN.pt` with `meta_NNNNNN.json`, and the tokenizer trained for it.
 
-Source: nanochat/checkpoint_manager.py for where its files are, tokenizer.py for conversations.
+Source: nanochat/checkpoint_manager.py for file locations, tokenizer.py for conversations.
 """
 
 import os
@@ -22,13 +22,13 @@ from export.text.tokenizers import vocabulary_size
 from export.text_file import read_object
 
 MODEL = re.compile(r"model_(\d+)\.pt")
-# of training, nanochat's own choice for a chat first: directories of models, and since July 2026 directories in those of models
+# training stages in nanochat's order of preference for chat: directories of models; since July 2026, nested inside them
 STAGES = ("chatsft_checkpoints", "chatrl_checkpoints", "mid_checkpoints", "base_checkpoints", "sft", "rl", "mid", "base")
 TOKENIZERS = ("tokenizer/tokenizer.pkl", "tokenizer.pkl", "tokenizer/tokenizer.json", "tokenizer.json")
 KEYS = {"sequence_len", "vocab_size", "n_layer", "n_head", "n_kv_head", "n_embd", "window_pattern"}
 
 BOS, ASSISTANT_END = "<|bos|>", "<|assistant_end|>"
-CHAT_TEMPLATE = (  # of render_conversation; a system message is the beginning of the user's
+CHAT_TEMPLATE = (  # from render_conversation; a system message is prepended to the user's
     "<|bos|>{% set system = namespace(text='') %}{% for message in messages %}"
     "{% if message['role'] in ('system', 'developer') %}{% set system.text = system.text + message['content'] + '\\n\\n' %}"
     "{% elif message['role'] == 'user' %}<|user_start|>{{ system.text + message['content'] }}<|user_end|>"
@@ -41,8 +41,8 @@ CHAT_TOKENS = re.findall(r"<\|\w+\|>", CHAT_TEMPLATE)
 
 
 def find(path: Path) -> Path | None:
-    """The newest model in a directory of them, or in that of the deepest model or of the last stage of training."""
-    if not os.path.isdir(path):  # where Path.is_dir may raise: another user's directory may stand beside
+    """The newest model in a directory, or else in the subdirectory of the deepest model or the last training stage."""
+    if not os.path.isdir(path):  # Path.is_dir may raise for another user's directory
         return None
     if (found := _newest(path) or _of_last_stage(path)) is not None:
         return found
@@ -55,7 +55,7 @@ def _of_last_stage(directory: Path) -> Path | None:
 
 
 def _newest(directory: Path) -> Path | None:
-    """By its step; one without its meta_NNNNNN.json is still being written, or another project's."""
+    """By step. A model without its meta_NNNNNN.json is still being written, or another project's."""
     steps = {int(name[1]): file for file in directory.glob("model_*.pt") if (name := MODEL.fullmatch(file.name))}
     complete = [step for step, file in steps.items() if _meta(file).is_file()]
     return steps[max(complete)] if complete else None
@@ -103,7 +103,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def with_chat(files: TokenizerFiles) -> TokenizerFiles:
-    """Of a tokenizer that has nanochat's special tokens: its conversations, and a `<|bos|>` before each text."""
+    """If the tokenizer has nanochat's special tokens, adds its chat template and a `<|bos|>` before each sequence."""
     tokenizer = Tokenizer.from_str(files.tokenizer_json)
     ids = {text: number for text in CHAT_TOKENS if (number := tokenizer.token_to_id(text)) is not None}
     if len(ids) < len({*CHAT_TOKENS}):

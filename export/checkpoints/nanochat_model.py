@@ -1,6 +1,6 @@
-"""What a nanochat computes: its sizes from `model_config`, its parts from its tensors.
+"""nanochat's model: sizes from `model_config`, optional parts from the tensors.
 
-Some constants are in nanochat's code alone, and have changed with it: see `generation`. Source: nanochat/gpt.py.
+Some constants exist only in nanochat's code and have changed over time: see `generation`. Source: nanochat/gpt.py.
 """
 
 from collections.abc import Mapping
@@ -21,22 +21,22 @@ Tensors = Mapping[str, RawTensor]
 
 EMBEDDING = "transformer.wte.weight"
 SCALARS = ("resid_lambdas", "x0_lambdas", "smear_lambda", "backout_lambda")
-EPSILON = float(np.finfo(np.float32).eps)  # torch's, where none is given
-SOFTCAP = 15.0  # but for a week of March 2026, when it was 20: no file tells it
+EPSILON = float(np.finfo(np.float32).eps)  # torch's default
+SOFTCAP = 15.0  # except for one week in March 2026, when it was 20; no file records it
 SMEAR_CHANNELS = 24
 
 
 @dataclass(frozen=True)
 class Generation:
-    theta: float  # of rotary positions
-    qk_scale: float  # of queries and keys, behind their norms
-    gate_channels: int  # that gates of value embeddings read
+    theta: float  # rotary base
+    qk_scale: float  # of queries and keys, after their norms
+    gate_channels: int  # read by the gates of value embeddings
     gate_scale: float
-    window_share: int  # of the context, which a short window has
+    window_share: int  # a short window is the context divided by this
 
 
 def generation(tensors: Tensors) -> Generation:
-    """Of 2026-03-14 and later, of 2026-03-09, or any before."""
+    """That of 2026-03-14 and later, of 2026-03-09, or earlier."""
     if "smear_gate.weight" in tensors:
         return Generation(100_000.0, 1.2, 12, 3.0, 4)
     if any(name.endswith(".ve_gate.weight") and tensor.shape[-1:] == (12,) for name, tensor in tensors.items()):
@@ -45,7 +45,7 @@ def generation(tensors: Tensors) -> Generation:
 
 
 def assembled(config: Mapping[str, Any], tensors: Tensors) -> tuple[Architecture, Weights, NanoChat]:
-    """``config``: the `model_config` of its meta_NNNNNN.json."""
+    """``config`` is the `model_config` from its meta_NNNNNN.json."""
     kind = generation(tensors)
     shape = _architecture(config, tensors, kind)
     reference = NanoChat.of(
@@ -98,8 +98,8 @@ def _architecture(config: Mapping[str, Any], tensors: Tensors, kind: Generation)
 
 
 def _windows(config: Mapping[str, Any], layers: int, context: int, share: int) -> tuple[int | None, ...]:
-    """Of S(hort) and L(ong), repeated over the layers; the last one is long. Those that are no half are made of tiles of 128.
-    nanochat counts the keys before a query's own."""
+    """The pattern of S(hort) and L(ong), repeated over the layers; the last layer is long. Short windows other than half the
+    context are rounded up to multiples of 128. nanochat does not count a query's own key, hence + 1."""
     pattern = config.get("window_pattern", "L")
     if not isinstance(pattern, str) or not pattern or not {*pattern.upper()} <= {*"SL"}:
         raise CheckpointError(f"its configuration says window_pattern = {shown(pattern)}, allowed are the letters S and L")
@@ -109,7 +109,7 @@ def _windows(config: Mapping[str, Any], layers: int, context: int, share: int) -
 
 
 def _scalars(tensors: Tensors, name: str, count: int) -> tuple[float, ...]:
-    """Of a small vector; where the file has none, the scale that changes nothing."""
+    """Reads a small vector; if the file has none, returns the scale that changes nothing."""
     if name not in tensors:
         return (1.0 if name == "resid_lambdas" else 0.0,) * count
     if tensors[name].shape != (count,):
@@ -136,7 +136,7 @@ def _weights(tensors: Tensors, shape: Architecture, kind: Generation) -> Weights
         out.ones(f"{name}.attention_norm")
         out.ones(f"{name}.mlp_norm")
         out.qkv(f"{name}.qkv", [f"{raw}.attn.c_{letter}.weight" for letter in "qkv"])
-        for part in ("q_norm", "k_norm"):  # before rotary positions or behind them: a turn changes no norm
+        for part in ("q_norm", "k_norm"):  # before or after rotary makes no difference: a rotation preserves the norm
             out.ones(f"{name}.{part}", kind.qk_scale, size=shape.head_dim)
         out.attention_out(name, f"{raw}.attn.c_proj.weight")
         out.mlp(name, f"{raw}.mlp.c_fc.weight", f"{raw}.mlp.c_proj.weight")

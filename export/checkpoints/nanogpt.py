@@ -1,4 +1,4 @@
-"""Checkpoints of nanoGPT: `model`, `model_args`, `iter_num`, `best_val_loss`, `config`; characters from a `meta.pkl`."""
+"""nanoGPT's checkpoints: `model`, `model_args`, `iter_num`, `best_val_loss`, `config`; characters from a `meta.pkl`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,13 +28,13 @@ def read(path: Path, saved: dict[str, Any], options: Options) -> Checkpoint:
         raise CheckpointError("its `model_args` is no dictionary, as nanoGPT saves it")
     rows = whole(config, "vocab_size")
     files = named(options.tokenizer, add_bos=False) if options.tokenizer else _tokenizer(path, saved.get("config"), rows)
-    if "bias" not in config:  # before 2023-01-27: only some layers had biases, and GELU was the approximated one
+    if "bias" not in config:  # before 2023-01-27: only some layers had biases, and GELU was the tanh approximation
         return build_nanogpt.checkpoint(path, saved, config, files, biases=None, activation="gelu_tanh")
     return build_nanogpt.checkpoint(path, saved, config, files, biases=bool(config["bias"]), activation="gelu")
 
 
 def _tokenizer(path: Path, training: Any, rows: int) -> TokenizerFiles:
-    """As nanoGPT's sample.py: the dataset's meta.pkl, else GPT-2's tokenizer. A meta.pkl of another size is another's."""
+    """As in nanoGPT's sample.py: the dataset's meta.pkl, else GPT-2's tokenizer. Rejects a meta.pkl of another size."""
     for meta in _metas(path, training):
         if meta.is_file():
             characters = named(str(meta))
@@ -50,7 +50,7 @@ def _tokenizer(path: Path, training: Any, rows: int) -> TokenizerFiles:
 
 
 def _is_padded(count: int, rows: int) -> bool:
-    """Whether a vocabulary of that many characters may have been rounded up to so many rows, which GPUs multiply faster."""
+    """Whether ``rows`` may be a vocabulary of ``count`` characters, rounded up for faster GPU multiplication."""
     return rows % 8 == 0 and count < rows <= 2 * count
 
 

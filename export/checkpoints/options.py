@@ -1,11 +1,11 @@
-"""What a user may say about a checkpoint."""
+"""What users may specify about a checkpoint."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Options:
-    """None: the checkpoint's own."""
+    """None means the checkpoint's own."""
 
     tokenizer: str | None = None  # see `export.text.tokenizer_source.named`
-    heads: int | None = None  # of files that do not tell them
+    heads: int | None = None  # for files that do not store it

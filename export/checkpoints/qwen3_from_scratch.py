@@ -1,6 +1,6 @@
 """The Qwen3Model of Sebastian Raschka's books (rasbt/LLMs-from-scratch, rasbt/reasoning-from-scratch): a bare state dict.
 
-Its constants are in no file: they are those of Qwen's dense models, from which its weights come.
+No file stores its constants: they are those of Qwen's dense models, the origin of its weights.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from export.text.tokenizer_source import named
 from export.text.tokenizers import vocabulary_size
 
 THETA, EPSILON, CONTEXT_LENGTH = 1e6, 1e-6, 40960
-BASE, CHAT = "tokenizer-base.json", ("tokenizer.json", "tokenizer-reasoning.json")  # as the books download them
+BASE, CHAT = "tokenizer-base.json", ("tokenizer.json", "tokenizer-reasoning.json")  # the names the books download them as
 
 
 def recognises(tensors: Mapping[str, RawTensor]) -> bool:
@@ -73,7 +73,7 @@ def _weights(tensors: Mapping[str, RawTensor], architecture: Architecture, rows:
 
 
 def _tokenizer(path: Path, rows: int) -> TokenizerFiles:
-    """The base model's where the file is one; the other, of a model that was trained to talk, brings its prompt."""
+    """The base tokenizer if the file is a base model; otherwise the chat tokenizer, with its prompt."""
     is_base = "base" in path.stem
     for name in (BASE,) if is_base else CHAT:
         if (file := path.parent / name).is_file():

@@ -1,7 +1,7 @@
-"""Rotary positions: frequencies of each pair, their scalings, and the layout of heads that the graph wants.
+"""Rotary positions: the frequency of each pair, frequency scaling, and the head layout that the graph requires.
 
-In the graph a pair is row j and row j + head_dim / 2 of a head ("half-split"). Files may have neighbouring rows (0 and 1, 2 and
-3, …), or turn only the first rows of a head.
+In the graph, a pair is rows j and j + head_dim / 2 of a head ("half-split"). Files may pair adjacent rows (0 and 1, 2 and 3,
+…), or rotate only the first rows of a head.
 """
 
 from math import ceil, floor, log, pi
@@ -10,11 +10,11 @@ import numpy as np
 
 from export.checkpoint import CheckpointError, Rotary
 
-HEAD_LIMIT = 4096  # no model that this project serves comes near: more is a broken or hostile file
+HEAD_LIMIT = 4096  # far above any supported model: more means a broken or hostile file
 
 
 def rotary(head_dim: int, theta: float, *, turned: int | None = None, backwards: bool = False) -> Rotary:
-    """``turned``: how many rows of a head have positions, the others none. Computed in fp32, as models are trained with."""
+    """``turned``: how many rows of a head are rotated; the rest are not. Computed in fp32, as in training."""
     frequencies = base_frequencies(turned or head_dim, theta)
     return with_frequencies(-frequencies if backwards else frequencies, head_dim)
 
@@ -26,7 +26,7 @@ def base_frequencies(turned: int, theta: float) -> np.ndarray:
 
 
 def with_frequencies(frequencies: np.ndarray, head_dim: int, scale: float = 1.0) -> Rotary:
-    """Pairs behind those that are turned have the frequency 0."""
+    """Pairs after the rotated ones get frequency 0."""
     if head_dim > HEAD_LIMIT:
         raise CheckpointError(f"its head size is {head_dim}, allowed with rotary positions are 2 to {HEAD_LIMIT}")
     still = head_dim // 2 - len(frequencies)
@@ -34,10 +34,10 @@ def with_frequencies(frequencies: np.ndarray, head_dim: int, scale: float = 1.0)
 
 
 def llama3(frequencies: np.ndarray, *, factor: float, low: float, high: float, original: int) -> np.ndarray:
-    """Llama 3.1's: wavelengths beyond original / low are slowed down by ``factor``, those below original / high stay as they
-    are, between them it is blended."""
+    """Llama 3.1's scaling: wavelengths above original / low are slowed down by ``factor``, those below original / high are
+    unchanged, and those in between are blended."""
     exact = frequencies.astype(np.float64)
-    turns = original * exact / (2 * pi)  # in the original context
+    turns = original * exact / (2 * pi)  # within the original context
     blend = np.clip((turns - low) / (high - low), 0, 1)
     return np.asarray(exact * (blend + (1 - blend) / factor), np.float32)
 
@@ -52,8 +52,8 @@ def yarn(
     slow: float = 1.0,
     truncate: bool = True,
 ) -> np.ndarray:
-    """YaRN's "NTK by parts" (Peng et al. 2023): a ramp over the pairs, from those that turn more than ``fast`` times in the
-    original context, which stay, to those that turn less than ``slow`` times, which are slowed down by ``factor``."""
+    """YaRN's "NTK by parts" (Peng et al. 2023): a ramp over the pairs. Those that turn more than ``fast`` times within the
+    original context are unchanged; those that turn less than ``slow`` times are slowed down by ``factor``."""
     exact, turned = frequencies.astype(np.float64), 2 * len(frequencies)
 
     def pair(turns: float) -> float:
@@ -66,13 +66,13 @@ def yarn(
 
 
 def yarn_scale(factor: float) -> float:
-    """Of cosine and sine, where the configuration does not say one."""
+    """The scale of cosine and sine if the configuration does not specify one."""
     return 0.1 * log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def half_split(weight: np.ndarray, heads: int, *, turned: int | None = None, neighbours: bool = False) -> np.ndarray:
-    """The rows of ``weight`` [heads · head_dim, …] (or a bias) in the graph's layout. ``turned``: as in `rotary`;
-    ``neighbours``: pairs are neighbours in the file."""
+    """Reorders the rows of ``weight`` [heads · head_dim, …] (or a bias) into the graph's layout. ``turned``: as in `rotary`;
+    ``neighbours``: pairs are adjacent in the file."""
     head_dim = len(weight) // heads
     turned = head_dim if turned is None else turned
     pairs, rest = np.arange(turned // 2), np.arange(turned, head_dim)

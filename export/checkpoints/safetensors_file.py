@@ -1,6 +1,6 @@
-"""Safetensors files as numpy, read by the safetensors package: its Rust parser checks the header, and maps the file.
+"""Reads safetensors files as numpy with the safetensors package, whose Rust parser validates the header and maps the file.
 
-Importing ml_dtypes is what gives numpy bfloat16.
+Importing ml_dtypes registers bfloat16 with numpy.
 """
 
 from functools import partial
@@ -15,11 +15,11 @@ from export.checkpoints.shards import shards
 from export.checkpoints.tensors import RawTensor, fitting
 
 TYPES = ("F32", "F16", "BF16", "F64")
-BUFFERS = {"BOOL", "U8", "I64"}  # of masks and positions
+BUFFERS = {"BOOL", "U8", "I64"}  # types of masks and positions
 
 
 def directory(path: Path) -> dict[str, RawTensor]:
-    """All tensors of a Hugging Face directory, from one file or from the shards that its index names."""
+    """All tensors of a Hugging Face directory, from one file or from the shards in its index."""
     tensors: dict[str, RawTensor] = {}
     for file in shards(path, "model.safetensors", "*.safetensors"):
         tensors |= read(file)
@@ -27,7 +27,7 @@ def directory(path: Path) -> dict[str, RawTensor]:
 
 
 def read(path: Path) -> dict[str, RawTensor]:
-    """Tensors are read when they are asked for, one at a time."""
+    """Tensors are read on demand, one at a time."""
     try:
         with safe_open(path, framework="numpy") as file:
             kinds = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118

@@ -1,15 +1,15 @@
-"""Reading a checkpoint's own configuration: every number is checked before anything is computed from it."""
+"""Reads a checkpoint's own configuration. Every number is validated before it is used."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from export.checkpoint import Architecture, CheckpointError, shown
 
-LAYERS, SIZE = 1024, 1 << 24  # no model that this project serves comes near: more is a broken or hostile file
+LAYERS, SIZE = 1024, 1 << 24  # far above any supported model: more means a broken or hostile file
 
 
 def whole(settings: Mapping[str, Any], key: str, default: int | None = None, limit: int = SIZE) -> int:
-    """A whole number of at least 1, or CheckpointError."""
+    """An integer of at least 1. Raises CheckpointError otherwise."""
     value = settings.get(key)
     if value is None:
         value = default
@@ -21,7 +21,7 @@ def whole(settings: Mapping[str, Any], key: str, default: int | None = None, lim
 
 
 def real(settings: Mapping[str, Any], key: str, default: float) -> float:
-    """A positive number, or CheckpointError."""
+    """A positive number. Raises CheckpointError otherwise."""
     value = settings.get(key)
     if value is None:
         value = default
@@ -31,7 +31,7 @@ def real(settings: Mapping[str, Any], key: str, default: float) -> float:
 
 
 def demand(settings: Mapping[str, Any], key: str, *allowed: Any) -> None:
-    """Refuses a setting that asks for a computation which is not implemented; absent ones are at their default."""
+    """Rejects a setting that asks for an unimplemented computation. An absent setting has its default."""
     if key in settings and settings[key] not in allowed:
         served = " or ".join(map(repr, allowed))
         asked = f"{key} = {shown(settings[key])}"
@@ -39,7 +39,7 @@ def demand(settings: Mapping[str, Any], key: str, *allowed: Any) -> None:
 
 
 def checked(architecture: Architecture) -> Architecture:
-    """The architecture, if its heads fit each other and its width."""
+    """Returns the architecture if its head counts and sizes are consistent. Raises CheckpointError otherwise."""
     if architecture.heads % architecture.kv_heads:
         raise CheckpointError(f"its {architecture.heads} heads do not share {architecture.kv_heads} key-value heads evenly")
     if architecture.head_dim % 2 and architecture.rotary:

@@ -1,4 +1,4 @@
-"""Which files hold a Hugging Face directory's tensors: one, or the shards that an index names."""
+"""Which files hold a Hugging Face directory's tensors: a single file, or the shards in an index."""
 
 from pathlib import Path
 
@@ -7,10 +7,9 @@ from export.text_file import read_object
 
 
 def shards(directory: Path, single: str, pattern: str) -> list[Path]:
-    """``single``: the usual name of a lone file; another that fits ``pattern`` will do. Empty where there is none.
+    """``single``: the usual name of a single file; any other that matches ``pattern`` will do. Empty if there is none.
 
-    Raises CheckpointError where the index is no index or names a file that is not in the directory, or where it is unclear
-    which of several files is meant.
+    Raises CheckpointError if the index is invalid or names a file that is not in the directory, or if several files match.
     """
     index = directory / f"{single}.index.json"
     if index.is_file():

@@ -1,4 +1,4 @@
-"""Raw tensors of a file and their mapping to canonical weights: found by name, checked for shape, read when asked for."""
+"""A file's raw tensors and their mapping to canonical weights: found by name, checked for shape, read on demand."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,12 +10,12 @@ import numpy as np
 from export.checkpoint import CheckpointError
 
 Shape = tuple[int, ...]
-FP32_BYTES, SMALLEST_BYTES = 4, 0.5  # of a weight: as it is read, and as it may be served
+FP32_BYTES, SMALLEST_BYTES = 4, 0.5  # per weight: when read, and at the smallest precision served
 
 
 @dataclass(frozen=True)
 class RawTensor:
-    """A tensor under the name and in the layout of its file."""
+    """A tensor with the name and layout of its file."""
 
     shape: Shape
     read: Callable[[], np.ndarray]  # fp32 of that shape; costs time and memory, so call it once and late
@@ -23,16 +23,16 @@ class RawTensor:
 
 @dataclass(frozen=True)
 class Source:
-    """Where one canonical weight comes from."""
+    """The source of one canonical weight."""
 
-    raw: Mapping[str, Shape]  # the raw tensors it is made of, with the shapes the configuration asks for
-    arrange: Callable[..., np.ndarray] = lambda tensor: tensor  # from the raw tensors, in that order, to the canonical one
+    raw: Mapping[str, Shape]  # the raw tensors, with the shapes that the configuration requires
+    arrange: Callable[..., np.ndarray] = lambda tensor: tensor  # raw tensors, in that order → the canonical one
 
 
 class Weights(Mapping[str, np.ndarray]):
-    """Canonical weights, made from the file each time one is asked for: only what its user holds is in memory.
+    """Canonical weights, read from the file on each access, so only those held by the caller are in memory.
 
-    Asking for a weight raises CheckpointError where it holds NaN or infinity.
+    Access raises CheckpointError if the weight contains NaN or infinity.
     """
 
     def __init__(self, tensors: Mapping[str, RawTensor], sources: Mapping[str, Source]) -> None:
@@ -40,7 +40,7 @@ class Weights(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         source = self._sources[name]
-        with np.errstate(all="ignore"):  # what is too large for fp32 becomes infinity
+        with np.errstate(all="ignore"):  # values too large for fp32 become infinity
             raw = [self._tensors[name].read() for name in source.raw]
             weight = np.ascontiguousarray(source.arrange(*raw), dtype=np.float32)
         if not np.isfinite(weight).all():
@@ -50,7 +50,7 @@ class Weights(Mapping[str, np.ndarray]):
         return weight
 
     def __contains__(self, name: object) -> bool:
-        return name in self._sources  # a Mapping's own would read the weight
+        return name in self._sources  # Mapping's own would read the weight
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._sources)
@@ -60,7 +60,7 @@ class Weights(Mapping[str, np.ndarray]):
 
 
 def fitting(tensors: dict[str, RawTensor]) -> dict[str, RawTensor]:
-    """The tensors, if this machine could hold them. A file with holes may claim any size and take no place on the disk."""
+    """Returns the tensors if this machine could hold them. A sparse file may claim any size while using no disk space."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for name, tensor in tensors.items():
         if prod(tensor.shape) * FP32_BYTES > memory:
@@ -75,7 +75,7 @@ def fitting(tensors: dict[str, RawTensor]) -> dict[str, RawTensor]:
 
 
 def check_places(places: Iterable[tuple[str, int, int]]) -> None:
-    """``(name, begin, end)`` of every tensor in a file: CheckpointError where two of them overlap."""
+    """``(name, begin, end)`` of every tensor in a file. Raises CheckpointError if two of them overlap."""
     last, end = "", 0
     for name, begin, until in sorted(places, key=lambda place: place[1:]):
         if begin < end and begin < until:
@@ -89,7 +89,7 @@ def _gib(size: int) -> str:
 
 
 def map_weights(tensors: Mapping[str, RawTensor], sources: Mapping[str, Source], ignored: Callable[[str], bool]) -> Weights:
-    """The canonical weights of a file whose tensors are exactly those of ``sources``, besides ``ignored`` ones."""
+    """Maps a file whose tensors must be exactly those of ``sources``, apart from ``ignored`` ones. Raises CheckpointError."""
     expected = {name: shape for source in sources.values() for name, shape in source.raw.items()}
     if missing := [name for name in expected if name not in tensors]:
         raise CheckpointError(f"it lacks the tensors {_listing(missing)}")

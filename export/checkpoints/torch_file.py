@@ -1,8 +1,8 @@
-"""Reading a `.pt` file without running anything from it.
+"""Reads a `.pt` file without running any code from it.
 
-torch's `weights_only` loading knows tensors and plain containers, and no class of anybody's training script. A checkpoint
-of build-nanogpt holds one such class, its GPTConfig. Each class the file names is replaced by a stand-in that can be filled
-and never called; functions, and classes of the standard library or of torch, are refused by name before anything is loaded.
+torch's `weights_only` loading accepts tensors and plain containers, but no classes of training scripts, such as the GPTConfig
+in a build-nanogpt checkpoint. Each such class is replaced by a stand-in that can be filled but not called. Functions and
+classes of the standard library or of torch are rejected by name before anything is loaded.
 """
 
 import re
@@ -20,18 +20,18 @@ from export.checkpoints.tensors import RawTensor, fitting
 if TYPE_CHECKING:
     import torch
 
-# numpy's part of a pickled random state or scalar: loaded as a stand-in too, and dropped
+# parts of pickled numpy random states and scalars: also loaded as stand-ins, and dropped
 NUMPY_VALUES = {
     f"numpy.{module}.multiarray.{name}" for module in ("core", "_core") for name in ("_reconstruct", "scalar", "_frombuffer")
 } | {"numpy.ndarray", "numpy.dtype", "numpy._core.numeric._frombuffer", "numpy.core.numeric._frombuffer"}
-PICKLE_LIMIT = 64 << 20  # bytes of everything but the tensors
+PICKLE_LIMIT = 64 << 20  # bytes, excluding tensors
 PREFIXES = re.compile(r"(_orig_mod\.|module\.)+")
-BUFFER_TYPES = {"bool", "uint8", "int64"}  # of masks and positions
-CONTAINERS = {"argparse.Namespace"}  # of the standard library, and holding nothing but fields
+BUFFER_TYPES = {"bool", "uint8", "int64"}  # types of masks and positions
+CONTAINERS = {"argparse.Namespace"}  # standard-library classes that only hold fields
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The dictionary that was saved: tensors are mapped from the file, other objects are stand-ins, none of its code runs."""
+    """The saved dictionary: tensors are memory-mapped, other objects are stand-ins, and none of its code runs."""
     try:
         import torch
     except ImportError as exc:
@@ -45,7 +45,7 @@ def load(path: Path) -> dict[str, Any]:
             saved = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except CheckpointError:
         raise
-    except Exception as exc:  # whatever torch makes of a damaged or hostile file
+    except Exception as exc:  # a damaged or hostile file can raise anything
         said = str(exc).split("\n")[0]
         raise CheckpointError(
             f"torch cannot read it, so it is damaged or no checkpoint ({type(exc).__name__}: {said})"
@@ -56,15 +56,15 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def fields(value: Any) -> dict[str, Any] | None:
-    """The fields of a saved configuration, whether it was a dictionary or an object of some class; None if it was neither."""
+    """The fields of a saved configuration, whether a dictionary or an object; None if it is neither."""
     if isinstance(value, dict):
         return value
     return vars(value) if isinstance(type(value), _Uncallable) else None
 
 
 def state_dict(model: Any, what: str = "its `model`") -> dict[str, "torch.Tensor"]:
-    """The tensors of a model, without the prefixes that torch.compile and DistributedDataParallel put before the names, and
-    without buffers of masks and positions. ``what`` it is, for messages."""
+    """The tensors of a model, without the name prefixes of torch.compile and DistributedDataParallel and without mask and
+    position buffers. ``what``: a description for messages."""
     import torch
 
     if not isinstance(model, dict) or not model:
@@ -87,7 +87,7 @@ def raw_tensors(state: dict[str, "torch.Tensor"]) -> dict[str, RawTensor]:
 
 
 def _fp32(tensor: "torch.Tensor") -> np.ndarray:
-    return tensor.float().numpy()  # a view of the file where it is fp32 already
+    return tensor.float().numpy()  # a view of the file if it is fp32 already
 
 
 def _plain(name: str) -> str:
@@ -109,7 +109,7 @@ def _check_archive(path: Path) -> None:
 
 
 class _Uncallable(type):
-    """A class that pickle can create empty and fill, and that nothing can call."""
+    """A class that pickle can create empty and fill, but that cannot be called."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         raise CheckpointError(
@@ -118,11 +118,11 @@ class _Uncallable(type):
 
 
 class _Absorbing(type):
-    """What numpy's functions and classes become: calls give an object that takes any state and is of no use."""
+    """The stand-in for numpy's functions and classes: calling it returns an inert object that accepts any state."""
 
 
 def _stand_in(name: str) -> tuple[type, str]:
-    """An inert class for a global that the file names, or CheckpointError."""
+    """An inert class for a global that the file names. Raises CheckpointError if it is not allowed."""
     if name in NUMPY_VALUES or name.startswith("numpy.dtypes."):
         nothing = {"__new__": lambda cls, *args: object.__new__(cls), "__init__": lambda self, *args: None}
         return _Absorbing("numpy", (), nothing | {"__setstate__": lambda self, state: None}), name
