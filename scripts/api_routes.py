@@ -17,42 +17,42 @@ from gateway.http.request_reader import HeadTooLarge
 from gateway.settings import Settings
 from gateway.telemetry.metrics import Metrics
 
-# What an endpoint is for, in the order of the table.
+# What each endpoint does, in table order.
 ENDPOINTS = {
-    "/generate": "continues a text, with the default model unless another is named",
-    "/v1/chat/completions": "answers a conversation, as OpenAI's clients speak it",
-    "/v1/completions": "continues texts, as OpenAI's clients speak it; scores them",
-    "/v1/responses": "answers a conversation, as OpenAI's newer clients speak it",
-    "/v1/messages": "answers a conversation, as Anthropic's clients speak it",
-    "/v1/messages/count_tokens": "how many tokens such a conversation has",
-    "/v1/models": "the models that the key may use",
-    "/v1/models/{name}": "one of them",
-    "/v1": "what this server is, its default model, its endpoints",
+    "/generate": "continues a prompt; uses the default model unless you name another",
+    "/v1/chat/completions": "OpenAI's Chat Completions API",
+    "/v1/completions": "OpenAI's Completions API: continues prompts, or scores them",
+    "/v1/responses": "OpenAI's Responses API",
+    "/v1/messages": "Anthropic's Messages API",
+    "/v1/messages/count_tokens": "counts the tokens of a `/v1/messages` request",
+    "/v1/models": "the models the key may use",
+    "/v1/models/{name}": "one model",
+    "/v1": "the server's name, default model and endpoints",
     "/tokenize": "the tokens of a text or a conversation",
-    "/detokenize": "the text of tokens",
-    "/health": "200 while Triton answers a real step for every model; texts running and waiting",
-    "/readyz": "200 while requests are welcome here",
-    "/livez": "200 while the gateway itself runs, whatever Triton does",
-    "/metrics": "for Prometheus",
-    "/docs": "this interface in a browser, to try",
-    "/openapi.json": "this interface as an OpenAPI document",
-    "/": "a page to chat with the models",
+    "/detokenize": "the text of a list of tokens",
+    "/health": "200 while Triton computes a real step for every model; reports running and waiting sequences",
+    "/readyz": "200 while this gateway accepts requests",
+    "/livez": "200 while the gateway itself runs, whatever the state of Triton",
+    "/metrics": "metrics for Prometheus",
+    "/docs": "interactive API reference",
+    "/openapi.json": "the API as an OpenAPI document",
+    "/": "a page for chatting with the models",
 }
-# Errors that the tree of gateway/errors.py does not hold: they belong to HTTP.
+# HTTP errors, which are not in the tree of gateway/errors.py.
 HTTP_ERRORS: list[tuple[errors.TidegateError, str]] = [
-    (RouteNotFound(""), "there is nothing at this path"),
-    (MethodNotAllowed(""), "the path has no such method; `Allow` names those it has"),
-    (BadHttp(""), "this is not HTTP, or servers read it differently"),
-    (RequestTimeout(""), "the head or the body of the request did not arrive in time"),
+    (RouteNotFound(""), "no such path"),
+    (MethodNotAllowed(""), "the path does not support this method; `Allow` lists those it does"),
+    (BadHttp(""), "malformed or ambiguous HTTP"),
+    (RequestTimeout(""), "the headers or the body did not arrive in time"),
     (BodyTooLarge(""), "the body is larger than 1 MiB"),
     (UnsupportedEncoding(""), "the body is compressed"),
-    (HeadTooLarge(), "the request line and the headers are too large, or too many"),
-    (TooManyConnections("", retry_after=2), "too many connections are open; `Retry-After` says when to come again"),
+    (HeadTooLarge(), "the request line and headers are too large, or there are too many headers"),
+    (TooManyConnections("", retry_after=2), "too many open connections; `Retry-After` says when to retry"),
 ]
 
 
 def endpoint_table() -> str:
-    """Raises KeyError for an endpoint that is not described here, or that is described and does not exist."""
+    """Raises KeyError if an endpoint is not described here, or a described endpoint does not exist."""
     rows = ["| endpoint | methods | key | what it does |", "| --- | --- | --- | --- |"]
     # FastAPI keeps the routes of an included router in that router.
     routers = [getattr(route, "original_router", None) for route in create_app(Settings()).routes]
@@ -70,7 +70,7 @@ def endpoint_table() -> str:
 
 
 def error_table() -> str:
-    """An example of every error, in the words of gateway/errors.py, with what its three bodies hold."""
+    """One row per error: its description from gateway/errors.py and the types in its three bodies."""
     rows = ["| status | when | `type` of /generate | `type`, `code` of /v1 | `type` of /v1/messages |"]
     rows.append("| --- | --- | --- | --- | --- |")
     examples = [*_errors_of_the_tree(), *HTTP_ERRORS]
@@ -95,12 +95,12 @@ def metric_table() -> str:
 
 
 def _errors_of_the_tree() -> Iterator[tuple[errors.TidegateError, str]]:
-    """Each with its line in the docstring; an InvalidRequest with and without the name of a field."""
+    """Each error with its line from the docstring; InvalidRequest appears with and without a field."""
     lines = {match[1]: match[2] for match in re.finditer(r"─ (\w+) +\d{3}  (.+)", errors.__doc__ or "")}
     for name, when in lines.items():
         kind = getattr(errors, name)
         if kind is errors.InvalidRequest:
-            yield kind(""), "the body is no JSON object, or is sent as something else"
+            yield kind(""), "the body is not a JSON object, or has another `Content-Type`"
             yield kind("", param="field"), "a field is wrong, missing or unknown"
         elif issubclass(kind, errors.InvalidRequest):
             yield kind("", param="prompt"), when
