@@ -1,4 +1,4 @@
-"""Calls that the model may begin by itself: until it does, its text is free and costs nothing; then it is constrained."""
+"""Optional calls: until the model starts one, its output is free and costs nothing; from then on it is constrained."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from gateway.text.tool_reader import CallTrigger
 
 
 class DeferredMatcher(Matcher):
-    """Of a grammar of tools, ``start``. `watch` takes every token of the free text."""
+    """A matcher for the tool grammar ``start``. `watch` takes every token of the free text."""
 
     def __init__(self, start: GrammarStart, form: CallForm, names: Sequence[str]) -> None:
         super().__init__(start)
         self._form, self._names = form, names
         self._trigger = CallTrigger(form, names)
-        self._written: bytes | None = None  # of the calls, by the free text
-        self._free = False  # whether they began with what the grammar does not know: then all of it stays as it comes
+        self._written: bytes | None = None  # the part of the calls written in the free text
+        self._free = False  # whether that part does not match the grammar: then the output stays unconstrained
 
     def copy(self) -> "DeferredMatcher":
         return DeferredMatcher(self.start, self._form, self._names)
@@ -41,7 +41,7 @@ class DeferredMatcher(Matcher):
         return token if self._free else super().advance(token, left)
 
     def _catch_up(self) -> None:
-        """Takes what the free text has written of the calls."""
+        """Advances the grammar over the part of the calls written in the free text."""
         if self._begun is None and self._written is not None and not self._free:
             state, completion = self.start.state()
             tokens = self.start.compiler.vocabulary.spelled(self._written)

@@ -1,4 +1,4 @@
-"""What strangers send, turned into a model's tokens, and tokens into text, in processes with bounds."""
+"""Converts untrusted input to a model's tokens, and tokens to text, in resource-limited processes."""
 
 import base64
 import threading
@@ -11,44 +11,44 @@ from gateway.errors import InvalidRequest
 from gateway.text.sandbox import BoundExceeded, Sandbox
 
 SECONDS = 2.0  # of processor time for one prompt; a megabyte of prose takes half a second
-MEMORY = 176 << 20  # bytes, besides what a process takes by itself; enough for a megabyte of most texts
+MEMORY = 176 << 20  # bytes, beyond what a process uses by itself; enough for a megabyte of most texts
 Json = dict[str, Any]
 LARGE = 1 << 17  # characters or tokens
-PROCESSES = 2  # of a model: the second one begins where the first is busy, so one key's megabyte keeps nobody else waiting
+PROCESSES = 2  # per model: the second starts when the first is busy, so one key's megabyte does not delay others
 
 
 class PromptEncoder:
-    """See gateway/text/prompt_process.py. Blocks; threads may share it. ``InvalidRequest`` names ``param``."""
+    """See gateway/text/prompt_process.py. Blocking and thread-safe. ``InvalidRequest`` names ``param``."""
 
     def __init__(self, tokenizer_json: str, chat_template: str | None) -> None:
         setup = {"tokenizer": tokenizer_json, "chat_template": chat_template}
         self._sandbox = Sandbox("gateway.text.prompt_process", setup, seconds=SECONDS, memory=MEMORY, processes=PROCESSES)
 
     def start(self) -> None:
-        """Begins a process in the background, so that no request waits for it."""
+        """Starts a process in the background, so that no request waits for it."""
         threading.Thread(target=self._try, name="prompt-process", daemon=True).start()
 
     def encode(self, text: str, *, param: str, add_special_tokens: bool) -> list[int]:
-        """Raises InvalidRequest."""
+        """Returns the tokens of ``text``. Raises InvalidRequest."""
         return self._tokens(len(text) > LARGE, text=text, param=param, add_special_tokens=add_special_tokens)
 
     def encode_conversation(
         self, messages: list[Json], tools: list[Json] | None = None, *, param: str, add_generation_prompt: bool
     ) -> list[int]:
-        """``messages`` and ``tools`` as transformers passes them to templates. Raises InvalidRequest, also where the chat
-        template refuses them."""
+        """Returns the tokens of a conversation. ``messages`` and ``tools`` are as transformers passes them to templates. Raises
+        InvalidRequest, also if the chat template rejects them."""
         large = sum(len(message["content"]) for message in messages) + len(str(tools)) > LARGE
         return self._tokens(large, messages=messages, tools=tools, param=param, add_generation_prompt=add_generation_prompt)
 
     def call_form(self) -> str:
-        """The name of the form (tool_calls.py) in which the model writes calls of tools. Raises InvalidRequest."""
+        """Returns the name of the form (tool_calls.py) in which the model writes tool calls. Raises InvalidRequest."""
         try:
             return str(self._sandbox.ask({"form": True})["form"])
         except BoundExceeded as error:
             raise InvalidRequest("tools: this model's chat template cannot be read within its bounds", param="tools") from error
 
     def decode(self, tokens: list[int], *, param: str) -> str:
-        """Special tokens are shown by their names. Raises InvalidRequest."""
+        """Returns the text of tokens, with special tokens by name. Raises InvalidRequest."""
         try:
             return str(self._sandbox.ask({"tokens": pack(tokens)}, fills_memory=len(tokens) > LARGE)["text"])
         except BoundExceeded as error:
@@ -74,7 +74,7 @@ class PromptEncoder:
 
 
 def pack(tokens: Iterable[int]) -> str:
-    """As both sides write them: 32-bit integers in base64."""
+    """Packs tokens as both sides exchange them: 32-bit integers in base64."""
     return base64.b64encode(array("i", tokens)).decode()
 
 

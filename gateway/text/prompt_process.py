@@ -1,9 +1,9 @@
-"""Turns what strangers ask into tokens, and tokens into text, in a process with bounds: what prompt_encoder.py asks of
+"""Converts untrusted input to tokens, and tokens to text, in a resource-limited process. prompt_encoder.py runs it through
 gateway/text/sandbox.py.
 
-A tokenizer and a chat template are programs that came with a checkpoint. A normalizer may make a megabyte of one character, a
-regular expression may take for ever; Jinja's sandbox keeps a template from files and from Python's insides, but not from loops
-without end. Here they can do no harm with that.
+A tokenizer and a chat template are programs that come with a checkpoint. A normalizer may turn one character into a megabyte,
+and a regular expression may run forever. Jinja's sandbox keeps a template away from files and Python's internals, but does not
+stop endless loops. Here they can do no harm.
 
 | question                                           | answer                                                |
 | -------------------------------------------------- | ----------------------------------------------------- |
@@ -13,7 +13,7 @@ without end. Here they can do no harm with that.
 | ``tokens``                                         | ``text``                                              |
 | ``form``                                           | ``form``: in which the model writes calls of tools    |
 
-Tokens are 32-bit integers in base64: of a million in JSON's digits, the gateway's other requests would notice the reading.
+Tokens are 32-bit integers in base64: parsing a million JSON numbers would delay the gateway's other requests.
 """
 
 import os
@@ -36,7 +36,7 @@ LONGEST_TEXT = 4 << 20  # characters: more than a body can hold
 
 def prepare(setup: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, str]]:
     """``setup``: a ``tokenizer`` as in tokenizer.json, and a ``chat_template`` or null."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one text at a time: more threads would only take memory
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one text at a time: more threads would only use memory
     tokenizer = Tokenizer(setup["tokenizer"], None)
     template = Template(setup["chat_template"] or "")
 
@@ -58,14 +58,14 @@ def prepare(setup: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, str]]
 
 
 class Template:
-    """Compiled with the first conversation: that may fail, too."""
+    """A chat template, compiled on first use because compiling may fail too."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._compiled: jinja2.Template | None = None
 
     def render(self, question: dict[str, Any], param: str) -> str:
-        """Raises InvalidRequest where it refuses the conversation, or fails in any way."""
+        """Renders a conversation. Raises InvalidRequest if the template rejects it or fails in any way."""
         try:
             self._compiled = self._compiled or compile_template(self._source)
             text = self._rendered(self._compiled, question)
@@ -80,7 +80,7 @@ class Template:
 
     @cached_property
     def form(self) -> CallForm | None:
-        """In which the template itself writes calls; None where it knows no tools."""
+        """The form in which the template itself writes calls, or None if it does not support tools."""
         try:
             self._compiled = self._compiled or compile_template(self._source)
             return own_form(self._compiled, self._source)
@@ -96,5 +96,5 @@ class Template:
             return render(template, conversation | {"tools": tools})
         try:
             return render(template, conversation | {"messages": plain_conversation(messages, tools or [])})
-        except jinja2.TemplateError:  # some know no system message
+        except jinja2.TemplateError:  # some templates do not support system messages
             return render(template, conversation | {"messages": plain_conversation(messages, tools or [], system=False)})

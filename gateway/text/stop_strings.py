@@ -1,27 +1,27 @@
-"""Finds stop strings in a text that comes in pieces, and holds back what may become one."""
+"""Finds stop strings in streamed text, and holds back text that may become one."""
 
 import re
 from itertools import islice
 from operator import itemgetter
 
-# Stands for a special token, which the text leaves out: half of a surrogate pair, which no text holds.
+# Marks for special tokens, which the text leaves out: lone surrogates, which no text contains.
 FIRST_MARK, LAST_MARK = 0xD800, 0xDFFF
 MARK = re.compile(f"[{chr(FIRST_MARK)}-{chr(LAST_MARK)}]")
 
 
 class StopStrings:
-    """``special_tokens``: the names by which the strings may hold them. ``found``: the string that was found, once one is."""
+    """``special_tokens``: their names, which the strings may contain. ``found``: the stop string that was found, if any."""
 
     def __init__(self, strings: tuple[str, ...], special_tokens: dict[int, str]) -> None:
         self._strings, self._special_tokens = strings, special_tokens
-        self._marks: dict[str, str] = {}  # of the special tokens that came so far, by name
-        self._marked: list[str] = []  # the strings that hold some of these, with marks in their place
-        self._text = ""  # decoded and not shown, with marks
-        self.held = 0  # characters of it
+        self._marks: dict[str, str] = {}  # marks of the special tokens seen so far, by name
+        self._marked: list[str] = []  # the stop strings with these names replaced by marks
+        self._text = ""  # decoded but not shown, with marks
+        self.held = 0  # characters held back, without marks
         self.found: str | None = None
 
     def feed(self, text: str, token: int | None = None) -> str:
-        """Takes the next piece of the text, and the token that gave it; returns what can be shown."""
+        """Takes the next piece of text and the token it came from. Returns the text that can be shown."""
         text = self._text + text
         if token in self._special_tokens:
             text += self._mark(self._special_tokens[token])
@@ -42,7 +42,7 @@ class StopStrings:
         return visible[: len(visible) - self.held]
 
     def _mark(self, name: str) -> str:
-        """Nothing where no string holds the token."""
+        """Returns the mark of a special token, or nothing if no stop string contains it."""
         if name not in self._marks:
             if not any(name in string for string in self._strings):
                 return ""
@@ -51,7 +51,7 @@ class StopStrings:
         return self._marks[name]
 
     def finish(self) -> str:
-        """What is held back, when no text follows: the beginning of a stop string is shown after all."""
+        """Returns the held-back text when no text follows: a partial stop string is shown after all."""
         rest = _visible(self._text)
         self._text, self.held = "", 0
         return rest
@@ -68,13 +68,13 @@ def _replaced(string: str, names: dict[str, str]) -> str:
 
 
 def _with_marks(text: str, visible: int) -> int:
-    """Where in ``text`` its visible character number ``visible`` stands."""
+    """Returns the index in ``text`` of its visible character number ``visible``."""
     places = (place for place, character in enumerate(text) if not MARK.match(character))
     return next(islice(places, visible, None), len(text))
 
 
 def _begin(text: str, stop: str) -> int:
-    """Where the longest end of ``text`` begins that is a beginning of ``stop``."""
+    """Returns where the longest suffix of ``text`` starts that is a prefix of ``stop``."""
     place = text.find(stop[0], max(0, len(text) - len(stop) + 1))
     while place >= 0 and not stop.startswith(text[place:]):
         place = text.find(stop[0], place + 1)

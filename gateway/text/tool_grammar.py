@@ -1,4 +1,4 @@
-"""The grammar of calls: tags as their form has them, and arguments by the tools' JSON schemas."""
+"""The grammar of calls: tags according to their form, and arguments according to the tools' JSON schemas."""
 
 import json
 from dataclasses import asdict
@@ -7,23 +7,24 @@ from typing import Any
 from gateway.text.tool_calls import ARGUMENTS, MOST_CALLS, NAME, CallForm, Tool, ToolUse
 
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
-# Of a schema: what says nothing of the form, though it may be long.
+# Schema keywords that do not constrain values, though they may be long.
 ANNOTATIONS = {"title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly", "$comment"}
-MAPS = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}  # of names to schemas
+MAPS = {"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"}  # map names to schemas
 VALUES = {"const", "enum", "required", "dependentRequired"}
-# With one of these a schema's properties may stand elsewhere in it.
+# With one of these keywords, a schema's properties may be defined elsewhere in it.
 COMBINING = {"additionalProperties", "unevaluatedProperties", "patternProperties", "allOf", "anyOf", "oneOf", "$ref", "if"}
 
 
 def grammar_text(use: ToolUse, form: CallForm, *, loose: frozenset[str] = frozenset()) -> str:
-    """Of a `Grammar` of tools. ``loose``: the names of tools whose arguments may be any object."""
+    """Returns the text of a `Grammar` of tools. ``loose``: the names of tools whose arguments may be any object."""
     schemas = {tool.name: ANY_OBJECT if tool.name in loose else arguments_schema(tool) for tool in use.called()}
     asked = {"form": asdict(form), "schemas": schemas, "parallel": use.parallel}
     return json.dumps(asked, ensure_ascii=False)
 
 
 def arguments_schema(tool: Tool) -> dict[str, Any]:
-    """What a tool's arguments must match: where its schema leaves open whether others may come than it names, none may."""
+    """Returns the schema that a tool's arguments must match. If the tool's schema lists properties without saying whether
+    others are allowed, they are not."""
     schema: dict[str, Any] = {"type": "object"} | _without_annotations(tool.parameters)
     return schema if COMBINING & schema.keys() or "properties" not in schema else schema | {"additionalProperties": False}
 
@@ -43,7 +44,7 @@ def _without_annotations(schema: Any) -> Any:
 
 
 class ToolGrammar:
-    """What `grammar_text` has made, as llguidance and its trial want it."""
+    """Converts the result of `grammar_text` for llguidance and the trial."""
 
     def __init__(self, text: str) -> None:
         asked = json.loads(text)
@@ -52,11 +53,11 @@ class ToolGrammar:
         self._several = asked["parallel"] and self.form.between is not None
 
     def heads(self) -> list[str]:
-        """What stands before the arguments of a first call, of each tool."""
+        """Returns, for each tool, the text before the arguments of a first call."""
         return [(self.form.opening + self.form.head).replace(NAME, name) for name in self.schemas]
 
     def lark(self, json_rules: dict[str, Any]) -> str:
-        """``json_rules``: llguidance's own, for the arguments."""
+        """Returns the grammar in Lark. ``json_rules``: llguidance's options for the arguments."""
         form = self.form
         tag = f"({_literal(form.tag)})? " if form.tag and form.tag not in form.opening else ""
         more = f" ({_written(form.between or '')} call){{0,{MOST_CALLS - 1}}}" if self._several else ""
@@ -70,7 +71,7 @@ class ToolGrammar:
 
 
 def _written(pattern: str) -> str:
-    """A part of a form in Lark: its whitespace may be left out."""
+    """Returns a part of a form in Lark, with optional whitespace."""
     words, literal = list[str](), ""
     for character in pattern + "\0":
         if character not in " \n\0":

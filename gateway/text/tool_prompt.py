@@ -1,6 +1,6 @@
-"""How a conversation with tools is rendered: by the model's own chat template where that writes tools, else in Hermes' form.
+"""Renders conversations with tools: with the model's own chat template if it supports tools, else in Hermes' form.
 
-Which of both, and in which form the model then writes its calls, is read from the template's syntax tree.
+The template's syntax tree shows whether it supports tools, and in which form the model writes calls.
 """
 
 import json
@@ -23,7 +23,7 @@ To call a function, write its name and its arguments as a JSON object:
 
 
 def own_form(template: jinja2.Template, source: str) -> CallForm | None:
-    """In which the model writes calls, by its template; None where that has nothing to do with tools."""
+    """Returns the form of calls according to the template, or None if the template does not use tools."""
     tree = template.environment.parse(source)
     if not any(name.name == "tools" and name.ctx == "load" for name in tree.find_all(nodes.Name)):
         return None
@@ -32,8 +32,8 @@ def own_form(template: jinja2.Template, source: str) -> CallForm | None:
 
 
 def plain_conversation(messages: list[Message], tools: list[dict[str, Any]], *, system: bool = True) -> list[Message]:
-    """The same in messages that any template knows. ``system``: the tools are introduced in the system message, else in the
-    first one of the user."""
+    """Rewrites a conversation as messages that any template supports. ``system``: introduces the tools in the system message,
+    else in the first user message."""
     plain = list[Message]()
     for message in messages:
         role, content = message["role"], message["content"]
@@ -48,7 +48,7 @@ def plain_conversation(messages: list[Message], tools: list[dict[str, Any]], *, 
 
 
 def _introduced(messages: list[Message], tools: list[dict[str, Any]], role: str) -> list[Message]:
-    """In the first message where that is of the ``role``, or in one of its own before it."""
+    """Introduces the tools in the first message if it has ``role``, else in a new message before it."""
     signatures = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
     example = HERMES.opening + '{"name": "a function", "arguments": {}}' + HERMES.closing
     text = INTRODUCTION.format(tools=signatures, example=example)
@@ -59,7 +59,7 @@ def _introduced(messages: list[Message], tools: list[dict[str, Any]], role: str)
 
 
 def _written(calls: list[dict[str, Any]]) -> str:
-    """As the model itself would have written them."""
+    """Writes calls as the model itself would."""
     texts = [
         HERMES.call.replace(NAME, call["name"]).replace(ARGUMENTS, json.dumps(call["arguments"], ensure_ascii=False))
         for call in calls

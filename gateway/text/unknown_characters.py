@@ -1,15 +1,16 @@
-"""What a tokenizer cannot encode, for the client: which character, where, and what there is instead."""
+"""Explains to a client what a tokenizer cannot encode: which character, where, and which characters it supports."""
 
 from itertools import islice
 
 import tokenizers
 
-TRIED = 1000  # different characters: each is encoded by itself
-SHOWN = 120  # of a vocabulary of characters
+TRIED = 1000  # distinct characters, each encoded by itself
+SHOWN = 120  # characters of a vocabulary
 
 
 def unknown_character(tokenizer: tokenizers.Tokenizer, text: str, *, rendered: bool = False) -> str:
-    """The rest of a sentence that begins with the parameter. Positions in a ``rendered`` conversation mean nothing there."""
+    """Returns the rest of a sentence that starts with the parameter's name. Leaves out the position in a ``rendered``
+    conversation, where it would mean nothing to the client."""
     vocabulary = tokenizer.get_vocab()
     strange = (character for character in dict.fromkeys(text) if character not in vocabulary)
     unknown = next((character for character in islice(strange, TRIED) if not _encodes(tokenizer, character)), None)
@@ -22,7 +23,7 @@ def unknown_character(tokenizer: tokenizers.Tokenizer, text: str, *, rendered: b
 
 
 def _characters(vocabulary: dict[str, int]) -> str:
-    """All of a model of single characters; nothing of another."""
+    """Lists the characters of a character-level vocabulary; empty for any other."""
     known = sorted(token for token in vocabulary if len(token) == 1)
     if 2 * len(known) < len(vocabulary):
         return ""
