@@ -1,1 +1,1 @@
-"""Tokenizers and chat templates: from whatever files a project has to one tokenizer.json and one template."""
+"""Tokenizers and chat templates: converts each project's files to one tokenizer.json and one template."""

@@ -1,4 +1,4 @@
-"""The chat template of a model: which one, with the tokens it names; and whether the gateway will be able to render it."""
+"""A model's chat template: chooses it, defines the special tokens it uses, and checks that the gateway can render it."""
 
 import json
 import re
@@ -32,10 +32,10 @@ def choose_template(tokenizer: TokenizerFiles, chosen: str | None) -> TokenizerF
 
 
 def with_tokens(template: str, special_tokens: Mapping[str, str]) -> str:
-    """The template with the special tokens that it names defined in it: who renders it needs nothing besides the messages.
+    """Defines the special tokens that the template uses in the template itself, so rendering only needs the messages.
 
-    A token whose name the conversation has, such as `messages`, is not defined. The line ends behind the definitions, which
-    Jinja drops: so the template begins a line, as it does alone.
+    A token whose name clashes with a conversation field, such as `messages`, is not defined. A newline follows the definitions,
+    which Jinja drops, so that the template still starts a line.
     """
     free = special_tokens.keys() - CONVERSATION.keys() - ABSENT.keys()
     named = {
@@ -46,8 +46,8 @@ def with_tokens(template: str, special_tokens: Mapping[str, str]) -> str:
 
 
 def require_rendering(template: str | None, chosen: str | None) -> None:
-    """Raises CheckpointError where the template does not render a short conversation. Only for a process with bounds: any
-    template may loop without end, also one that did not a moment ago."""
+    """Raises CheckpointError if it cannot render a short conversation. Call it only in a process with resource limits:
+    any template may loop forever, even if it did not a moment ago."""
     if template is None:
         return
     try:

