@@ -49,11 +49,13 @@ class Sequence:
         self.suspect = False  # took part in a failed step: runs alone until it gets a token
         self.failed_alone = 0  # steps failed with it alone, since its last token
         self._grammar = None if request.grammar is None else request.grammar.copy()
+        begins_constrained = self._grammar is not None and self._grammar.active
         self._needs_full_logits = needs_full_logits(request.sampling, model.candidates)
-        self._proposer = NgramProposer(self._tokens, self.length) if speculation and not self._sequential else None
+        drafts = speculation and not begins_constrained and not self._needs_full_logits
+        self._proposer = NgramProposer(self._tokens, self.length) if drafts else None
         self._drafts = 0  # in the row whose answer is being delivered
         self.credit = 0.0  # tokens gained by its drafts, less those lost to steps slowed by any sequence's drafts
-        stop = request.stop if self._constraint is None else ()
+        stop = () if begins_constrained else request.stop
         self._output = Output(model.tokenizer.decode_stream(prompt, stop, request.visible_tokens))
         self._taken_tokens = 0
         self._end_token: int | None = None  # that ended it; not part of the output

@@ -30,6 +30,7 @@ VICTIM = 666  # the seed of sequences that a fault hits
 PENALISED = SamplingParameters(temperature=0.9, top_k=0, presence_penalty=0.5)
 # What the loop, the guard itself and a sequence's reader use, and what is called before a sequence runs.
 OUTSIDE = {"ended", "failed", "runnable", "fail", "take", "was_scheduled", "generated_tokens", "lose_cache", "take_again"}
+OUTSIDE |= {"_token_ids"}  # of `take`
 OF_SEQUENCE = [name for name in vars(Sequence) if not name.startswith("__") and name not in OUTSIDE]
 OF_DELIVERY = ["selection_of", "select", "select_from_whole", "logprob"]
 OF_PLANNING = ["chances", "draft", "read_to"]
