@@ -1,8 +1,8 @@
-"""Where a text has added tokens, in plain Python: what the tokenizers library finds is compared with it.
+"""Finds added tokens in text, in plain Python, to check the tokenizers library against.
 
-The library looks twice: in the text as it came for the tokens that are not normalized, then in what is between them for the
-others. It finds the leftmost, the longest of those that begin there; where that one must be a single word and is none, it tries
-no shorter one.
+The library makes two passes: first over the raw text for tokens that are not normalized, then over the rest for the others. It
+finds the leftmost match, and the longest of those that start there. If that one must be a single word but is not, it tries no
+shorter one.
 """
 
 import re
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from tokenizers import AddedToken
 
-BLANKS = re.compile(r"[^\S\x1c-\x1f]*")  # the characters that Unicode, and so the library, calls white space
+BLANKS = re.compile(r"[^\S\x1c-\x1f]*")  # what Unicode, and so the library, considers white space
 WORD = {"Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "Pc"}  # the categories of a word's characters
 JOINERS = "\u200c\u200d"  # of words too
 
@@ -23,7 +23,7 @@ class AddedTokens:
         self._passes = [_Finder(token for token in tokens if token.normalized is normalized) for normalized in (False, True)]
 
     def split(self, text: str) -> list[str | AddedToken]:
-        """The tokens, and the texts between them."""
+        """The tokens, and the text between them."""
         pieces: list[str | AddedToken] = [text]
         for finder in self._passes:
             pieces = [part for piece in pieces for part in (finder.split(piece) if isinstance(piece, str) else [piece])]

@@ -1,4 +1,4 @@
-"""llama2.c's `tokenizer.bin`: the pieces of a SentencePiece model with their scores, without its settings."""
+"""llama2.c's `tokenizer.bin`: the pieces and scores of a SentencePiece model, without its settings."""
 
 import math
 import re
@@ -13,16 +13,16 @@ from export.text.sentencepiece import BYTE, CONTROL, NORMAL, SPACE, TEXT_LIMIT, 
 from export.text.special_tokens import enclose
 from export.text.tokenizers import files, guarded
 
-LONGEST = struct.Struct("<I")  # bytes of the longest piece: all that comes before the pieces
-PIECE = struct.Struct("<fI")  # score, bytes of its text, which follows
-TOKEN_LIMIT = 1024  # bytes of a piece: every way to split one is looked at
+LONGEST = struct.Struct("<I")  # bytes of the longest piece; the only field before the pieces
+PIECE = struct.Struct("<fI")  # score, and length in bytes of the text that follows
+TOKEN_LIMIT = 1024  # bytes per piece: every way to split one is tried
 BOS, EOS = "<s>", "</s>"
 MARKS = {f"\n{token}\n": token for token in (BOS, EOS)}  # as tokenizer.py writes BOS and EOS
 BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 
 
 def from_bin(path: Path) -> TokenizerFiles:
-    """The tokenizer of run.c: BOS and a space before each text, bytes for what no piece has. Raises CheckpointError."""
+    """run.c's tokenizer: BOS and a space before each sequence, bytes for unknown text. Raises CheckpointError."""
     pieces, scores = _pieces(path)
     tokens = [MARKS.get(piece, piece.replace(" ", SPACE)) for piece in pieces]
     if len({*tokens}) < len(tokens) or not all(map(math.isfinite, scores)):

@@ -1,5 +1,4 @@
-"""Byte-level BPE in plain Python, as GPT-2's encoder.py has it: what the tokenizers library makes of the same files is compared
-with it."""
+"""Byte-level BPE in plain Python, as in GPT-2's encoder.py, to check the tokenizers library against."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -20,7 +19,7 @@ def read_merges(path: Path) -> list[Pair]:
 def encoder(
     vocabulary: Mapping[str, int], pairs: Iterable[Pair], words: Callable[[str], Iterable[str]]
 ) -> Callable[[str], list[int]]:
-    """From text to tokens. ``words`` cuts a text and writes its bytes as characters, as the vocabulary has them."""
+    """Returns an encoder. ``words`` splits text and writes its bytes as characters, as in the vocabulary."""
     ranks: dict[Pair, int] = {}
     for rank, pair in enumerate(pairs):
         ranks.setdefault(pair, rank)
@@ -39,7 +38,7 @@ def encoder(
 
 
 def _joined(parts: list[str], pair: Pair) -> list[str]:
-    """Wherever the two stand side by side, from the left."""
+    """Joins every adjacent occurrence of the pair, from the left."""
     joined: list[str] = []
     for part in parts:
         if joined and (joined[-1], part) == pair:

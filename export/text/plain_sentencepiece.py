@@ -1,4 +1,4 @@
-"""SentencePiece in plain Python, as its own source has it: what the tokenizers library makes of a `.model` is compared with it.
+"""SentencePiece in plain Python, following its own source, to check what the tokenizers library makes of a `.model`.
 
 Source: google/sentencepiece, normalizer.cc, bpe_model.cc and unigram_model.cc; darts.h of s-yata/darts-clone.
 """
@@ -17,14 +17,14 @@ UNKNOWN_PENALTY = 10.0  # below the least score of a piece
 
 @dataclass(frozen=True)
 class Encoder:
-    """From text to tokens."""
+    """Encodes text to tokens."""
 
     normalize: Callable[[str], str]
     split: Callable[[str], Sequence[str]]
-    ids: Mapping[str, int]  # of what text may become
+    ids: Mapping[str, int]  # of pieces and symbols
     unknown: int | None  # None: unknown characters are dropped
-    byte_ids: Sequence[int]  # of all 256, which unknown characters become instead; none: they do not
-    symbols: frozenset[str]  # added tokens that it finds by itself
+    byte_ids: Sequence[int]  # ids of all 256 bytes, used for unknown characters; empty: no byte fallback
+    symbols: frozenset[str]  # added tokens that the encoder finds itself
 
     def __call__(self, text: str) -> list[int]:
         tokens: list[int] = []
@@ -39,7 +39,7 @@ class Encoder:
 
 
 class Symbols:
-    """User-defined symbols: text that stays whole wherever it stands."""
+    """User-defined symbols: text that is never split."""
 
     def __init__(self, symbols: Iterable[str]) -> None:
         self._symbols = frozenset(symbols)
@@ -49,7 +49,7 @@ class Symbols:
         return text in self._symbols
 
     def at(self, text: str, place: int) -> str | None:
-        """The longest one."""
+        """The longest symbol at this index."""
         return next((text[place : place + n] for n in self._lengths if text[place : place + n] in self._symbols), None)
 
 
@@ -57,7 +57,7 @@ NO_SYMBOLS = Symbols(())
 
 
 class Merges:
-    """BPE: joins the neighbours whose union has the best score, the leftmost first; symbols with nothing."""
+    """BPE: repeatedly joins the adjacent pair whose union has the best score, leftmost first; never joins symbols."""
 
     def __init__(self, scores: Mapping[str, float], symbols: Symbols) -> None:
         self._scores, self._symbols = scores, symbols
@@ -92,7 +92,7 @@ class Merges:
 
 
 class BestPath:
-    """Unigram: the pieces whose scores have the greatest sum (Viterbi)."""
+    """Unigram: the segmentation with the highest total score (Viterbi)."""
 
     def __init__(self, scores: Mapping[str, float], symbols: Iterable[str]) -> None:
         best, least = max(scores.values(), default=0.0), min(scores.values(), default=0.0)
@@ -131,7 +131,7 @@ class Normalizer:
         return prefix + text.replace(" ", SPACE)
 
     def _characters(self, text: str) -> Iterable[str]:
-        """What becomes of symbols, of the sequences that the charsmap has, the longest first, and of other characters."""
+        """Yields symbols, the longest sequences in the charsmap, and other characters, each normalized."""
         place = 0
         while place < len(text):
             same = self.symbols.at(text, place) or text[place]
@@ -140,7 +140,7 @@ class Normalizer:
             place += length
 
     def _changed(self, text: str, place: int) -> tuple[int, str] | None:
-        """How long the longest sequence is that begins there, in characters, and what becomes of it."""
+        """Length in characters of the longest charsmap sequence at this index, and its replacement."""
         if not self.charsmap:
             return None
         trie_end = 4 + int.from_bytes(self.charsmap[:4], "little")
@@ -154,7 +154,7 @@ class Normalizer:
 
 
 def _longest(trie: np.ndarray, text: bytes) -> tuple[int, int] | None:
-    """Length and value of the longest sequence of a double-array trie that the text begins with."""
+    """Length and value of the longest entry of a double-array trie that is a prefix of ``text``."""
     found = None
     node = _offset(int(trie[0]))
     for length, byte in enumerate(text, start=1):

@@ -1,4 +1,4 @@
-"""BERT's tokenizer in plain Python: what the tokenizers library makes of a vocab.txt is compared with it.
+"""BERT's tokenizer in plain Python, to check what the tokenizers library makes of a vocab.txt.
 
 Source: google-research/bert, tokenization.py, as transformers' BertTokenizer has it.
 """
@@ -18,16 +18,16 @@ CHINESE = (
 class Rules:
     lower_case: bool = True
     chinese_apart: bool = True  # each Chinese character is a word
-    strip_accents: bool | None = None  # None: where it lowers the case
+    strip_accents: bool | None = None  # None: same as lower_case
 
 
 def encoder(vocabulary: Mapping[str, int], unknown: str, rules: Rules) -> Callable[[str], list[int]]:
-    """From text to tokens."""
+    """Returns an encoder from text to tokens."""
     return lambda text: [vocabulary[piece] for word in _words(text, rules) for piece in _pieces(word, vocabulary, unknown)]
 
 
 def _words(text: str, rules: Rules) -> Iterator[str]:
-    """What is between white space and punctuation, and each mark of punctuation."""
+    """Splits at white space and around each punctuation mark."""
     for word in "".join(_cleaned(text, rules.chinese_apart)).split():
         if rules.lower_case if rules.strip_accents is None else rules.strip_accents:
             word = "".join(c for c in unicodedata.normalize("NFD", word) if unicodedata.category(c) != "Mn")
@@ -52,7 +52,7 @@ def _is_punctuation(character: str) -> bool:
 
 
 def _pieces(word: str, vocabulary: Mapping[str, int], unknown: str) -> list[str]:
-    """The longest piece that the word begins with, then that of the rest; the whole word is unknown where there is none."""
+    """Greedy longest-match pieces; the whole word is unknown if some part has none."""
     pieces: list[str] = []
     start = 0
     while start < len(word) <= LONGEST_WORD:

@@ -1,4 +1,4 @@
-"""The special and added tokens of a Hugging Face directory, wherever its files name them, as transformers reads them."""
+"""The special and added tokens of a Hugging Face directory, from all files that may declare them, as in transformers."""
 
 from collections.abc import Iterable, Mapping
 from operator import itemgetter
@@ -75,7 +75,7 @@ def add(tokenizer: Tokenizer, added: list[AddedToken], special: Iterable[AddedTo
 
 
 def enclose(tokenizer: Tokenizer, bos: str | None, eos: str | None) -> None:
-    """Each text that is encoded begins with the one, and ends with the other."""
+    """Makes encoding add ``bos`` at the start and ``eos`` at the end, if the vocabulary has them."""
     ids = {text: number for text in (bos, eos) if text is not None and (number := tokenizer.token_to_id(text)) is not None}
     if ids:
         first, second = ([text for text in (bos, place, eos) if text in ids or text == place] for place in ("$A", "$B"))
@@ -94,7 +94,7 @@ def token(named: Any) -> AddedToken:
 
 
 def optional_object(directory: Path, name: str) -> Json:
-    """The object in a file of the directory; empty where there is no such file."""
+    """The JSON object in a file of the directory; empty if there is no such file."""
     return read_object(directory / name) if (directory / name).is_file() else {}
 
 

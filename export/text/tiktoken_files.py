@@ -56,7 +56,7 @@ KNOWN = {
 
 
 def from_pickle(path: Path) -> TokenizerFiles:
-    """A pickled `tiktoken.Encoding`. Nothing of it is run: its class is replaced by one that holds its fields."""
+    """Reads a pickled `tiktoken.Encoding` without running its code: a stand-in class receives its fields."""
     if path.stat().st_size > TOKENIZER_LIMIT:
         raise CheckpointError(f"{path} is larger than any tokenizer")
     try:
@@ -129,7 +129,7 @@ def _files(path: Path, ranks: Mapping[Any, Any], special: Mapping[Any, Any], spl
 
 
 def _check(path: Path, ranks: Mapping[Any, Any], special: Mapping[Any, Any]) -> None:
-    """CheckpointError where these are not distinct numbers of bytes and of texts."""
+    """Raises CheckpointError unless these map bytes and text to distinct numbers."""
     wrong = next((token for token in ranks if not isinstance(token, bytes) or not token), None)
     wrong = next((text for text in special if not isinstance(text, str) or not text or not is_unicode(text)), wrong)
     if wrong is not None:
@@ -161,7 +161,7 @@ def _merges(ranks: Ranks) -> list[tuple[str, str]]:
 
 
 def _lowest(parts: list[str], ranks: Ranks) -> int | None:
-    """Where the neighbours are that make the token of lowest rank; None where no two make one."""
+    """The index of the adjacent pair that forms the token of lowest rank; None if no pair forms one."""
     places = ((rank, place) for place, (a, b) in enumerate(pairwise(parts)) if (rank := ranks.get(a + b)) is not None)
     return min(places, default=(0, None))[1]
 

@@ -1,4 +1,4 @@
-"""Compares a tokenizer with the files that it was made from, on real text, before a model with it is called good."""
+"""Checks a tokenizer against the files it was made from, on real text, before the model is exported."""
 
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
@@ -11,11 +11,11 @@ from export.text.added_tokens import AddedTokens
 from export.text.plain_sentencepiece import Encoder
 
 TEXT = Path(__file__).parents[1] / "verify_text.txt"
-SCRIPTS = Path(__file__).with_name("token_text.txt")  # several of them, code, and what special tokens look like
+SCRIPTS = Path(__file__).with_name("token_text.txt")  # various scripts, code, and text that looks like special tokens
 
 
 def require_own_tokens(files: TokenizerFiles) -> None:
-    """Raises CheckpointError where an added token does not have its id, or real text other tokens than the files say."""
+    """Raises CheckpointError if an added token has another id, or real text other tokens, than the files say."""
     tokenizer = Tokenizer.from_str(files.tokenizer_json)
     added = {token.content: token for token in tokenizer.get_added_tokens_decoder().values()}
     added_tokens = AddedTokens(added.values())
@@ -44,7 +44,7 @@ def require_own_tokens(files: TokenizerFiles) -> None:
 
 
 def known_text(encode: Callable[[str], Sequence[int]], *texts: Path) -> str:
-    """The texts, or that of `verify`, without characters that cannot be encoded, or give no token and are no white space."""
+    """The texts (default: `verify`'s), without characters that cannot be encoded, or that give no token and are not blank."""
     text = "".join(path.read_text(encoding="utf-8") for path in texts or (TEXT,))
     known = {character for character in set(text) if _can_encode(encode, character)}
     return "".join(filter(known.__contains__, text))

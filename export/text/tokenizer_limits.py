@@ -1,7 +1,7 @@
-"""What a tokenizer may make of a text: an ordinary one gives a few tokens a character, at a million characters a second.
+"""Limits on what a tokenizer may do. An ordinary one makes a few tokens per character, at a million characters per second.
 
-One that came with a checkpoint may make a megabyte of a letter, or try out all ways to cut a word; the gateway encodes with it
-what strangers send.
+A tokenizer from a checkpoint may turn a letter into a megabyte, or try every way to split a word, and the gateway uses it on
+input from strangers.
 """
 
 import json
@@ -22,13 +22,13 @@ GROWTH = 32  # times as many characters as came: NFKD makes 18 of one at most
 REPLACEMENTS = 64  # the lengths of what all replacements put in the place of something, multiplied
 RUNS = (24, 512, 8192)  # characters of texts that are hard for a pattern which tries everything
 TAIL = "!" + string.printable + "é中"  # what a pattern may demand behind a run, but not at once
-SECONDS = 1.0  # of the processor for one such text; ordinary tokenizers take a hundredth
+SECONDS = 1.0  # of CPU time for one such text; ordinary tokenizers take a hundredth
 RUN_OF_TOKENS = 64
-PIECE = 32  # tokens that are decoded together
+PIECE = 32  # tokens decoded together
 
 
 def require_bounded(tokenizer_json: str) -> None:
-    """Raises CheckpointError. Only for a process with bounds: what it looks for may take any time and memory."""
+    """Raises CheckpointError. Only call it in a process with resource limits: bad tokenizers may use any time and memory."""
     _require_short_replacements(json.loads(tokenizer_json))
     tokenizer = Tokenizer.from_str(tokenizer_json)
     if tokenizer.normalizer is not None:
@@ -55,7 +55,7 @@ def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def _require_short_replacements(document: dict[str, Any]) -> None:
-    """Patterns of several characters are found by no trial with single ones."""
+    """Checks replacements directly: trials with single characters cannot find multi-character patterns."""
     for part in ("normalizer", "decoder"):
         lengths = (max(1, len(content)) for content in _contents(document.get(part)))
         if prod(lengths) > REPLACEMENTS:
@@ -88,7 +88,7 @@ def _hard_texts() -> Iterator[str]:
 
 
 def _require_decoding(tokenizer: Tokenizer) -> None:
-    """Each token by itself, then all, some together: a decoder may fail, too, or make much of one."""
+    """Decodes each token alone, then all in groups: a decoder may fail, or expand one token enormously."""
     ids = sorted(tokenizer.get_vocab().values())
     has_pattern = '"Regex"' in json.dumps(json.loads(tokenizer.to_str()).get("decoder"))
     for number in set(_encoded(tokenizer, string.printable)) if has_pattern else ():
