@@ -1,4 +1,4 @@
-"""`scripts/audit`: hashes of the locks, and known vulnerabilities of what they name. Standard library, and pip-audit."""
+"""`scripts/audit`: checks the locks' hashes and known vulnerabilities. Standard library, and pip-audit."""
 
 import json
 import os
@@ -17,7 +17,7 @@ REQUIREMENT = re.compile(r"^([A-Za-z0-9_.\[\]-]+)==(\S+)")
 
 
 class AuditError(Exception):
-    """The audit found something, or could not be made. The message says what."""
+    """The audit found a problem or could not run. The message says what."""
 
 
 def main(arguments: list[str]) -> None:
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
 
 
 def hashed(lock: Path) -> dict[str, str]:
-    """The versions by name; AuditError where one is not pinned, or has no hash."""
+    """Package name → version. Raises AuditError if a package is not pinned or has no hash."""
     found = {}
     for block in re.split(r"\n(?=\S)", lock.read_text(encoding="utf-8")):
         lines = [line for line in block.splitlines() if line.strip() and not line.strip().startswith("#")]
@@ -61,7 +61,7 @@ def unhashed() -> dict[str, str]:
 
 
 def vulnerabilities(requirements: dict[str, str]) -> None:
-    """Asks the database about all of them; AuditError where one has a vulnerability, or could not be asked about."""
+    """Queries the database for all packages. Raises AuditError if one is vulnerable or could not be checked."""
     service = os.environ.get("AUDIT_SERVICE", "pypi")
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder) / "requirements.txt"
@@ -77,7 +77,7 @@ def vulnerabilities(requirements: dict[str, str]) -> None:
 
 
 def report(requirements: dict[str, str], answers: list[dict[str, Any]], service: str) -> None:
-    # one that the index does not know is skipped by pip-audit, and the status is 0: silence is no good news
+    # pip-audit skips packages that the index does not know and still exits with 0, so silence is not enough
     audited = [answer for answer in answers if "skip_reason" not in answer]
     for answer in audited:
         for found in answer.get("vulns", []):

@@ -33,7 +33,7 @@ PYTHONPATH=$(cd "$bin/../.." && pwd) exec "$bin/python" -P -m tidegate "$@"
 
 
 class SetupError(Exception):
-    """The set-up cannot go on. The message names the way out."""
+    """The set-up cannot continue. The message says what to do."""
 
 
 def main(words: list[str]) -> None:
@@ -54,7 +54,7 @@ def main(words: list[str]) -> None:
 
 
 def use_fitting_python() -> None:
-    """Returns where this Python fits; goes on in another one where one is found; SetupError where none is."""
+    """Returns if this Python is suitable; otherwise continues in another one. Raises SetupError if there is none."""
     here = python_facts.facts()
     if python_facts.platform_problems(here):
         raise SetupError("\n".join(python_facts.platform_problems(here)))
@@ -68,7 +68,7 @@ def use_fitting_python() -> None:
 
 
 def other_pythons() -> Iterable[str]:
-    """The Pythons on PATH in which nothing is missing."""
+    """The Pythons on PATH that have everything needed."""
     for version in python_facts.SUPPORTED_PYTHONS:
         python = shutil.which("python%d.%d" % version)
         if python:
@@ -80,7 +80,7 @@ def other_pythons() -> Iterable[str]:
 
 
 def refuse_unknown_variables() -> None:
-    """SetupError where `make NAME=value` names nothing that the Makefile or a setting is called."""
+    """Raises SetupError if `make NAME=value` names neither a Makefile variable nor a setting."""
     from gateway.misspelt import did_you_mean
     from serve.setting_table import ALL
 
@@ -115,7 +115,7 @@ def takes_torch() -> bool:
 
 
 def check_settings(starts_servers: bool) -> None:
-    """SetupError where the settings are bad, or servers could not start: before anything is installed."""
+    """Raises SetupError if settings are invalid or servers could not start, before anything is installed."""
     # Imported here, where the Python is known to be new enough for them.
     from gateway.settings import SettingsError
     from serve import preflight
@@ -161,7 +161,7 @@ def install_torch() -> None:
 
 
 class Stamp:
-    """Remembers in .venv that a step was done, and with what. The step is noted as done only when its block ends well."""
+    """Records in .venv that a step was done, and with what. It counts as done only if the block succeeds."""
 
     def __init__(self, name: str, content: str) -> None:
         self._file = VENV / f".{name}.done"
@@ -177,7 +177,7 @@ class Stamp:
 
 
 def pip(title: str, arguments: list[str], count: int) -> None:
-    """Runs `pip install` and shows how far it is; SetupError with the end of its output where it fails."""
+    """Runs `pip install` and shows its progress. Raises SetupError with the end of its output if it fails."""
     started = time.monotonic()
     progress = Progress(title, count)
     command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--progress-bar=off", *arguments]

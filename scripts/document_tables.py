@@ -50,7 +50,7 @@ PLACE = re.compile(r"(?<=<!-- table: )(?P<name>[^>]+?)( -->\n).*?(?=<!-- end -->
 
 
 def with_tables(document: str, text: str) -> str:
-    """``text`` with every table as the code has it now. Raises ValueError where one has no place, or two."""
+    """Returns ``text`` with every table updated from the code. Raises ValueError unless each has exactly one place."""
     tables = TABLES[document]
     places = [match["name"] for match in PLACE.finditer(text)]
     if sorted(places) != sorted(tables):

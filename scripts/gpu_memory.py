@@ -1,4 +1,4 @@
-"""The table of docs/gpu.md: how many streams fit into the memory of a GPU, by what the backend takes of it."""
+"""The table of docs/gpu.md: how many streams fit into a GPU's memory, given what the backend uses."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from backends.onnx_decoder.contract.limits import JOINED_TOKENS
 from backends.onnx_decoder.resources import MOST_SLOTS, SHARE
 
 GIB = 2**30
-TAKEN = 1.5 * GIB  # bytes, reckoned: CUDA's context, kernels and cuBLAS before any model
+TAKEN = 1.5 * GIB  # bytes, estimated: CUDA's context, kernels and cuBLAS before any model
 HALF = 2  # bytes of a number in fp16
 CARDS = {"8 GB": 8, "16 GB": 16, "24 GB": 24, "48 GB": 48, "80 GB": 80, "141 GB": 141}
 

@@ -15,7 +15,7 @@ WITHOUT_FIELD = {"MY_API_KEY_FILE", "PYTHON"}  # read into another field; by mak
 
 
 def settings_table() -> str:
-    """Raises ValueError where the table has not exactly the settings that are read, or another default."""
+    """Raises ValueError unless the table has exactly the settings that the code reads, with the same defaults."""
     if names := {setting.name for setting in ALL} ^ _read():
         raise ValueError(f"only in the code or only in serve/setting_table.py: {sorted(names)}")
     rows = ["| setting | meaning | default | allowed | read by |", "| --- | --- | --- | --- | --- |"]

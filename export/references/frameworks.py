@@ -56,7 +56,7 @@ def torch_gpt2(state: Mapping[str, "torch.Tensor"], config: Mapping[str, Any], v
 
 
 def huggingface(directory: Path, model_type: str | None, otherwise: Run, vocabulary: int) -> Run:
-    """In transformers, where it and torch are installed and know the type; ``otherwise``, in numpy, where not."""
+    """Runs the model in transformers if it and torch are installed and know the type; otherwise uses ``otherwise`` (numpy)."""
 
     @cache  # one copy of the weights, made at the first use
     def run() -> Run:

@@ -1,4 +1,4 @@
-"""The models of GGUF files in numpy, on the tensors as they are stored: see `export.references.transformer`."""
+"""The models of GGUF files in numpy, on the stored tensors: see `export.references.transformer`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from export.references.transformer import Array, Transformer, gelu, gelu_tanh, r
 
 @dataclass
 class Llama(Transformer):
-    """Touvron et al. 2023, and Mistral. The others override what is different in them."""
+    """Touvron et al. 2023, and Mistral. Subclasses override what differs."""
 
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -55,7 +55,7 @@ class Llama(Transformer):
         return rotate_pairs(x, self.scaled(), self.rotary_scale())
 
     def scaled(self) -> Array:
-        """Frequencies of all pairs of a head: of the file's own factors, interpolated, or by YaRN."""
+        """Frequencies of all pairs of a head: with the file's own factors, interpolated, or by YaRN."""
         turned = self.m("rope.dimension_count", self.head_dim)
         frequencies = self.frequencies(turned)
         for factors in ("rope_freqs.weight", "rope_factors_short.weight"):
@@ -135,7 +135,7 @@ class Phi3(Qwen2):
 
 @dataclass
 class Gemma(Qwen2):
-    """Norms are of weights to which 1 has been added."""
+    """Norm weights have 1 already added."""
 
     def embed(self, tokens: Array) -> Array:
         return super().embed(tokens) * np.float32(sqrt(self.m("embedding_length")))
@@ -146,7 +146,7 @@ class Gemma(Qwen2):
 
 @dataclass
 class Gemma2(Gemma):
-    """Norms behind attention and MLP, too. Every second layer sees all keys, and the others a window."""
+    """Norms after attention and MLP, too. Every second layer is global, the others use a window."""
 
     all_every = 2
 
@@ -190,7 +190,7 @@ class Gemma3(Gemma2):
 
 @dataclass
 class Olmo2(Qwen2):
-    """Norms behind attention and MLP only. Of OLMo 3, every fourth layer sees all keys."""
+    """Norms only after attention and MLP. In OLMo 3, every fourth layer is global."""
 
     def block(self, x: Array, layer: int) -> Array:
         x = x + self.norm(self.attention(x, layer), f"blk.{layer}.post_attention_norm")
@@ -216,7 +216,7 @@ class Olmo2(Qwen2):
 
 @dataclass
 class StableLm(Qwen2):
-    """Layer norms; where a layer has one alone, attention and MLP read it both."""
+    """Layer norms; if a layer has only one, attention and MLP share it."""
 
     def norm(self, x: Array, name: str) -> Array:
         return self.layer_norm(x, name)

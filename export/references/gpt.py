@@ -18,7 +18,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 @dataclass
 class Gpt(Transformer):
-    """``turned``: places of a head that rotary positions turn; ``divisor``: of their frequencies ("linear" scaling)."""
+    """``turned``: rotated dimensions of a head; ``divisor``: of their frequencies ("linear" scaling)."""
 
     activation: str = "gelu"
     turned: int = 0
@@ -31,7 +31,7 @@ class Gpt(Transformer):
         return self.linear(ACTIVATIONS[self.activation](self.linear(x, up)), down)
 
     def project(self, x: Array, embedding: str, head: str = "lm_head") -> Array:
-        """To logits, with the embedding where the file has no head."""
+        """Computes logits, with the embedding if the file has no head."""
         return self.linear(x, head if self.has(f"{head}.weight") else embedding)
 
     def project_with_bias(self, x: Array, embedding: str) -> Array:
@@ -43,7 +43,7 @@ class Gpt(Transformer):
 
 @dataclass
 class GptNeo(Gpt):
-    """Black et al. 2021. Scores are not scaled; a local layer sees ``windows`` of keys."""
+    """Black et al. 2021. Scores are not scaled; a local layer sees ``windows`` keys."""
 
     windows: tuple[int | None, ...] = ()
 
@@ -63,7 +63,7 @@ class GptNeo(Gpt):
 
 @dataclass
 class GptJ(Gpt):
-    """Wang and Komatsuzaki 2021. Neighbouring places are turned; attention and MLP read the same norm."""
+    """Wang and Komatsuzaki 2021. Rotary pairs are adjacent; attention and MLP read the same norm."""
 
     def embed(self, tokens: Array) -> Array:
         return self.t("transformer.wte.weight")[tokens]
@@ -140,7 +140,7 @@ class Phi(Gpt):
 
 @dataclass
 class Opt(Gpt):
-    """Zhang et al. 2022. Two rows come before position 0."""
+    """Zhang et al. 2022. Two rows precede position 0."""
 
     final_norm: bool = True
 
@@ -168,7 +168,7 @@ class Opt(Gpt):
 
 @dataclass
 class GptBigCode(Gpt):
-    """Ben Allal et al. 2023: a GPT-2 whose heads share one key and one value, or stored together, head by head."""
+    """Ben Allal et al. 2023: a GPT-2 whose heads share one key and value, or whose QKV are stored together, head by head."""
 
     def embed(self, tokens: Array) -> Array:
         return self.t("transformer.wte.weight")[tokens] + self.t("transformer.wpe.weight")[: len(tokens)]

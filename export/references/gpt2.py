@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019) in numpy, under the names of those who train it."""
+"""GPT-2 (Radford et al. 2019) in numpy, under the names of each project that trains it."""
 
 from dataclasses import dataclass
 

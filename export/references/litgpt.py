@@ -57,7 +57,7 @@ class LitGpt(Transformer):
         return [q.reshape(len(x), heads, -1), k, v]
 
     def head_norm(self, x: Array, name: str) -> Array:
-        """Of each head, or of all together."""
+        """Per head, or over all heads together."""
         if self.config.get("norm_qk_type") == "olmo2":
             return self.norm(x.reshape(len(x), -1), name).reshape(x.shape)
         return self.norm(x, name)

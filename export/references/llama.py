@@ -1,4 +1,4 @@
-"""Llama and what came of it, on Hugging Face's raw tensors: see `export.references.transformer`."""
+"""Llama and its descendants, on Hugging Face's raw tensors: see `export.references.transformer`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Llama(Transformer):
     """Touvron et al. 2023. Of ``shape`` it takes what is no weight: frequencies, windows, scales of scores, caps."""
 
     shape: Architecture
-    turned: int  # rows of a head that have positions
+    turned: int  # rotated dimensions of a head
     embedding_scale: float = 1.0
     residual_scale: float = 1.0
     logit_scale: float = 1.0
@@ -70,7 +70,7 @@ class Llama(Transformer):
 
 
 class Qwen3(Llama):
-    """Norms of each head's queries and keys."""
+    """Norms per head of queries and keys."""
 
     def qkv(self, x: Array, name: str) -> tuple[Array, Array, Array]:
         q, k, v = super().qkv(x, name)
@@ -97,7 +97,7 @@ class Olmo(Llama):
 
 
 class Olmo2(Llama):
-    """OLMo et al. 2025. Norms behind the parts alone, and one of all queries together, and of all keys."""
+    """OLMo et al. 2025. Norms only after the sublayers; one norm over all queries, and one over all keys."""
 
     def block(self, x: Array, layer: int) -> Array:
         name = f"model.layers.{layer}"
@@ -140,21 +140,21 @@ class Arcee(Llama):
 
 
 class Helium(Llama):
-    """Neighbouring rows of a head are turned together, as in ERNIE 4.5."""
+    """Rotary pairs are adjacent rows of a head, as in ERNIE 4.5."""
 
     def rotate(self, x: Array, kind: int) -> Array:
         return rotate_pairs(x, np.array(self.shape.rotary[kind].frequencies))
 
 
 class Gemma(Llama):
-    """Gemma Team 2024. A norm's weight is what it has above 1."""
+    """Gemma Team 2024. Norm weights are stored minus 1."""
 
     def norm(self, x: Array, name: str) -> Array:
         return self.rms(x) * (1 + self.t(f"{name}.weight"))
 
 
 class Gemma2(Gemma):
-    """Norms before the parts and behind them."""
+    """Norms before and after the sublayers."""
 
     def block(self, x: Array, layer: int) -> Array:
         name = f"model.layers.{layer}"
@@ -165,7 +165,7 @@ class Gemma2(Gemma):
 
 
 class Gemma3(Gemma2):
-    """Norms of each head's queries and keys."""
+    """Norms per head of queries and keys."""
 
     def qkv(self, x: Array, name: str) -> tuple[Array, Array, Array]:
         q, k, v = super().qkv(x, name)

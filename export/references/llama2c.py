@@ -1,10 +1,10 @@
-"""Llama under llama2.c's names on its raw tensors: see `export.references.transformer`."""
+"""Llama under llama2.c's names, on its raw tensors: see `export.references.transformer`."""
 
 from export.references.transformer import Array, Transformer, rotate_pairs, silu
 
 
 class Llama2c(Transformer):
-    """Touvron et al. 2023; neighbouring places of a head are turned, as in Meta's own code."""
+    """Touvron et al. 2023; rotary pairs are adjacent, as in Meta's own code."""
 
     def embed(self, tokens: Array) -> Array:
         return self.t("tok_embeddings.weight")[tokens]

@@ -41,7 +41,7 @@ class LlmsFromScratch(Transformer):
 
 @dataclass
 class Qwen3FromScratch(Transformer):
-    """Qwen3Model: norms of each head's queries and keys, before their positions."""
+    """Qwen3Model: norms per head of queries and keys, before rotary positions."""
 
     def embed(self, tokens: Array) -> Array:
         return self.t("tok_emb.weight")[tokens]

@@ -77,7 +77,7 @@ class Model(ABC):
         scale: float | None = None,
         softcap: float | None = None,
     ) -> Array:
-        """[n, heads · head_dim]. ``window``: keys that a query sees, its own too. Memory: one head's scores."""
+        """[n, heads · head_dim]. ``window``: keys per query, its own included. Memory: one head's scores."""
         n, heads, size = q.shape
         distance = np.arange(n)[:, None] - np.arange(n)
         seen = (distance >= 0) & (distance < (window or n))
@@ -112,7 +112,7 @@ class Transformer(Model):
 
 
 def rotate_halves(x: Array, frequencies: Array, scale: float = 1.0) -> Array:
-    """Turns the first 2 · len(frequencies) places of each head: their first half with the second (GPT-NeoX, Hugging Face)."""
+    """Rotates the first 2 · len(frequencies) dimensions of each head, pairing their two halves (GPT-NeoX, Hugging Face)."""
     half = len(frequencies)
     a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     cos, sin = _turn(len(x), frequencies, scale)
@@ -120,7 +120,7 @@ def rotate_halves(x: Array, frequencies: Array, scale: float = 1.0) -> Array:
 
 
 def rotate_pairs(x: Array, frequencies: Array, scale: float = 1.0) -> Array:
-    """The same for neighbouring places (0 and 1, 2 and 3, …), as the paper, Llama's own code and GPT-J have it."""
+    """The same for adjacent pairs (0 and 1, 2 and 3, …), as in the paper, Llama's own code and GPT-J."""
     turned = 2 * len(frequencies)
     a, b = x[..., 0:turned:2], x[..., 1:turned:2]
     cos, sin = _turn(len(x), frequencies, scale)
