@@ -1,1 +1,1 @@
-"""HTTP itself: connections, bodies, keys and their limits, events, errors, the log of requests."""
+"""HTTP: connections, bodies, keys and their limits, events, errors, the request log."""

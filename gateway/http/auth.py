@@ -1,9 +1,9 @@
-"""Who asks: the key, in either of two headers, looked for among those of MY_API_KEY and API_KEYS_FILE.
+"""Authentication: looks up the key, sent in either of two headers, among those of MY_API_KEY and API_KEYS_FILE.
 
-How long a refusal takes tells nothing of any key. What came is hashed first, so comparisons are of digests, whose agreement in
-some first bytes nobody can work towards; each of them takes constant time, and all keys are compared, whichever matches. The
-time depends on the length of what came and on how many keys there are. Nothing else happens before the answer: no body is read,
-no limit is counted, no model is looked for.
+The duration of a refusal reveals nothing about any key. The sent key is hashed first, so that digests are compared, and nobody
+can work towards a matching prefix of a digest. Each comparison takes constant time, and all keys are compared, whichever
+matches. The time depends only on the length of the sent key and the number of keys. Nothing else happens before the refusal: no
+body is read, no limit is counted, no model is looked up.
 """
 
 import hmac
@@ -21,15 +21,15 @@ from gateway.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
-LOOK_INTERVAL = 1.0  # seconds between looks at the file of keys
+LOOK_INTERVAL = 1.0  # seconds between checks of the key file
 
-Signature = tuple[int, int, int]  # of a file: when it was changed (ns), its inode, its size
+Signature = tuple[int, int, int]  # of a file: modification time (ns), inode, size
 
 
 class KeyRing:
-    """The keys that are accepted now. Raises SettingsError where the file of keys cannot be used at the start.
+    """The currently accepted keys. Raises SettingsError if the key file cannot be used at startup.
 
-    Later a file that cannot be used is logged, once, and the keys that were read before stay.
+    Later, an unusable file is logged once and the previous keys stay.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -40,7 +40,7 @@ class KeyRing:
         self._keys: list[ApiKey] = []
         self._signature: Signature | None = None
         self._looked = time.monotonic()
-        self._usage: dict[str, Usage] = {}  # by name: what was used stays used when the file is read again
+        self._usage: dict[str, Usage] = {}  # by name; kept when the file is reread
         if self._path is not None:
             self._signature = _signature(self._path)
             try:
@@ -49,7 +49,7 @@ class KeyRing:
                 raise SettingsError(f"API_KEYS_FILE: {error}.") from error
 
     def find(self, given: list[bytes]) -> ApiKey | None:
-        """The key whose text is one of ``given``, rather one that has not expired. Takes as long whichever matches."""
+        """The key that matches one of ``given``, or None; prefers one that has not expired. Takes the same time either way."""
         self._look()
         keys = self._own + self._keys
         found = [key for digest in map(digest_of, given) for key in keys if hmac.compare_digest(digest, key.sha256)]
@@ -76,16 +76,16 @@ class KeyRing:
 
 
 async def require_api_key(request: Request) -> None:
-    """Lets a request pass whose ``X-API-Key: KEY`` or ``Authorization: Bearer KEY`` is right; raises Unauthorized otherwise.
+    """Accepts requests with a valid ``X-API-Key: KEY`` or ``Authorization: Bearer KEY``; raises Unauthorized otherwise.
 
-    Afterwards ``request.state.caller`` is the ApiKey and ``request.state.limits`` what it may still use. A POST begins here:
-    a mistake costs a request, as at OpenAI (one that another limit refuses gets it back), and its body is not read where the
-    minute's requests are used up, or as many run as may. Raises RateLimited then. gateway/http/request_log.py ends it.
+    Sets ``request.state.caller`` to the ApiKey and ``request.state.limits`` to its KeyLimits. A POST is counted here, before
+    its body is read, so an invalid one costs a request, as at OpenAI (unless the token limit refuses it). Raises RateLimited if
+    the minute's requests are used up or too many are running. gateway/http/request_log.py ends the request.
     """
     scheme, _, bearer_token = request.headers.get("authorization", "").partition(" ")
     given = [request.headers.get("x-api-key", ""), bearer_token.strip() if scheme.lower() == "bearer" else ""]
     ring: KeyRing = request.app.state.keys
-    # Headers arrive decoded as Latin-1: encoded again they are the bytes that the client sent.
+    # Headers are decoded as Latin-1; encoding them again gives the bytes that the client sent.
     key = ring.find([text.encode("latin-1") for text in given if text])
     if key is None:
         raise Unauthorized

@@ -1,4 +1,4 @@
-"""From the bytes of a request to a checked body, or to one sentence that says what is wrong with it."""
+"""Turns the bytes of a request into a validated body, or into an error that says in one sentence what is wrong."""
 
 import asyncio
 import time
@@ -17,14 +17,14 @@ from gateway.errors import LONGEST_ECHO, InvalidRequest, Overloaded, echo
 from gateway.http.uploads import Uploads
 
 MAXIMUM_BODY = 1 << 20  # bytes
-MAXIMUM_DEPTH = 64  # of objects and lists in each other
-MAXIMUM_PARTS = 1 << 15  # objects, lists, and fields of objects together: reading so many takes tens of milliseconds
+MAXIMUM_DEPTH = 64  # of nested objects and lists
+MAXIMUM_PARTS = 1 << 15  # objects, lists and fields together; parsing that many takes tens of milliseconds
 PATIENCE = 3.0  # seconds that a large body waits to be parsed
 LARGE_BODY = 1 << 13  # bytes; the largest takes tens of milliseconds to parse, on the event loop
-BODY_TIMEOUT = 30.0  # seconds for all of a body to arrive
+BODY_TIMEOUT = 30.0  # seconds for the whole body to arrive
 TOO_LARGE = f"The body is larger than {MAXIMUM_BODY} bytes, the most that is accepted."
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows' tools put it before UTF-8
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # Windows tools put it before UTF-8
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
@@ -37,7 +37,7 @@ class BodyTooLarge(InvalidRequest):
 
 
 class RequestTimeout(InvalidRequest):
-    """Whoever sends so slowly keeps the connection busy: it is closed."""
+    """The client sends too slowly and keeps the connection busy, so it is closed."""
 
     status = 408
     code = "request_timeout"
@@ -53,7 +53,7 @@ class UnsupportedEncoding(InvalidRequest):
 
 
 def json_body(schema: type[SomeBody]) -> Callable[[Request], Awaitable[SomeBody]]:
-    """A dependency that reads the request's body as ``schema``; it runs after the key was checked, so no stranger is parsed."""
+    """A dependency that parses the request body as ``schema``. It runs after the key check: no unauthorized body is parsed."""
 
     async def read(request: Request) -> SomeBody:
         _require_json(request.headers.get("content-type"))
@@ -70,16 +70,16 @@ def json_body(schema: type[SomeBody]) -> Callable[[Request], Awaitable[SomeBody]
 
 
 class LargeBodies:
-    """They are parsed one at a time, in turn among keys; for as long as one took, the event loop is then left to everything
-    else."""
+    """Parses large bodies one at a time, taking turns among keys. After each one, the event loop is left to other work for as
+    long as the parsing took."""
 
     def __init__(self) -> None:
-        self._turns = defaultdict[str, asyncio.Lock](asyncio.Lock)  # by the key's name: one of each waits for the turn of all
+        self._turns = defaultdict[str, asyncio.Lock](asyncio.Lock)  # by the key's name; one body per key waits for _turn_of_all
         self._turn_of_all = asyncio.Lock()
         self._rests_until = 0.0
 
     async def parse(self, owner: str, schema: type[SomeBody], body: bytes) -> SomeBody:
-        """As `parse`. Raises Overloaded where too many of its key come before it."""
+        """Like `parse`. Raises Overloaded if it has to wait longer than PATIENCE."""
         async with self._turn(owner):
             while (rest := self._rests_until - time.monotonic()) > 0:
                 await asyncio.sleep(rest)
@@ -104,10 +104,10 @@ class LargeBodies:
 
 
 def parse(schema: type[SomeBody], body: bytes) -> SomeBody:
-    """Raises InvalidRequest: without ``param`` where the body is no JSON object, with it where a field is wrong."""
+    """Parses a body. Raises InvalidRequest, without ``param`` if the body is not a JSON object, with it if a field is wrong."""
     _require_bounded(body)
     try:
-        fields = from_json(body)  # of a key that comes twice the last value counts, as is custom
+        fields = from_json(body)  # the last of duplicate keys wins, as is customary
     except ValueError as error:
         raise InvalidRequest(f"The body is not valid JSON: {error}.") from error
     if not isinstance(fields, dict):
@@ -141,7 +141,7 @@ def _require_plain(content_encoding: str) -> None:
 
 def _declared_length(request: Request) -> int:
     """Raises BodyTooLarge before any of it has come."""
-    declared = int(request.headers.get("content-length", "0"))  # digits alone: the server has seen to it
+    declared = int(request.headers.get("content-length", "0"))  # only digits: RequestReader has checked that
     if declared > MAXIMUM_BODY:
         raise BodyTooLarge(TOO_LARGE)
     return declared
@@ -167,10 +167,10 @@ async def _read_all(request: Request, hold: Callable[[int], None]) -> bytes:
 
 
 def _require_bounded(body: bytes) -> None:
-    """Raises InvalidRequest where JSON is too deep, or of too many parts, before any of it is read."""
+    """Raises InvalidRequest if the JSON is too deep or has too many parts, before it is parsed."""
     containers = body.count(b"[") + body.count(b"{")
     if containers <= MAXIMUM_DEPTH and containers + body.count(b":") <= MAXIMUM_PARTS:
-        return  # most bodies need no look
+        return  # most bodies need no closer look
     plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
     characters = np.frombuffer(plain, np.uint8)
     outside = ~np.bitwise_xor.accumulate(characters == ord('"'))  # of strings
@@ -189,9 +189,9 @@ def _require_bounded(body: bytes) -> None:
 
 
 def _largest_field(body: bytes, colons: "np.ndarray[Any, Any]", parts: "np.ndarray[Any, Any]") -> tuple[str | None, int]:
-    """Which of the body's own fields has too many parts, and how many; None: the body itself.
+    """Which top-level field has too many parts, and how many; None: the body as a whole.
 
-    ``colons``: those behind the fields' names; ``parts``: how many there are up to each byte.
+    ``colons``: positions of the colons after the fields' names; ``parts``: number of parts up to each byte.
     """
     counts = np.diff(parts[colons], append=parts[-1])
     if counts.max(initial=0) <= MAXIMUM_PARTS:
@@ -205,7 +205,7 @@ def _invalid_field(schema: type[BaseModel], detail: ErrorDetails) -> InvalidRequ
     path, allowed, within = "", "", schema
     unknown = detail["type"] == UNKNOWN_FIELD
     for part in (*detail["loc"], detail["ctx"]["name"]) if unknown else detail["loc"]:
-        if part == "[key]":  # pydantic's word for: the key is wrong, not its value
+        if part == "[key]":  # pydantic's marker for an invalid key rather than value
             continue
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
         fields = fields_of(within)
@@ -225,12 +225,12 @@ def _invalid_field(schema: type[BaseModel], detail: ErrorDetails) -> InvalidRequ
 
 
 def _length(detail: ErrorDetails) -> str:
-    """Where that is what is wrong."""
+    """The input's length, if the length is what is wrong."""
     if detail["type"] not in ("too_long", "string_too_long") or len(detail["input"]) == 1:
         return ""
     return f", {len(detail['input'])} {'characters' if isinstance(detail['input'], str) else 'items'}"
 
 
 def _shown(name: str) -> str:
-    """A field's path: as it is where it is plain, escaped and cut short where a client's own name in it is not."""
+    """A field's path, unchanged if it is plain; otherwise escaped and truncated, since it has a name that the client chose."""
     return name if name.isascii() and name.isprintable() and len(name) <= LONGEST_ECHO else echo(name)

@@ -1,13 +1,13 @@
-"""What is in a body and where it ends: by its length, or in chunks. What servers read differently in a chunk's line or in a
-trailer is refused there, as `RequestReader` refuses it in a head.
+"""Reads bodies, by length or in chunks, and finds where they end. Refuses chunk lines and trailers that servers read
+differently, as `RequestReader` does for heads.
 """
 
 import re
 
 from gateway.errors import InvalidRequest
 
-MAXIMUM_CHUNKS = 8192  # of a body: each costs about a microsecond, however little is in it
-CHUNKS_AT_ONCE = 16  # between two looks at anything else
+MAXIMUM_CHUNKS = 8192  # per body; each costs about a microsecond, however small
+CHUNKS_AT_ONCE = 16  # before the event loop does anything else
 MAXIMUM_CHUNK_LINE = 1024  # bytes
 MAXIMUM_TRAILERS = 32 * 1024  # bytes
 MAXIMUM_TRAILER_FIELDS = 100
@@ -34,7 +34,7 @@ class BodyOfLength:
         return self._left == 0
 
     def take(self, buffer: bytearray) -> bytes:
-        """Removes from ``buffer`` what belongs to the body, and returns it."""
+        """Removes the body's bytes from ``buffer`` and returns them."""
         data = bytes(buffer[: self._left])
         del buffer[: len(data)]
         self._left -= len(data)
@@ -44,13 +44,13 @@ class BodyOfLength:
 class BodyInChunks:
     def __init__(self) -> None:
         self.ended = False
-        self._left = 0  # bytes of a chunk
-        self._before_line_end = False  # of a chunk's data
+        self._left = 0  # bytes left in the current chunk
+        self._before_line_end = False  # the CR LF after a chunk's data comes next
         self._in_trailers = False
         self._chunks = self._trailers = self._trailer_bytes = 0
 
     def take(self, buffer: bytearray) -> bytes:
-        """As that of `BodyOfLength`, of at most CHUNKS_AT_ONCE chunks. Raises BadHttp."""
+        """Like `BodyOfLength.take`, but at most CHUNKS_AT_ONCE chunks. Raises BadHttp."""
         pieces: list[bytearray] = []
         place = 0
         for _ in range(CHUNKS_AT_ONCE):
@@ -71,7 +71,7 @@ class BodyInChunks:
         return b"".join(pieces)
 
     def _take_line(self, buffer: bytearray, place: int) -> int:
-        """The place behind the line before the next chunk, or the one where more bytes must come."""
+        """The position after the next chunk's size line, or the position from which more bytes are needed."""
         if self._before_line_end:
             end = buffer[place : place + 2]
             if not b"\r\n".startswith(end):
@@ -112,7 +112,7 @@ class BodyInChunks:
 
 
 def _line_end(buffer: bytearray, place: int, longest: int) -> int:
-    """Where CR LF is, -1 where it has not come. Raises BadHttp where the line is too long, or CR or LF stands alone in it."""
+    """The position of CR LF, or -1 if it has not arrived. Raises BadHttp if the line is too long or has a lone CR or LF."""
     end = buffer.find(b"\r\n", place)
     length = (end if end >= 0 else len(buffer)) - place
     if length > longest:

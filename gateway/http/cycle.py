@@ -1,4 +1,4 @@
-"""One request of a connection and its answer, as uvicorn runs it, for clients that know no chunks or still send."""
+"""uvicorn's cycle of one request and response, extended for clients that know no chunked encoding or are still sending."""
 
 import sys
 
@@ -7,15 +7,15 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 
 class Cycle(RequestResponseCycle):
-    """One request and its answer. HTTP/1.0 clients know no chunks: without a length, an answer ends with the connection."""
+    """One request and its response. For HTTP/1.0 clients, a response without a length ends when the connection closes."""
 
-    lingers = False  # the answer is sent, but its client still sends: a close would destroy it
+    lingers = False  # the response is sent but the client is still sending; closing now would destroy the response
     _until_close = False
 
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] == "http.response.start":
             if self.waiting_for_100_continue:
-                self.keep_alive = False  # whether the client sends its body now, or another request, is up to it
+                self.keep_alive = False  # the client may send either its body or another request next
             names = {name.lower() for name, _ in message.get("headers", [])}
             if self.scope["http_version"] == "1.0" and b"content-length" not in names:
                 self.chunked_encoding, self._until_close = False, True

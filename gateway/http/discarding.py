@@ -1,27 +1,27 @@
-"""Clients that are refused while they still send: what comes is read and discarded, or a close would destroy the answer."""
+"""Discards what refused clients still send: closing the connection at once would destroy the response."""
 
 import asyncio
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-AT_ONCE = 1 << 18  # bytes of a refused client
-PAUSE = 0.005  # seconds between such portions: of one client, or of all refused ones together
+AT_ONCE = 1 << 18  # bytes read from a refused client before a pause
+PAUSE = 0.005  # seconds; multiplied by the number of refused clients, so they share one such rate
 
 
 class Discarding:
-    """Of one connection: in portions, since hundreds of such clients would keep the loop busy with nothing else."""
+    """Discards one connection's input in portions: otherwise hundreds of such clients would keep the event loop busy."""
 
     def __init__(self, transport: asyncio.Transport, flow: FlowControl) -> None:
         self._transport, self._flow = transport, flow
         self._size = 0  # bytes, since the last pause
 
     def take(self, size: int) -> bool:
-        """Whether it is time for `pause`."""
+        """Counts ``size`` discarded bytes. Returns whether it is time for `pause`."""
         self._size += size
         return self._size > AT_ONCE
 
     def pause(self, refused: int) -> None:
-        """``refused``: how many connections discard what they read, this one included."""
+        """``refused``: how many connections are discarding their input, including this one."""
         self._size = 0
         self._flow.pause_reading()
         asyncio.get_running_loop().call_later(PAUSE * refused, self._read_on)

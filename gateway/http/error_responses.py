@@ -1,4 +1,4 @@
-"""The one table from an error to what the client receives: status, headers, and the body of its family of routes.
+"""Maps errors to what the client receives: status, headers, and the body format of the route's family.
 
 | family          | body                                                                                           |
 | --------------- | ---------------------------------------------------------------------------------------------- |
@@ -6,7 +6,7 @@
 | `/v1…`          | ``{"error": {"message", "type", "param", "code"}}`` as OpenAI writes it                        |
 | the others      | ``{"status": "error", "error": {"type", "message"}}``                                          |
 
-In a stream whose headers are sent, the same body is an event. Statuses and codes are attributes of the errors themselves.
+In a stream whose headers have been sent, the same body is sent as an event. Statuses and codes are attributes of the errors.
 """
 
 import json
@@ -46,7 +46,7 @@ class MethodNotAllowed(InvalidRequest):
 
 
 def install(app: FastAPI) -> None:
-    """Handlers are coroutines: Starlette runs all others in a thread, which costs more than the answer."""
+    """Handlers are coroutines: Starlette would run plain functions in a thread, which costs more than the response."""
     app.add_exception_handler(TidegateError, _answer)
     app.add_exception_handler(HTTPException, _answer_routing)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
@@ -54,8 +54,8 @@ def install(app: FastAPI) -> None:
 
 
 class UnexpectedErrors:
-    """Answers what no other handler knows. A middleware, not a handler: Starlette runs that one outside of all middleware,
-    where its answer would get no CORS headers and no request id.
+    """Responds to errors that no other handler handles. A middleware, since Starlette runs a catch-all handler outside of all
+    middleware, where its response would get no CORS headers and no request id.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -73,16 +73,16 @@ class UnexpectedErrors:
             await self._app(scope, receive, watch_send)
         except STOPS:
             raise
-        except BaseException as error:  # a panic of a library in Rust is no Exception
+        except BaseException as error:  # a panic in a Rust library is not an Exception
             if scope["type"] != "http" or begun:
-                raise  # the server logs it and cuts the connection, the only way left to tell
+                raise  # the server logs it and cuts the connection: all that is left to do
             log.error("Unexpected error", exc_info=error)
             response = await _answer(Request(scope), InternalError())
             await response(scope, receive, send)
 
 
 def last_response(error: TidegateError, path: str) -> bytes:
-    """A whole response, head included, for a connection that ends with it."""
+    """A complete response, including the head, after which the connection closes."""
     body = json.dumps(error_body(error, path)).encode()
     fields = {"Content-Type": "application/json", "Content-Length": len(body), "Connection": "close"}
     if error.retry_after is not None:
@@ -107,7 +107,7 @@ def is_within(path: str, family: str) -> bool:
 
 
 def error_in_stream(error: Exception, path: str) -> dict[str, Any]:
-    """The event for an error that came after the headers; an unexpected one is logged in full and reported in one sentence."""
+    """The event for an error after the headers were sent. Unexpected errors are logged in full and reported in one sentence."""
     if not isinstance(error, TidegateError):
         log.error("Unexpected error in the stream of %s", path, exc_info=error)
         error = InternalError()
@@ -126,7 +126,7 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 
 async def _answer_routing(request: Request, error: Exception) -> Response:
-    """What the router itself refuses: an unknown path, a method that a path does not have."""
+    """Responds to the router's own errors: an unknown path or an unsupported method."""
     assert isinstance(error, HTTPException)
     allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))  # the router names them in any order
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and request.method == "OPTIONS":
@@ -141,7 +141,7 @@ async def _answer_routing(request: Request, error: Exception) -> Response:
 
 
 def _meant(request: Request) -> str | None:
-    """The path that there is, where the one that came has slashes too many, or /v1 not once."""
+    """An existing path that the client probably meant: extra slashes removed, or /v1 added or not doubled."""
     plain = "/" + "/".join(filter(None, request.url.path.split("/")))
     for path in (plain, f"/v1{plain}", plain.replace("/v1/v1", "/v1", 1)):
         if path != request.url.path and (path in PATHS or ONE_MODEL.fullmatch(path)):

@@ -1,7 +1,7 @@
-"""HTTP as uvicorn speaks it, but read by `RequestReader`, and with bounds on what a connection may cost before its request is
-known, and after.
+"""uvicorn's HTTP protocol, but with `RequestReader` as the parser and with limits on what a connection may cost, before its
+request is known and after.
 
-uvicorn alone waits for a head for ever, keeps a connection whose client reads nothing, and writes chunks to HTTP/1.0 clients.
+uvicorn alone waits forever for a head, keeps connections whose clients read nothing, and sends chunks to HTTP/1.0 clients.
 """
 
 import asyncio
@@ -24,15 +24,15 @@ from gateway.http.error_responses import last_response
 from gateway.http.request_reader import Part, RequestReader, ends_its_connection, path_and_query
 from gateway.http.unread import UnreadWatch
 
-MAXIMUM_CONNECTIONS = 2048  # a stranger's may hold a head and 64 KiB of a body
-RESERVED_CONNECTIONS = 64  # more, that only PROBES are answered on
+MAXIMUM_CONNECTIONS = 2048  # an unauthenticated one may hold a head and 64 KiB of a body
+RESERVED_CONNECTIONS = 64  # additional ones, on which only PROBES are answered
 PROBES = (b"/livez", b"/readyz", b"/health", b"/metrics")
-MAXIMUM_AHEAD = 16  # requests that a client may send before it has read the answers to those before them
-PARTS_AT_ONCE = 16  # of requests that are read before the event loop looks at anything else
+MAXIMUM_AHEAD = 16  # requests that a client may pipeline
+PARTS_AT_ONCE = 16  # request parts processed before the event loop does anything else
 HEAD_TIMEOUT = 10.0  # seconds for a whole head
-IDLE_TIMEOUT = 75  # seconds between requests: load balancers give up theirs after 60, and must be the first
-REST_TIMEOUT = BODY_TIMEOUT + 5  # seconds for a body that is not read any more, since its request is answered
-LAST_CALL = 0.5  # seconds that a connection without a request lives on in a stop: one may be on its way
+IDLE_TIMEOUT = 75  # seconds between requests; load balancers close theirs after 60 and must be first
+REST_TIMEOUT = BODY_TIMEOUT + 5  # seconds for the rest of a body whose request has already been answered
+LAST_CALL = 0.5  # seconds that an idle connection stays open during a stop: a request may be on its way
 LINGER = 5.0  # seconds that a refused client's bytes are discarded before the connection is closed
 
 
@@ -41,19 +41,19 @@ class TooManyConnections(BackendUnavailable):
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. Where there are too many, those without a request make room, the longest at rest first.
+    """One connection. If there are too many, idle ones are closed, the longest idle first.
 
-    Of uvicorn's class it has the tasks, the flow control and the requests that wait for the answers before them.
+    Inherits the tasks, the flow control and the pipeline from uvicorn's class.
     """
 
     cycle: Cycle  # the newest
-    _current: Cycle | None = None  # the one that is being answered, or was last
-    _waits_since = 0.0  # time.monotonic: for its first request, or for the next
-    _reading: Cycle | None = None  # the one whose body comes
-    _refusal: TidegateError | None = None  # what is sent instead of an answer, behind those to the requests before it
-    _rest: asyncio.Handle | None = None  # what has come and is read soon
-    _lingers = False  # what comes now is discarded
-    _patience: asyncio.TimerHandle | None = None  # with a head or a body that comes
+    _current: Cycle | None = None  # being answered, or the last one answered
+    _waits_since = 0.0  # time.monotonic(): idle since then
+    _reading: Cycle | None = None  # whose body is arriving
+    _refusal: TidegateError | None = None  # sent after the responses to earlier requests; nothing is answered after it
+    _rest: asyncio.Handle | None = None  # scheduled read of bytes that have already arrived
+    _lingers = False  # whether further input is discarded
+    _patience: asyncio.TimerHandle | None = None  # timeout for an arriving head or body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -72,7 +72,7 @@ class Protocol(HttpToolsProtocol):
         self._unread.end()
         if self._rest is not None:
             self._rest.cancel()
-        if self._current is not None and not self._current.response_complete:  # uvicorn tells the newest only
+        if self._current is not None and not self._current.response_complete:  # uvicorn notifies only the newest
             self._current.disconnected = True
             self._current.message_event.set()
         super().connection_lost(exc)
@@ -112,19 +112,19 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def _far_ahead(self) -> bool:
-        """Not before it must be: while nothing is read, a client that leaves is not noticed."""
+        """Whether to pause reading. As late as possible: while paused, a disconnect goes unnoticed."""
         waiting = sum(len(cycle.body) for cycle, _ in self.pipeline)
         newest = len(self.cycle.body) if self._answering else 0
         return len(self.pipeline) >= MAXIMUM_AHEAD // 2 or max(waiting, newest) > HIGH_WATER_LIMIT
 
     def _wait(self) -> None:
-        """For more, where nothing else waits for it."""
+        """Starts a timeout for further input, unless one is running or a request is being answered."""
         if self._patience is not None or self._answering:
             return
         if self._reader.in_head:
             self._expect(HEAD_TIMEOUT)
         elif self.timeout_keep_alive_task is None:
-            # The rest of a body that was not wanted, or empty lines: the connection rests again.
+            # After the rest of an unread body, or empty lines, the connection is idle again.
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _take(self, part: Part) -> None:
@@ -144,7 +144,7 @@ class Protocol(HttpToolsProtocol):
         self.cycle.message_event.set()
 
     def _begin(self, request: h11.Request) -> None:
-        """Starts the application on a request, or lets it wait for the answers to those before it."""
+        """Runs the application on a request, or queues it behind earlier ones."""
         self.url = request.target
         if len(self.pipeline) >= MAXIMUM_AHEAD:
             raise BadHttp(f"more than {MAXIMUM_AHEAD} requests were sent ahead of their answers")
@@ -201,7 +201,7 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._waits_since = time.monotonic()
         if self._current is not None:
-            self._current.body.clear()  # what nobody has wanted to read
+            self._current.body.clear()  # unread input
         if self.cycle.lingers:
             self._linger()
             return
@@ -220,11 +220,11 @@ class Protocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         self._unread.end()
-        self._unread.begin()  # what is left may stay unread as well
+        self._unread.begin()  # the rest may stay unread too
         super().resume_writing()
 
     def shutdown(self) -> None:
-        """No more requests, but those that have begun to come, or are on their way, are answered."""
+        """Accepts no more requests, but answers those that are arriving or on their way."""
         if self._answering:
             self.cycle.keep_alive = False
         else:
@@ -235,23 +235,23 @@ class Protocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _make_room(self) -> None:
-        """Closes another connection that no request is under way on."""
+        """Closes another connection that is not answering a request."""
         connections = cast("set[Protocol]", self.connections)
         others = [one for one in connections if one is not self and not one._answering and one._refusal is None]
         if others:
             min(others, key=lambda one: one._waits_since).transport.close()
 
     def _refuse(self, error: TidegateError) -> None:
-        """Tells it behind the answers to the requests that came before, and closes the connection."""
+        """Sends the error after the responses to earlier requests, then closes the connection."""
         self._refusal = error
         self._expect(None)
-        self.flow.resume_reading()  # nothing is kept of it, but a client that leaves is noticed
+        self.flow.resume_reading()  # input is discarded, but a disconnect is noticed
         wrong, self._reading = self._reading, None
         if wrong is not None and wrong.response_complete:
-            self._linger()  # its answer is sent: a second one would be taken for the next request's
+            self._linger()  # already answered: a second response would be taken for the next request's
             return
         if wrong is not None:
-            wrong.disconnected, wrong.waiting_for_100_continue = True, False  # what the application still says goes nowhere
+            wrong.disconnected, wrong.waiting_for_100_continue = True, False  # drops further output
             wrong.message_event.set()
             if wrong.response_started:
                 self.transport.close()
@@ -271,7 +271,7 @@ class Protocol(HttpToolsProtocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Closes, but not before the client has had the time to read its answer."""
+        """Closes the connection after giving the client time to read its response."""
         self._lingers = True
         self._expect(None)
         self.flow.resume_reading()
@@ -280,7 +280,7 @@ class Protocol(HttpToolsProtocol):
         self.loop.call_later(LINGER, self.transport.close)
 
     def _expect(self, seconds: float | None) -> None:
-        """From now on a head or a body, within so many seconds; None: nothing."""
+        """Sets the timeout for an arriving head or body; None: no timeout."""
         if self._patience is not None:
             self._patience.cancel()
         self._patience = None if seconds is None else self.loop.call_later(seconds, self._lose_patience)

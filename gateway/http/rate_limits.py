@@ -1,7 +1,7 @@
-"""What a key may still use: requests and tokens a minute, and requests at once.
+"""Rate limits of a key: requests and tokens per minute, and concurrent requests.
 
-Requests and tokens are token buckets of a minute's worth that fill up continuously: after a pause a whole minute's worth may
-be used at once, and nobody waits for the minute to turn.
+Requests and tokens are token buckets with a minute's capacity that refill continuously: after a pause a minute's worth may
+be used at once, and nobody waits for a new minute to start.
 """
 
 import math
@@ -12,46 +12,46 @@ from gateway.errors import RateLimited
 from gateway.keys import ApiKey
 
 MINUTE = 60.0  # seconds
-TYPICAL_ANSWER = 256  # tokens that are reserved where a client sets no limit to its answer
-BUSY_RETRY = 1  # seconds after which to come again where all of a key's requests run: when one ends is not known
+TYPICAL_ANSWER = 256  # tokens reserved if a client sets no limit for its answer
+BUSY_RETRY = 1  # Retry-After in seconds at the concurrency limit: when a request will end is unknown
 
 RATE_LIMIT_HEADERS = [f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")]
 
 
 @dataclass
 class Bucket:
-    """Holds what was used, not what is left: so it keeps its meaning when the limit changes."""
+    """Stores what was used, not what is left, so that it stays valid when the limit changes."""
 
     used: float = 0.0
     updated: float = field(default_factory=time.monotonic)
 
     def drain(self, per_minute: int) -> None:
-        """Forgets what has become old enough."""
+        """Refills the bucket for the time since the last update."""
         now = time.monotonic()
         self.used = max(0.0, self.used - (now - self.updated) * per_minute / MINUTE)
         self.updated = now
 
     def wait(self, amount: int, per_minute: int) -> float:
-        """Seconds until ``amount`` fits; 0 where it fits now."""
+        """Seconds until ``amount`` fits; 0 if it fits now."""
         self.drain(per_minute)
         return max(0.0, (self.used + amount - per_minute) * MINUTE / per_minute)
 
     def take(self, amount: float) -> None:
-        """A negative amount is given back. More may be used than fits: later requests wait for it then."""
+        """Uses ``amount``; a negative amount is given back. Usage may exceed the limit; later requests then wait longer."""
         self.used = max(0.0, self.used + amount)
 
 
 @dataclass
 class Usage:
-    """What a key has used: outlives its entry in the file of keys."""
+    """What a key has used. Outlives its entry in the key file."""
 
     requests: Bucket = field(default_factory=Bucket)
     tokens: Bucket = field(default_factory=Bucket)
-    running: int = 0  # requests, from their key's check to the end of their answer
+    running: int = 0  # requests, from the key check to the end of the answer
 
 
 class Reservation:
-    """Tokens of a generation, taken from a key's minute beforehand; nothing where the key has no such limit."""
+    """Tokens of a generation, charged to its key in advance. Does nothing if the key has no token limit."""
 
     def __init__(self, bucket: Bucket, tokens: int, per_minute: int | None) -> None:
         self._bucket, self._tokens, self._per_minute = bucket, tokens, per_minute
@@ -60,25 +60,25 @@ class Reservation:
             bucket.used += tokens
 
     def settle(self, spent: int) -> None:
-        """Gives back what was not ``spent``, or takes what was spent beyond it. Called once."""
+        """Gives back reserved tokens that were not ``spent``, or charges those beyond the reservation. Call it once."""
         if self._per_minute is not None:
             self._bucket.drain(self._per_minute)
-            drained = (time.monotonic() - self._began) * self._per_minute / MINUTE  # what is forgotten is not given back again
+            drained = (time.monotonic() - self._began) * self._per_minute / MINUTE  # already refilled; not given back twice
             self._bucket.take(max(spent, min(drained, self._tokens)) - self._tokens)
 
 
 class KeyLimits:
-    """A key's limits as they were when its request came, and what this request holds of them."""
+    """A key's limits when its request arrived, and what this request uses of them."""
 
     def __init__(self, key: ApiKey, usage: Usage) -> None:
         self._key, self._usage = key, usage
         self._runs = False
 
     def begin_request(self) -> None:
-        """Counts the request and holds a place until `end_request`: its upload, its prompt's tokens and its grammar take of the
-        key's share as its generation does.
+        """Counts the request, and counts it as running until `end_request`: its upload, tokenization and grammar use the key's
+        share just as its generation does.
 
-        Raises RateLimited, and counts nothing, where there is no place or the minute's requests are used up.
+        Raises RateLimited, and counts nothing, if too many requests are running or the minute's requests are used up.
         """
         self._require_place()
         if (limit := self._key.requests_per_minute) is not None:
@@ -89,13 +89,13 @@ class KeyLimits:
         self._runs = True
 
     def end_request(self) -> None:
-        """Of one that has begun or not."""
+        """May also be called if `begin_request` was not, or failed."""
         self._usage.running -= self._runs
         self._runs = False
 
     def reserve(self, prompt_tokens: int, max_tokens: int, *, estimated: bool = False) -> Reservation:
-        """The tokens of a generation. ``estimated``: the answer may have more than ``max_tokens``, so they never make it too
-        large for the key. Raises RateLimited where there are not enough: that request does not count."""
+        """Reserves the tokens of a generation. ``estimated``: ``max_tokens`` is only an estimate, so it is reduced to what the
+        key's limit allows. Raises RateLimited if too few tokens are left; the request is then not counted."""
         if estimated and self._key.tokens_per_minute is not None:
             max_tokens = max(1, min(max_tokens, self._key.tokens_per_minute - prompt_tokens))
         try:
@@ -106,7 +106,7 @@ class KeyLimits:
         return Reservation(self._usage.tokens, prompt_tokens + max_tokens, self._key.tokens_per_minute)
 
     def headers(self) -> dict[str, str]:
-        """``x-ratelimit-…`` as OpenAI writes them, for those limits that the key has."""
+        """``x-ratelimit-…`` headers in OpenAI's format, for the limits that the key has."""
         headers = {}
         for name, limit, bucket in (
             ("requests", self._key.requests_per_minute, self._usage.requests),
@@ -146,7 +146,7 @@ class KeyLimits:
 
 
 def duration(seconds: float) -> str:
-    """As OpenAI writes it: ``20ms``, ``1s``, ``6m0s``; rounded up."""
+    """In OpenAI's format: ``20ms``, ``1s``, ``6m0s``; rounded up."""
     if 0 < seconds <= 0.999:
         return f"{math.ceil(seconds * 1000)}ms"
     minutes, rest = divmod(math.ceil(seconds), 60)

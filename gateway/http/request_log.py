@@ -1,6 +1,6 @@
-"""One line a request, at its end, and an id that its client, its answer and all of its log lines share.
+"""Logs one line per request at its end, with a request id that also appears in the response and in all of its log lines.
 
-Prompts, answers, keys, and paths' parameters and queries are not logged.
+Prompts, answers, keys, path parameters and query strings are not logged.
 """
 
 import logging
@@ -20,15 +20,15 @@ from gateway.telemetry.tracing import Tracing
 
 logger = logging.getLogger("gateway.request")
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+@-]{1,128}")  # nothing that a reader of the log could take for a field of ours
-CLIENT_CLOSED_REQUEST = 499  # nginx's number: nobody was left to be answered
-LONGEST_PATH = 100  # characters of such a path that are logged
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+@-]{1,128}")  # nothing that could be mistaken for a log field
+CLIENT_CLOSED_REQUEST = 499  # nginx's status: the client left before the response
+LONGEST_PATH = 100  # characters of an unknown path that are logged
 LONGEST_METHOD = 20
 
 
 class RequestLog:
-    """The outermost middleware: makes ``request.state.record``, sets X-Request-Id and x-ratelimit headers; logs, counts and
-    traces. ``request.state.send`` is the server's own, for what is between an answer's start and its end.
+    """The outermost middleware: creates ``request.state.record``, sets X-Request-Id and x-ratelimit headers, logs, counts and
+    traces. ``request.state.send`` is the server's own ``send``, for messages between a response's start and its end.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing | None) -> None:
@@ -62,7 +62,7 @@ class RequestLog:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = record.request_id
                 if scope["path"].startswith("/v1/messages"):
-                    headers["request-id"] = record.request_id  # Anthropic's name of it
+                    headers["request-id"] = record.request_id  # Anthropic's name for it
                 if "limits" in state:
                     headers.update(state["limits"].headers())
             await send(message)
@@ -71,14 +71,14 @@ class RequestLog:
         try:
             await self._app(scope, watch_receive, watch_send)
         finally:
-            del state["send"]  # it holds the connection that holds the state
+            del state["send"]  # breaks a reference cycle
             if "limits" in state:
                 state["limits"].end_request()
             record.route = _route(scope)
             self._metrics.count_request(record)
             if record.trace is not None:
                 record.trace.end()
-            if record.route not in QUIET | FILES or record.status is None or record.status >= 400:  # those only where they fail
+            if record.route not in QUIET | FILES or record.status is None or record.status >= 400:  # those only if they fail
                 _log(record, scope["path"])
 
 
@@ -88,14 +88,14 @@ def _request_id(headers: Headers) -> str:
 
 
 def _route(scope: Scope) -> str:
-    """The template that the router has found; a mounted application is one route."""
+    """The route's template; a mounted application counts as one route."""
     if "route" in scope:
         return str(scope["route"].path_format)
     return f"{scope['root_path']}/{{path}}" if "endpoint" in scope else NO_ROUTE
 
 
 def _log(record: RequestRecord, path: str) -> None:
-    # Of a path that there is not, the beginning helps to find a wrong base URL; all others are shown by their template.
+    # The beginning of an unknown path helps to find a wrong base URL. Known paths are logged as their template.
     shown = quote(path[:LONGEST_PATH]) if record.route == NO_ROUTE or record.route in FILES else record.route
     generation = record.generation
     fields = {

@@ -1,7 +1,7 @@
-"""Requests out of the bytes of a connection. h11 parses their heads; what it tolerates and another server could read in another
-way is refused first, so that a proxy in front and this server never disagree on where a request ends.
+"""Parses requests from connection bytes. h11 parses heads. Input that h11 tolerates but other servers might read differently
+is refused first, so that a proxy in front and this server never disagree on where a request ends.
 
-Knows no socket and no clock. h11 gets a head only when all of it is here, and nothing that came is ever changed.
+Uses no socket and no clock. h11 gets a head only once it is complete, and the input is never altered.
 """
 
 import re
@@ -17,7 +17,7 @@ MAXIMUM_HEADERS = 100
 
 END_OF_HEAD = b"\r\n\r\n"
 EMPTY_LINES = re.compile(rb"(?:\r\n)+")
-ORIGIN = re.compile(rb"(?i)^https?://[^/?]*")  # proxies may name the server in front of the path
+ORIGIN = re.compile(rb"(?i)^https?://[^/?]*")  # proxies may put the server's address before the path
 BEGINS_A_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]")
 
 Part = h11.Request | h11.Data | h11.EndOfMessage
@@ -33,32 +33,32 @@ class HeadTooLarge(InvalidRequest):
 
 
 class RequestReader:
-    """Reads one request after the other. After an error nothing more can be read: the connection must be closed."""
+    """Reads one request after another. After an error nothing more can be read, and the connection must be closed."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()  # what is not read yet
-        self._searched = 0  # bytes of a head, without finding its end
-        self._body: BodyInChunks | BodyOfLength | None = None  # of the request that comes
-        self._last = False  # HTTP/1.0 or Connection: close; what comes behind that is no request
+        self._buffer = bytearray()  # not parsed yet
+        self._searched = 0  # bytes of the head already searched for its end
+        self._body: BodyInChunks | BodyOfLength | None = None  # of the request being read
+        self._last = False  # HTTP/1.0 or Connection: close; bytes after that request are ignored
         self._ended = False
 
     @property
     def in_head(self) -> bool:
-        """Some of a head has come, but not all of it."""
+        """Whether part of a head has arrived, but not all of it."""
         return self._body is None and len(self._buffer) > 0
 
     @property
     def path(self) -> str:
-        """Of an incomplete head, as far as it is known."""
+        """The path in an incomplete head, as far as it has arrived."""
         if not self.in_head:
             return ""
         target = bytes(self._buffer[:MAXIMUM_HEAD].partition(b"\r\n")[0]).split(b" ")[1:2]
         return target[0].partition(b"?")[0].decode("latin-1") if target else ""
 
     def receive(self, data: bytes) -> Iterator[Part]:
-        """The parts of requests that ``data`` completes. Raises BadHttp and HeadTooLarge.
+        """Yields the parts of requests that ``data`` completes. Raises BadHttp and HeadTooLarge.
 
-        To read some of them later, ask again with no data.
+        To read some of them later, stop iterating and call it again without data.
         """
         if self._ended:
             return
@@ -67,7 +67,7 @@ class RequestReader:
             yield part
 
     def _next_request(self) -> h11.Request | None:
-        if empty := EMPTY_LINES.match(self._buffer):  # before a request they mean nothing
+        if empty := EMPTY_LINES.match(self._buffer):  # ignored before a request
             del self._buffer[: len(empty[0])]
         if self._buffer and self._buffer != b"\r" and not BEGINS_A_METHOD.match(self._buffer):
             raise BadHttp("a request begins with its method")
@@ -126,7 +126,7 @@ def ends_its_connection(request: h11.Request) -> bool:
 
 
 def _body_of(request: h11.Request) -> BodyInChunks | BodyOfLength:
-    """Its head is checked: at most one field says the length."""
+    """The reader for a request's body. The head was checked: at most one field gives the length."""
     fields = dict(request.headers)
     if b"transfer-encoding" in fields:
         return BodyInChunks()
@@ -134,7 +134,7 @@ def _body_of(request: h11.Request) -> BodyInChunks | BodyOfLength:
 
 
 def _require_one_meaning(request: h11.Request, lines: list[bytes]) -> None:
-    """Raises BadHttp where a body's length is said in two ways, or in a way that servers read differently."""
+    """Raises BadHttp if a body's length is given twice, or in a way that servers read differently."""
     if request.http_version not in (b"1.0", b"1.1"):
         raise BadHttp("the version is HTTP/1.1 or HTTP/1.0")
     if any(line[:1] in (b" ", b"\t") for line in lines):
@@ -153,5 +153,5 @@ def _require_one_meaning(request: h11.Request, lines: list[bytes]) -> None:
 
 
 def _reason(error: h11.RemoteProtocolError) -> str:
-    """h11's sentence without what it quotes of the request."""
+    """h11's message without what it quotes from the request."""
     return re.sub(r"[:(].*", "", str(error), flags=re.DOTALL).strip().lower().rstrip(".")

@@ -1,4 +1,4 @@
-"""Sending what a generation gives, for a client that may go away: then the generation is closed at once, streamed or not."""
+"""Sends a generation's output. If the client disconnects, the generation is closed at once, streamed or not."""
 
 import asyncio
 import time
@@ -14,12 +14,12 @@ from gateway.api.serializers.common import Serializer
 from gateway.engine.generation import Delta, Generation
 from gateway.http.error_responses import error_in_stream
 
-HEARTBEAT = 10.0  # seconds without an event after which a stream tells that it lives: proxies cut silent ones after 30 or 60
-COMMENT = b": keep-alive\n\n"  # what starts with a colon is no event: clients skip it
+HEARTBEAT = 10.0  # seconds without an event before a keep-alive: proxies cut silent streams after 30 or 60
+COMMENT = b": keep-alive\n\n"  # lines that start with a colon are comments, which clients skip
 
 
 async def first_of(generation: Generation, request: Request) -> list[Delta]:
-    """Of a stream the first pieces, else all answers. Raises the generation's error, or ClientDisconnect."""
+    """A stream's first deltas, or else all answers. Raises the generation's error, or ClientDisconnect."""
     with _closed_without(request.receive, generation):
         if deltas := await generation.take():
             return deltas
@@ -27,17 +27,18 @@ async def first_of(generation: Generation, request: Request) -> list[Delta]:
 
 
 class EventStream(Response):
-    """Sends a generation as server-sent events, an error too: by then the status is sent.
+    """Sends a generation as server-sent events. Errors are events too, since the status has already been sent.
 
-    While Triton is being started again there is nothing to send: then a comment every HEARTBEAT seconds keeps the stream open.
+    While there is nothing to send, for example during a restart of Triton, a comment every HEARTBEAT seconds keeps the stream
+    open.
     """
 
     media_type = "text/event-stream"
 
     def __init__(self, generation: Generation, serializer: Serializer, first: list[Delta]) -> None:
-        """``first``: its first pieces, so that an error before any text was answered with its own status."""
+        """``first``: the first deltas. They are taken beforehand, so that an earlier error gets its own status."""
         self.status_code, self.background = 200, None
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second: nginx must not hold events back
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # X-Accel-Buffering: nginx must not buffer events
         self.init_headers(headers)
         self._generation, self._serializer, self._first = generation, serializer, first
         self._last_sent = time.monotonic()
@@ -45,8 +46,8 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with _closed_without(receive, self._generation):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            send_event: Send = scope["state"]["send"]  # the server's own: middlewares have nothing to do with events
-            beating = asyncio.create_task(self._beat(send_event))  # one for the whole stream: an event costs nothing more
+            send_event: Send = scope["state"]["send"]  # the server's own: events bypass the middlewares
+            beating = asyncio.create_task(self._beat(send_event))  # one task per stream, so events cost nothing extra
             try:
                 await self._send_events(send_event)
                 end = self._serializer.end() if self._generation.finished else b""
@@ -59,7 +60,7 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": end, "more_body": False})
 
     async def _send_events(self, send: Send) -> None:
-        """What is ready together goes together."""
+        """Sends events that are ready at the same time in one message."""
         events, deltas = self._serializer.begin(), self._first
         while deltas:
             events += b"".join(map(self._serializer.events, deltas))
@@ -69,7 +70,7 @@ class EventStream(Response):
             events, deltas = b"", await self._generation.take()
 
     async def _beat(self, send: Send) -> None:
-        """Where the client reads nothing, one comment waits with the next event: they do not pile up."""
+        """Sends keep-alive comments. If the client reads nothing, only one is pending: they do not pile up."""
         while True:
             silent = time.monotonic() - self._last_sent
             if silent >= HEARTBEAT:
@@ -80,7 +81,7 @@ class EventStream(Response):
 
 @contextmanager
 def _closed_without(receive: Receive, generation: Generation) -> Iterator[None]:
-    """Closes ``generation`` when its client goes away, or where the block raises anything."""
+    """Closes ``generation`` if its client disconnects or the block raises."""
     leaving = asyncio.ensure_future(_close_at_disconnect(receive, generation))
     try:
         yield

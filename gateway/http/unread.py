@@ -1,19 +1,19 @@
-"""Clients that read nothing: what they are sent stays in memory, and so do the requests behind it."""
+"""Handles clients that read nothing: their unsent responses, and the requests behind them, stay in memory."""
 
 import asyncio
 
-UNREAD_TIMEOUT = 60.0  # seconds within which a client that is behind must read something
+UNREAD_TIMEOUT = 60.0  # seconds within which a client with unread output must read some of it
 
 
 class UnreadWatch:
-    """Aborts a connection whose client reads nothing for UNREAD_TIMEOUT, whatever it sends meanwhile."""
+    """Aborts a connection whose client reads nothing for UNREAD_TIMEOUT, even if it sends something meanwhile."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._look: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Until everything is read, or `end`."""
+        """Watches until everything is read, or until `end`."""
         left = self._transport.get_write_buffer_size()
         if left and self._look is None:
             self._look = asyncio.get_running_loop().call_later(UNREAD_TIMEOUT, self._compare, left)

@@ -1,6 +1,6 @@
-"""What bodies that are still on their way may hold: of one key, and of all keys together.
+"""Limits the memory held by bodies that are still arriving, per key and in total.
 
-A client that pauses before its last byte holds up to a megabyte for BODY_TIMEOUT seconds, and it may do so on many connections.
+A client that pauses before the last byte holds up to a megabyte for BODY_TIMEOUT seconds, and it may do so on many connections.
 """
 
 from collections import Counter
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 from gateway.errors import Overloaded
 
-SMALL = 64 << 10  # bytes of a body that do not count: any connection may hold as much
+SMALL = 64 << 10  # bytes; bodies up to this size do not count: any connection may hold one
 MOST = 64 << 20  # bytes
-MOST_OF_A_KEY = MOST // 2  # bytes, where no other key holds any: see `begin`
+MOST_OF_A_KEY = MOST // 2  # bytes, if no other key holds any: see `begin`
 
 
 class Uploads:
@@ -20,12 +20,12 @@ class Uploads:
 
     @contextmanager
     def begin(self, owner: str, declared: int = 0) -> Iterator[Callable[[int], None]]:
-        """For as long as a body comes. What is yielded is called with the bytes that have come, and raises Overloaded where
-        bodies hold too much; so does this, where there is no room for the bytes that are declared. Those count once more than
-        SMALL have come: a length that is only said holds nothing.
+        """Use while a body arrives. Call the yielded function with the number of bytes received so far; it raises Overloaded if
+        bodies hold too much. `begin` itself raises Overloaded if there is no room for the ``declared`` bytes. Those count only
+        once more than SMALL have arrived: a mere declaration holds nothing.
 
-        A key may hold as much as it leaves to all others. However many hold what they may, one more finds room; where little is
-        left, those that hold most are refused first.
+        A key may hold as much as it leaves free. So however many keys are at their limit, one more finds room, and when little
+        is left, the keys that hold most are refused first.
         """
         held = 0
 

@@ -1,1 +1,1 @@
-"""Metrics, traces and logs: they only watch."""
+"""Metrics, traces and logs. They only observe."""

@@ -1,4 +1,4 @@
-"""How the process logs: every line in one form, text or JSON, with the id of the request that it belongs to."""
+"""Log configuration: every line in one format, text or JSON, with the id of its request."""
 
 import json
 import logging
@@ -14,10 +14,10 @@ current_request_id: ContextVar[str | None] = ContextVar("request_id", default=No
 
 
 def configure_logging(log_format: str) -> None:
-    """All lines of the process go to standard error in one form. Of uvicorn's only warnings and errors: of starts, stops and
-    requests ours say more.
+    """Sends all log lines of the process to standard error in one format. Of uvicorn's, only warnings and errors: our own lines
+    say more about starts, stops and requests.
 
-    May be called again, and whether uvicorn has set up its own logging before or not.
+    May be called repeatedly, before or after uvicorn configures its own logging.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.set_name("tidegate")
@@ -45,7 +45,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time, level, logger, message, request_id where there is one, and a request's fields."""
+    """One object per line: time, level, logger, message, request_id if there is one, and a request's fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -67,6 +67,6 @@ def _time(record: logging.LogRecord) -> str:
 
 
 def _text(value: object) -> str:
-    """In quotes where it could be taken for more than one value."""
+    """Quoted if it could be mistaken for more than one value."""
     text = ",".join(value) if isinstance(value, list) else str(value)
     return text if PLAIN.fullmatch(text) else json.dumps(text)

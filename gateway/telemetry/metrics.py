@@ -1,6 +1,6 @@
-"""What Prometheus reads at /metrics. Names follow vLLM's stems, so that its dashboards need another prefix and little else.
+"""The Prometheus metrics at /metrics. Names follow vLLM's, so its dashboards need little more than a different prefix.
 
-Label values are few whatever clients send: models that are served, routes' templates, HTTP's methods, our own errors.
+The set of label values is bounded whatever clients send: served models, route templates, HTTP methods, our own errors.
 """
 
 import time
@@ -21,20 +21,20 @@ from gateway.telemetry.request_record import QUIET, RequestRecord
 from gateway.telemetry.step_metrics import StepMetrics
 from gateway.telemetry.token_pace import TokenPace
 
-# Seconds. A small model's token takes some milliseconds, a whole answer in a long queue a minute.
+# Seconds. A small model's token takes a few milliseconds; a whole answer behind a long queue takes a minute.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
-# Routes that generate, and how most of their requests end: counted from the start, so that a first one is seen as an increase.
+# Routes that generate, and their usual statuses: exported as 0 from the start, so that the first one shows as an increase.
 GENERATING = ("/generate", "/v1/chat/completions", "/v1/completions", "/v1/responses")
 ENDS = ("200", "429", "500", "503")
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class Metrics:
-    """Of one application: several in a process do not mix."""
+    """The metrics of one application; several applications in one process do not mix."""
 
     def __init__(self, engines: Callable[[], Iterable[Engine]], max_waiting: int = Settings.max_waiting) -> None:
-        """``engines`` is asked at every scrape: all that run, older versions too."""
+        """``engines`` is called at every scrape and returns all running engines, including older versions."""
         self._registry = CollectorRegistry()
         self._registry.register(_Load(engines))
         self._make_times()
@@ -56,12 +56,12 @@ class Metrics:
         self._rate_limited = self._counter("rate_limited", "Requests refused by a limit of their key.", "limit")
         for route, status in product(GENERATING, ENDS):
             self._requests.labels(route, "POST", status)
-        for error in _subclasses(TidegateError):  # from the start too
+        for error in _subclasses(TidegateError):  # also exported from the start
             self._errors(error.status).labels(error.code or error.kind)
         bound = Gauge("tidegate_max_requests_waiting", "Texts that may wait; more are refused.", registry=self._registry)
         bound.set(max_waiting)
         self.steps = StepMetrics(self._registry)
-        ProcessCollector(namespace="tidegate", registry=self._registry)  # memory, CPU, open files, when it was started
+        ProcessCollector(namespace="tidegate", registry=self._registry)  # memory, CPU, open files, start time
 
     def _make_times(self) -> None:
         self.time_to_first_token = self._histogram(
@@ -75,7 +75,7 @@ class Metrics:
     def count_request(self, record: RequestRecord) -> None:
         method = record.method if record.method in METHODS else "other"
         self._requests.labels(record.route, method, str(record.status or "none")).inc()
-        if record.error is None or record.route in QUIET:  # a probe that is answered "not ready" is no failed request
+        if record.error is None or record.route in QUIET:  # a probe answered with "not ready" is not a failed request
             return
         error = record.error if isinstance(record.error, TidegateError) else InternalError()
         self._errors(error.status).labels(error.code or error.kind).inc()
@@ -83,7 +83,7 @@ class Metrics:
             self._rate_limited.labels(error.limit).inc()
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """The metrics and their content type: Prometheus' text format, or OpenMetrics where it is accepted."""
+        """The metrics and their content type: Prometheus' text format, or OpenMetrics if accepted."""
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
@@ -98,10 +98,10 @@ class Metrics:
 
 
 class GenerationMetrics:
-    """Of the answers to one request: what has to be seen while they run as their tokens come, the rest at their end."""
+    """Metrics of one request's answers. Some are updated as tokens arrive, the rest at the end."""
 
     def __init__(self, metrics: Metrics, model: str, record: RequestRecord) -> None:
-        """``model``: the name of one that is served."""
+        """``model``: the name of a served model."""
         self._metrics, self._model, self._record = metrics, model, record
         self._pace = metrics.pace.of(model)
         self._silent = True  # before any token of any answer
@@ -121,7 +121,7 @@ class GenerationMetrics:
 
     def note_end(self, record: GenerationRecord) -> None:
         metrics, model = self._metrics, self._model
-        if any(answer.finish_reason or answer.tokens for answer in record.answers):  # else nothing was computed
+        if any(answer.finish_reason or answer.tokens for answer in record.answers):  # otherwise nothing was computed
             metrics.prompt_tokens.labels(model).inc(record.prompt_tokens)
             metrics.prompt_sizes.labels(model).observe(record.prompt_tokens)
             metrics.cached_prompt_tokens.labels(model).inc(record.cached_tokens)
@@ -135,12 +135,12 @@ class GenerationMetrics:
                 metrics.successes.labels(model, answer.finish_reason).inc()
                 metrics.answer_sizes.labels(model).observe(answer.tokens)
                 metrics.decode_time.labels(model).observe((answer.last_token or 0) - (answer.first_token or 0))
-        if 0 < len(record.finish_reasons) == len(record.answers):  # all have come to their end
+        if 0 < len(record.finish_reasons) == len(record.answers):  # all answers finished
             metrics.latency.labels(model).observe(time.monotonic() - self._record.began)
 
 
 class _Load(Collector):
-    """The engines' own figures, read when they are asked for. Versions of one model are reported together."""
+    """The engines' own figures, read at each scrape. Versions of one model are reported together."""
 
     def __init__(self, engines: Callable[[], Iterable[Engine]]) -> None:
         self._engines = engines

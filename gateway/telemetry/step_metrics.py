@@ -1,4 +1,4 @@
-"""What the steps of a gateway tell: how long each took at Triton, how many texts and tokens it held, which have failed."""
+"""Metrics of steps: how long each took at Triton, how many sequences and tokens it had, and failures."""
 
 import time
 
@@ -13,7 +13,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # rows, tokens
 
 
 class StepMetrics:
-    """``measured`` is where steps come by: between a replica and its Triton."""
+    """`measured` wraps the backend between a replica and its Triton."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def histogram(name: str, help: str, buckets: tuple[float, ...]) -> Histogram:
@@ -31,7 +31,7 @@ class StepMetrics:
 
 
 class MeasuredBackend:
-    """A backend whose steps are counted. Steps that only release sequences are not."""
+    """A backend whose steps are measured, except those that only release sequences."""
 
     def __init__(self, backend: Backend, metrics: StepMetrics, model: str) -> None:
         self._backend = backend
@@ -50,6 +50,6 @@ class MeasuredBackend:
         if rows:
             self._duration.observe(time.monotonic() - began)
             self._batch_size.observe(len(rows))
-            # Of a row without a slot, or unknown there, the length is negative and nothing was computed.
+            # A negative length means that the row had no slot or was unknown, and nothing was computed.
             self._tokens.observe(int((np.maximum(answer.cached_length, 0) - answer.reused_length).sum()))
         return answer

@@ -1,6 +1,6 @@
-"""How many tokens come, and how quickly: counted for every token, at the cost of one look for all that come together.
+"""Counts tokens and the time between them: every token counts, but tokens that arrive together cost a single update.
 
-The library's Histogram takes one observation at a time, behind a lock; this is a collector of our own, as it documents them.
+The library's Histogram takes one observation at a time, behind a lock. This is a custom collector, as the library documents.
 """
 
 from bisect import bisect_left
@@ -12,29 +12,29 @@ from prometheus_client.registry import Collector
 
 
 class ModelPace:
-    """Of one model."""
+    """The token pace of one model."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)  # of the times up to each bound, and of those above all
+        self.counts = [0] * (len(bounds) + 1)  # tokens per bucket; the last is above all bounds
         self.seconds = 0.0
         self.tokens = 0
 
     def note(self, tokens: int, seconds: float) -> None:
-        """``seconds``: between each of them and the one before."""
+        """``seconds``: between each token and the previous one."""
         self.tokens += tokens
         self.counts[bisect_left(self._bounds, seconds)] += tokens
         self.seconds += tokens * seconds
 
     def note_first(self, tokens: int) -> None:
-        """An answer's first ones: nothing is before the first, and those behind it came with it."""
+        """An answer's first tokens: the first has no predecessor, and the others arrived together with it."""
         self.tokens += tokens
         self.counts[0] += tokens - 1
 
 
 class TokenPace(Collector):
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        """``bounds``: of the histogram's buckets, in seconds."""
+        """``bounds``: upper bounds of the histogram's buckets, in seconds."""
         self._bounds = bounds
         self._of: dict[str, ModelPace] = {}
 

@@ -1,10 +1,10 @@
-"""OpenTelemetry traces, from a request to the steps that its prompt takes: docs/monitoring.md. Off unless an endpoint is set.
+"""OpenTelemetry traces, from a request to the steps of its prompt: see docs/monitoring.md. Off unless an endpoint is set.
 
-request ─┬─ queue, prefill, decode   of every answer; made at its end, from times that are noted anyway
-         └─ step                     that computes some of its prompt; Triton's own spans are children of it
+request ─┬─ queue, prefill, decode   for every answer; created at its end from times that are recorded anyway
+         └─ step                     each that computes part of its prompt; Triton's own spans are its children
 
-A token has no span. Spans wait in a bounded queue and a thread sends them: a collector that is slow or dead costs spans, never
-time. Prompts and answers are left out. Where no endpoint is set OpenTelemetry's SDK is not even imported.
+Tokens have no spans. A thread sends spans from a bounded queue, so a slow or dead collector loses spans but never costs time.
+Prompts and answers are not traced. If no endpoint is set, OpenTelemetry's SDK is not even imported.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ from gateway.text.model import Model
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
-FLUSH_TIMEOUT = 1.0  # seconds of a stop in which spans may still be sent
-OPERATIONS = {"/v1/completions": "text_completion", "/generate": "text_completion"}  # and "chat" elsewhere
+FLUSH_TIMEOUT = 1.0  # seconds for sending the remaining spans during a stop
+OPERATIONS = {"/v1/completions": "text_completion", "/generate": "text_completion"}  # all others: "chat"
 
 Metadata = tuple[tuple[str, str], ...]  # of a gRPC call
 NOT_TRACED: AbstractContextManager[Metadata | None] = nullcontext(None)
@@ -41,14 +41,15 @@ class Tracing:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # else every attempt to reach a dead collector is a line
+        logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # else every attempt to reach a dead collector is logged
         resource = Resource.create({"service.name": "tidegate-gateway"} | dict(OTELResourceDetector().detect().attributes))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")))
         self._tracer = self._provider.get_tracer("tidegate")
 
     def begin(self, record: RequestRecord, headers: Mapping[str, str], path: str) -> "RequestTrace | None":
-        """The span of a request; a child of the client's where it has sent a traceparent. None where it is not sampled."""
+        """Starts a request's span, as a child of the client's if it sent a traceparent. Returns None for probes and requests
+        that are not sampled."""
         from opentelemetry.trace import SpanKind
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -59,14 +60,14 @@ class Tracing:
         return RequestTrace(self._tracer, span, record) if span.is_recording() else None
 
     def close(self) -> None:
-        """Sends what waits, within FLUSH_TIMEOUT. A thread that hangs on a dead collector does not hold the process."""
+        """Sends the remaining spans within FLUSH_TIMEOUT. A thread stuck on a dead collector does not block the exit."""
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(FLUSH_TIMEOUT)
 
 
 def start(settings: Settings) -> Tracing | None:
-    """None where no endpoint is set. SettingsError where one is, but OpenTelemetry is not installed."""
+    """Returns None if no endpoint is set. Raises SettingsError if one is but OpenTelemetry is not installed."""
     if settings.otel_exporter_otlp_endpoint is None:
         return None
     try:
@@ -86,7 +87,7 @@ async def sent_at_the_end(tracing: Tracing | None) -> AsyncIterator[None]:
 
 
 def step_spans(rows: Sequence[StepRow]) -> AbstractContextManager[Metadata | None]:
-    """Around a step: a span for every traced request whose prompt it computes, and what Triton has to know of it."""
+    """Wraps a step in a span for every traced request whose prompt it computes; yields the trace context for Triton."""
     traced = [row for row in rows if row.trace is not None and (row.past_length == 0 or not row.decodes)]
     return _step_spans([row.trace for row in traced if row.trace is not None], rows) if traced else NOT_TRACED
 
@@ -114,7 +115,7 @@ def _step_spans(traces: "Sequence[RequestTrace]", rows: Sequence[StepRow]) -> It
 
 
 class RequestTrace:
-    """Of one request that is traced."""
+    """The trace of one request."""
 
     def __init__(self, tracer: "Tracer", span: "Span", record: RequestRecord) -> None:
         from opentelemetry.trace import set_span_in_context
@@ -147,20 +148,20 @@ class RequestTrace:
         self._span.set_attributes(attributes)
 
     def start_step(self, rows: Sequence[StepRow], same_as: "Span | None" = None) -> "Span":
-        """``same_as``: the span that another request has for this step, under which Triton's spans are."""
+        """``same_as``: another request's span for this step, which is the parent of Triton's; this one links to it."""
         from opentelemetry.trace import Link, SpanKind
 
         attributes: dict[str, Any] = {
             "rpc.system.name": "grpc",
             "rpc.method": "inference.GRPCInferenceService/ModelInfer",
             "tidegate.step.rows": len(rows),
-            "tidegate.step.tokens": sum(min(len(row.tokens), row.token_limit) for row in rows),  # or fewer: some may be cached
+            "tidegate.step.tokens": sum(min(len(row.tokens), row.token_limit) for row in rows),  # at most: some may be cached
         }
         links = [] if same_as is None else [Link(same_as.get_span_context())]
         return self._tracer.start_span("step", self._context, SpanKind.CLIENT, attributes, links)
 
     def end(self) -> None:
-        """When the record is complete."""
+        """Ends the span; call it when the record is complete."""
         from opentelemetry.trace import Status, StatusCode
 
         record = self._record

@@ -1,4 +1,4 @@
-"""Triton over gRPC: one message a step. Every gRPC error becomes one of ours here."""
+"""Triton over gRPC: one message per step. Converts every gRPC error to one of ours."""
 
 import asyncio
 import json
@@ -17,9 +17,9 @@ from gateway.errors import BackendUnavailable, InternalError
 from gateway.telemetry.tracing import Metadata, step_spans
 from gateway.text.model import Model
 
-# The defaults wait a second and more between attempts; Triton restarts in less.
+# The defaults wait a second or more between attempts; Triton restarts faster.
 CHANNEL_OPTIONS = [
-    ("grpc.enable_http_proxy", 0),  # or an http_proxy in the environment would be asked for 127.0.0.1 too
+    ("grpc.enable_http_proxy", 0),  # otherwise an http_proxy in the environment is used even for 127.0.0.1
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 50),
@@ -27,7 +27,7 @@ CHANNEL_OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 200),
 ]
 NUMPY_TYPES = {name: dtype for dtype, name in DATATYPES.items()}
-# Codes after which the same step may be sent again: a restart of Triton or of its Python stub, a stall, a full queue.
+# Codes after which a step may be resent: a restart of Triton or of its Python stub, a stall, a full queue.
 TRANSIENT = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -38,24 +38,24 @@ TRANSIENT = {
     grpc.StatusCode.UNKNOWN,
 }
 STEP_TIMEOUT = 30.0  # seconds; a step takes milliseconds
-LONG_STEP = 1.0  # seconds of a step after which, and then again and again, Triton is asked whether it lives
-LIVE_TIMEOUT = 1.0  # seconds; it answers beside its steps, in less than a millisecond
+LONG_STEP = 1.0  # seconds between liveness checks during a long step
+LIVE_TIMEOUT = 1.0  # seconds; Triton answers during steps too, in less than a millisecond
 CLOSE_TIMEOUT = 1.0  # seconds
 
 
 class TritonClient:
-    """A channel to one Triton, made inside a running event loop. Close it, or use it as an async context manager.
+    """A channel to one Triton. Create it inside a running event loop; close it, or use it as an async context manager.
 
-    What was sent to a model is never cancelled: up to 25.03, Triton dies of a cancellation that meets the end of its request
-    (https://github.com/triton-inference-server/server/issues/8034). Whoever no longer waits leaves the answer behind.
+    Requests to a model are never cancelled: up to 25.03, Triton crashes if a cancellation coincides with the end of its request
+    (https://github.com/triton-inference-server/server/issues/8034). Callers that stop waiting just ignore the answer.
     """
 
     def __init__(self, address: str, step_timeout: float = STEP_TIMEOUT) -> None:
         self._step_timeout = min(step_timeout, STEP_TIMEOUT)
         self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._calls: set[asyncio.Future[pb.ModelInferResponse]] = set()  # that Triton works on
-        self._stalled: asyncio.Future[pb.ModelInferResponse] | None = None  # the last call that Triton did not live to answer
+        self._calls: set[asyncio.Future[pb.ModelInferResponse]] = set()  # in flight
+        self._stalled: asyncio.Future[pb.ModelInferResponse] | None = None  # the last call that took longer than LONG_STEP
 
     async def __aenter__(self) -> "TritonClient":
         return self
@@ -64,23 +64,23 @@ class TritonClient:
         await self.close()
 
     async def close(self) -> None:
-        """Waits a moment for what Triton works on."""
+        """Waits up to CLOSE_TIMEOUT for calls in flight, then closes the channel."""
         if self._calls:
             await asyncio.wait(self._calls, timeout=CLOSE_TIMEOUT)
         await self._channel.close()
 
     async def models(self) -> list[tuple[str, int]]:
-        """Name and version of every model that is ready, in this order. Raises BackendUnavailable."""
+        """Name and version of every ready model, sorted. Raises BackendUnavailable."""
         index = await self._call(self._stub.RepositoryIndex, pb.RepositoryIndexRequest(ready=True), timeout=5.0)
         return sorted((model.name, int(model.version)) for model in index.models)
 
     async def describe(self, name: str, version: str = "") -> Model:
-        """Everything Triton knows about a model, by default about its newest version. Raises BackendUnavailable."""
+        """Everything Triton knows about a model, by default its newest version. Raises BackendUnavailable."""
         version, description = await self._describe(name, version, whole=True)
         return await asyncio.to_thread(Model.from_description, name, version, description)  # a large tokenizer takes a second
 
     async def fingerprint(self, model: Model) -> str:
-        """Of what Triton has loaded under this name and version by now. Raises BackendUnavailable."""
+        """The fingerprint of what Triton now has under this name and version. Raises BackendUnavailable."""
         _, description = await self._describe(model.name, model.version, whole=False)
         return str(json.loads(description)["parameters"]["fingerprint"])
 
@@ -107,7 +107,7 @@ class TritonClient:
     def _note_end(self, call: asyncio.Future[pb.ModelInferResponse]) -> None:
         self._calls.discard(call)
         if not call.cancelled():
-            call.exception()  # is looked at, though nobody may wait for it any more
+            call.exception()  # marks it as retrieved, in case nobody waits for it any more
 
     async def _infer(self, request: pb.ModelInferRequest, timeout: float, metadata: Metadata | None) -> pb.ModelInferResponse:
         return await asyncio.shield(self._send(request, timeout, metadata))
@@ -115,10 +115,10 @@ class TritonClient:
     async def _infer_while_live(
         self, request: pb.ModelInferRequest, timeout: float, metadata: Metadata | None
     ) -> pb.ModelInferResponse:
-        """A step over long prompts may take seconds. A Triton whose process is stopped keeps its connections and says nothing:
-        it is found out here, well before the time-out."""
+        """A step with long prompts may take seconds. But a Triton whose process is stopped keeps its connections and stays
+        silent: liveness checks detect that well before the timeout."""
         if self._stalled is not None and not self._stalled.done():
-            await self._live()  # before it is given more that it will have to work off
+            await self._live()  # before giving it more work
         call = self._send(request, timeout, metadata)
         while not (await asyncio.wait({call}, timeout=LONG_STEP))[0]:
             self._stalled = call
@@ -142,7 +142,7 @@ class TritonClient:
 def step_request(
     model: Model, rows: list[StepRow], release: list[int], time_budget: float | None = None
 ) -> pb.ModelInferRequest:
-    """The message of a step: docs/wire-contract.md."""
+    """The message for one step: see docs/wire-contract.md."""
     request = pb.ModelInferRequest(model_name=model.name, model_version=model.version)
     microseconds = None if time_budget is None else round(time_budget * 1e6)
     for name, array in encode_step(rows, release, model.fingerprint, microseconds).items():
@@ -158,12 +158,12 @@ def _add_input(request: pb.ModelInferRequest, name: str, array: np.ndarray) -> N
 
 
 def _outputs(response: pb.ModelInferResponse) -> dict[str, np.ndarray]:
-    """Outputs by name; read-only views of the message."""
+    """Outputs by name, as read-only views of the message."""
     arrays = {}
     for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
         array = np.frombuffer(raw, NUMPY_TYPES[tensor.datatype])
         if array.size != np.prod(tensor.shape):
-            # Seen with numpy 2 in an old Python backend: right shapes, no bytes.
+            # Seen with numpy 2 in an old Python backend: correct shapes but no bytes.
             raise InternalError from ValueError(f"output {tensor.name} has shape {list(tensor.shape)} and {array.size} values")
         arrays[tensor.name] = array.reshape(tensor.shape)
     return arrays

@@ -1,4 +1,4 @@
-"""The Tritons behind a gateway: TRITON_URL names one or several, and each name may have several addresses."""
+"""Finds the Tritons behind a gateway. TRITON_URL names one or more, and each name may have several addresses."""
 
 import asyncio
 import logging
@@ -29,12 +29,12 @@ def parse_urls(text: str) -> list[tuple[str, int]]:
 
 
 class TritonDiscovery:
-    """A client for every address. Use as an async context manager; `refresh` keeps it up to date."""
+    """Holds a client for every address. Use as an async context manager; `refresh` updates it."""
 
     def __init__(self, urls: str, step_timeout: float) -> None:
         self.clients: dict[str, TritonClient] = {}  # by address
         self._step_timeout = step_timeout
-        self._odd: set[str] = set()  # addresses at which something else answers
+        self._odd: set[str] = set()  # addresses where something other than a usable Triton answers
         self._addresses: dict[tuple[str, int], set[str]] = {url: set() for url in parse_urls(urls)}
 
     async def __aenter__(self) -> "TritonDiscovery":
@@ -44,14 +44,14 @@ class TritonDiscovery:
         await asyncio.gather(*(client.close() for client in self.clients.values()))
 
     async def refresh(self) -> dict[str, TritonClient]:
-        """Looks the names up again; returns the clients of addresses that are gone, for the caller to close.
+        """Resolves the names again. Returns the clients of addresses that are gone, for the caller to close.
 
-        A name that cannot be looked up keeps the addresses it had.
+        A name that cannot be resolved keeps its previous addresses.
         """
         for (host, port), before in self._addresses.items():
             try:
                 self._addresses[host, port] = await _addresses(host, port)
-            except (OSError, UnicodeError) as exc:  # the latter for a name that can be none
+            except (OSError, UnicodeError) as exc:  # UnicodeError: not a valid host name
                 if before:
                     logger.warning("%s cannot be looked up (%s): its last addresses stay", host, exc)
         current = set().union(*self._addresses.values())
@@ -60,7 +60,7 @@ class TritonDiscovery:
         return {address: self.clients.pop(address) for address in self.clients.keys() - current}
 
     async def models(self) -> dict[str, list[tuple[str, int]]]:
-        """What each Triton has loaded, by its address; those that do not answer are left out."""
+        """The models each Triton has loaded, by address. Tritons that do not answer are left out."""
         clients = list(self.clients.items())
         answers = await asyncio.gather(*(client.models() for _, client in clients), return_exceptions=True)
         reached = {}
@@ -75,7 +75,7 @@ class TritonDiscovery:
         return reached
 
     async def wait_for_models(self, timeout: float) -> list[str]:
-        """Names of models, as soon as a Triton has one. Raises BackendUnavailable after ``timeout`` seconds."""
+        """Waits until a Triton has a model, then returns all names. Raises BackendUnavailable after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         while True:
             await self.refresh()
@@ -87,7 +87,7 @@ class TritonDiscovery:
 
 
 async def _addresses(host: str, port: int) -> set[str]:
-    """All of a name's addresses: IPv4 where it has such ones. Raises OSError."""
+    """All of a name's IPv4 addresses, or its IPv6 addresses if it has no IPv4. Raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     by_family = {family: {str(address[0]) for kind, *_, address in found if kind == family} for family, *_ in found}
     if socket.AF_INET in by_family:
