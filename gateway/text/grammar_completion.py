@@ -1,8 +1,8 @@
-"""Ways to the end of a text that follows a grammar: what may complete it, so that it is whole when its tokens run out.
+"""Finds ways to complete an output that follows a grammar, so that it is whole when its tokens run out.
 
-llguidance shows no automaton, only what may come next. A way is therefore searched once, thoroughly, and then kept up from
-token to token, which takes microseconds: what completed the text before mostly does so still. All work is counted, not timed,
-so that the same seed gives the same text.
+llguidance does not expose its automaton, only which tokens may come next. So a way is searched for once, thoroughly, and then
+updated from token to token, which takes microseconds: what completed the output before mostly still does. All work is counted,
+not timed, so that the same seed gives the same text.
 """
 
 from collections import Counter
@@ -12,27 +12,27 @@ import llguidance
 
 from gateway.text.grammar_library import Vocabulary
 
-LONGEST_WAY = 1024  # tokens; a text that needs more to end may be cut off
-# So that a text is whole when its tokens run out, a way to its end stays within reach of its last STEERED tokens.
+LONGEST_WAY = 1024  # tokens; an output that needs more to end may be cut off
+# Over its last STEERED tokens, an output is kept within reach of a way to its end.
 STEERED = 1024
 LONGEST_STRAIGHTENED = 256  # tokens of a way
-BYTES_A_TOKEN = 4  # where a search may still hope to need few tokens
-CIRCLE = 3  # times that a search meets the same allowed tokens before it tries others than those that usually end things
-FREE_TEXT = 1000  # where more tokens than these may follow, it is text within quotes, which only a quote ends
+BYTES_A_TOKEN = 4  # a search gives up beyond this many tokens per token of its limit
+CIRCLE = 3  # times that a search sees the same allowed tokens before it tries others than the usual closers
+FREE_TEXT = 1000  # if more tokens than these may follow, the position is inside a quoted string, which only a quote ends
 LONGEST_PAUSE = 31  # tokens
-SHIFTS = 4  # tokens by which a way may have become shorter from one token to the next, besides the token's own length
-# Work is counted in bytes that llguidance reads, about a tenth of a microsecond each; a mask takes as long as hundreds of them.
+SHIFTS = 4  # bytes by which a way may become shorter from one token to the next, besides the token's own length
+# Work is counted in bytes that llguidance reads, about 0.1 µs each; a mask takes as long as hundreds of them.
 MASK, FORCED, COPY = 300, 20, 30
 FIRST_SEARCH = 2_000_000
-PROBES = 500  # masks that a search may ask for to find a way out of circles
-# Of one text: some to begin with, and some more with every token, so that no text holds up others for long.
+PROBES = 500  # masks that a search may compute to escape circles
+# Work budget of one output: an initial amount, and more with every token, so that no output delays others for long.
 SAVINGS, INCOME, SEARCH = 200_000, 1_000, 30_000
 
 
 @dataclass(frozen=True)
 class Ways:
-    """What a grammar's trial found: ways from the beginning of a text, the shortest first, and ``hints``, too: what may end a
-    lexeme that only certain texts end, such as the `.com` of `\\.com$`."""
+    """The result of a grammar's trial: ways from the start of an output, shortest first, and ``hints``: tokens that may end a
+    lexeme that only certain texts can end, such as the `.com` of `\\.com$`."""
 
     ways: list[bytes]
     hints: list[list[int]]
@@ -43,32 +43,32 @@ class Work:
         self.left = left
 
     def take(self, amount: int) -> bool:
-        """Whether that much work may still be done."""
+        """Spends work from the budget. Returns whether the budget sufficed."""
         self.left -= amount
         return self.left >= 0
 
 
 class Completion:
-    """Of one text: the way to its end that is known, from token to token."""
+    """Keeps track of the known way to the end of one output, from token to token."""
 
     def __init__(self, vocabulary: Vocabulary, ways: Ways, closes_with: int) -> None:
         self._vocabulary, self._closes_with = vocabulary, closes_with
         self._hints, self._others = ways.hints, ways.ways
         self._way = ways.ways[0] if ways.ways else None
-        self._strayed = b""  # what was written since the way was left
+        self._strayed = b""  # bytes written since leaving the way
         self._savings = SAVINGS
-        self._shrinks = False  # whether the way lately became shorter with each token
-        self._patience = self._pause = 0  # tokens until the next search, after one that found nothing: more each time
+        self._shrinks = False  # whether the way has recently become shorter with each token
+        self._patience = self._pause = 0  # tokens until the next search after a failed one: more each time
 
     def begin_with(self, text: bytes) -> None:
-        """The text has begun already."""
+        """Starts with ``text`` already written."""
         self._keep_others(text)
         self._way = self._others[0] if self._others else None
         self._strayed = b"" if self._others else text[-LONGEST_WAY:]
 
     def steer(self, state: llguidance.LLMatcher, token: int, left: int) -> int | None:
-        """``token``, or the one to take instead so that the text can end within ``left`` tokens, this one among them; None: the
-        text should end here. ``state`` is as before the token, and stays so."""
+        """Returns ``token``, or the one to take instead so that the output can end within ``left`` tokens, including this one;
+        None if the output should end here. ``state`` is the state before the token and is not changed."""
         written = self._strayed + self._vocabulary.trie.decode_bytes([token])
         way = self._way_after(state, token, written, left - 1)
         if way is not None:
@@ -84,11 +84,11 @@ class Completion:
         return token
 
     def _keep_others(self, written: bytes) -> None:
-        """Those of the trial's ways that the text still goes."""
+        """Keeps those of the trial's ways that the output still follows."""
         self._others = [way[len(written) :] for way in self._others if way.startswith(written)]
 
     def _way_after(self, state: llguidance.LLMatcher, token: int, written: bytes, limit: int) -> bytes | None:
-        """Of at most ``limit`` tokens."""
+        """Returns a way after ``token`` of at most ``limit`` tokens, or None if none is found."""
         if self._way is not None and written and self._way.startswith(written):
             rest = self._way[len(written) :]
             return rest if len(rest) <= limit or len(self._cut(rest)) <= limit else None
@@ -111,7 +111,7 @@ class Completion:
         return found
 
     def _kept_up(self, state: llguidance.LLMatcher, token: int, written: bytes, limit: int, work: Work) -> bytes | None:
-        """The same way, or without its beginning: characters that are counted are fewer now."""
+        """Returns the same way, or without its start: if the grammar counts characters, fewer are needed now."""
         if self._way is None:
             return None
         half, characters = _half_character(written), len(written.decode(errors="replace"))
@@ -132,18 +132,18 @@ class Completion:
 
 
 class Search:
-    """For a way from where nothing is known. The same state always gives the same answer."""
+    """Searches for a way from scratch. Deterministic: the same state gives the same result."""
 
     def __init__(
         self, vocabulary: Vocabulary, hints: list[list[int]], closes_with: int, work: Work, *, plain: bool = False
     ) -> None:
-        """``closes_with``: the token behind a lexeme that one of ``hints`` ends. ``plain``: all of it is text within quotes."""
+        """``closes_with``: the token after a lexeme that one of ``hints`` ends. ``plain``: everything is quoted text."""
         self._vocabulary, self._hints, self._closes_with, self._work = vocabulary, hints, closes_with, work
         self._plain = plain
         self._probes = PROBES
 
     def from_here(self, matcher: llguidance.LLMatcher, limit: int) -> bytes | None:
-        """Few bytes after which the text may end; None where none are found within ``limit`` tokens and the work."""
+        """Returns a few bytes after which the output may end; None if none are found within ``limit`` tokens and the budget."""
         half = self._work.left // 2
         way = self._walk(matcher, limit, Work(half), circles_allowed=LONGEST_WAY)
         self._work.left -= half
@@ -155,10 +155,10 @@ class Search:
         return text if min(len(way), len(self._vocabulary.cut(text)) or len(way)) <= limit else None
 
     def _walk(self, matcher: llguidance.LLMatcher, limit: int, work: Work, circles_allowed: int) -> list[int] | None:
-        """Takes what is forced, else a hint that ends what has begun, else what usually ends things; where that leads round in
-        circles, as in `[a-f]+x`, the character that it has not taken for longest.
+        """Takes forced tokens, else a hint that ends the current lexeme, else a usual closer. If that goes round in circles, as
+        in `[a-f]+x`, takes the least recently taken character.
 
-        A circle: the same token some times in a row, or the same tokens allowed more often than ``circles_allowed``.
+        A circle is the same token CIRCLE times in a row, or the same set of allowed tokens more than ``circles_allowed`` times.
         """
         state, way, circles = matcher.deep_copy(), list[int](), False
         seen, last_taken = Counter[bytes](), dict[int, int]()
@@ -185,7 +185,7 @@ class Search:
         return forced[: state.validate_tokens(forced)] if forced else []
 
     def _hint(self, state: llguidance.LLMatcher, mask: bytes, work: Work) -> list[int]:
-        """What ends the lexeme under way, with what stands behind it; empty where it has ended, or none is known."""
+        """Returns tokens that end the current lexeme and what follows it; empty if it has ended or no hint fits."""
         end = [] if self._closes_with == self._vocabulary.end else [self._closes_with]
         if not _has(mask, self._closes_with):
             for hint in self._hints:
@@ -196,7 +196,7 @@ class Search:
     def _another(
         self, state: llguidance.LLMatcher, mask: bytes, seen: Counter[bytes], last_taken: dict[int, int], work: Work
     ) -> list[int]:
-        """The character behind which tokens are allowed that were met least often; of these what was not taken for longest."""
+        """Returns the character that leads to the rarest set of allowed tokens so far; of equals, the least recently taken."""
         plain = [token for byte, token in self._vocabulary.single_bytes.items() if byte < 0x80 and _has(mask, token)]
         plain.sort(key=lambda token: last_taken.get(token, -1))
         best, fewest = plain[:1], seen[mask]
@@ -223,7 +223,7 @@ class Search:
         return [(allowed & -allowed).bit_length() - 1] if allowed else []
 
     def _straightened(self, matcher: llguidance.LLMatcher, way: list[int], work: Work) -> list[int]:
-        """Without what can be left out."""
+        """Removes every part of the way that can be left out."""
         length = len(way) // 2
         while length:
             begin = 0
@@ -237,12 +237,12 @@ class Search:
         return way
 
     def _reads(self, state: llguidance.LLMatcher, tokens: list[int], work: Work) -> bool:
-        """Whether all of these may come next; llguidance's own end token: whether the text may end there."""
+        """Whether all these tokens may come next. llguidance's own end token stands for the end of the output."""
         return work.take(COPY + len(tokens)) and state.validate_tokens(tokens) == len(tokens)
 
 
 def _half_character(text: bytes) -> bytes:
-    """What may complete the character that a text breaks off in, in UTF-8."""
+    """Returns bytes that complete a partial UTF-8 character at the end of ``text``."""
     for length in range(1, min(3, len(text)) + 1):
         first = text[-length]
         if first >= 0xC0:

@@ -1,6 +1,6 @@
-"""What the gateway and its sandbox ask of llguidance alike: a grammar in the library's form, bounds of work, a vocabulary.
+"""The use of llguidance shared by the gateway and its sandbox: grammars in the library's form, work limits, a vocabulary.
 
-Without numpy: each process of the sandbox would hold it too.
+Does not import numpy, which would take memory in every sandbox process.
 """
 
 import json
@@ -12,8 +12,8 @@ import llguidance
 
 from gateway.text.tool_grammar import ToolGrammar
 
-WHITESPACE = r"\n? {0,12}"  # between JSON's parts: enough to indent; without a bound a hot model writes nothing else
-# Bounds of compilation and of a step, several times what ordinary schemas take. llguidance's own defaults allow seconds.
+WHITESPACE = r"\n? {0,12}"  # between JSON's parts: enough to indent; unlimited, a model at high temperature writes nothing else
+# Limits of compilation and of a step, a few times what ordinary schemas need. llguidance's defaults allow seconds.
 LIMITS = llguidance.LLParserLimits(
     max_grammar_size=100_000,
     max_lexer_states=50_000,
@@ -21,17 +21,17 @@ LIMITS = llguidance.LLParserLimits(
     step_lexer_fuel=150_000,
     verbose_errors=False,
 )
-# What a schema may not ask for itself, or bring in by another spelling: an escaped name would be an unknown property.
+# Options that a schema may not set itself. Only some escapes are allowed: an escaped name would be an unknown property.
 JSON_RULES: Any = {
     "whitespace_pattern": WHITESPACE,
     "json_allowed_escapes": '"\\bfnrt',
     "lenient": False,
     "coerce_one_of": False,
 }
-# What ends things, then what things are short with: tried in this order to complete a text in few tokens.
+# Closing tokens, then short values: tried in this order to complete an output in few tokens.
 CLOSERS = [b"}", b"]", b")", b'"', b":", b",", b"0", b"1", b"null", b"true", b"a", b"{", b"[", b" "]
-TEXT_CLOSERS = [b'"', b"a", b"1", b"0", b" "]  # the same within a text in quotes
-FORCED = 32  # characters that are forced, of which the first token is asked for at each step
+TEXT_CLOSERS = [b'"', b"a", b"1", b"0", b" "]  # the same inside a quoted string
+FORCED = 32  # forced characters to tokenize; only their first token is used at each step
 PLAIN_FIRST = sorted(range(256), key=lambda byte: (not chr(byte).isalnum() or byte > 127, byte))
 
 Encode = Callable[[str], list[int]]
@@ -40,8 +40,8 @@ Kind = Literal["json_object", "json_schema", "regex", "lark", "tools"]
 
 @dataclass(frozen=True)
 class Grammar:
-    """``text``: a JSON schema, a regular expression (Rust's syntax), a grammar in llguidance's Lark, what tool_grammar.py makes
-    of tools; "" for "json_object"."""
+    """``text``: a JSON schema, a regular expression (Rust's syntax), a grammar in llguidance's Lark, or the output of
+    tool_grammar.py for tools; "" for "json_object"."""
 
     kind: Kind
     text: str = ""
@@ -50,18 +50,18 @@ class Grammar:
 @dataclass(frozen=True)
 class Vocabulary:
     trie: llguidance.LLTokenizer
-    end: int  # llguidance's own end token, which no model has: the last bit of its masks
+    end: int  # llguidance's own end token, which is not the model's: the last bit of its masks
     closers: list[int]  # those of CLOSERS and TEXT_CLOSERS that are tokens
     text_closers: list[int]
-    single_bytes: dict[int, int]  # byte → its token, where it has one; letters and digits first
+    single_bytes: dict[int, int]  # byte → its token, if it has one; letters and digits first
 
     @classmethod
     def of(cls, texts: list[bytes], special: Iterable[int], encode: Encode | None = None) -> "Vocabulary":
-        """``texts``: the bytes of each token. ``encode``: from text to tokens as the model knows it, which is what may follow
-        where a text is forced; else it is cut into the longest tokens."""
+        """``texts``: the bytes of each token. ``encode``: the model's own encoding, which forced text follows; without it,
+        forced text is cut greedily into the longest tokens."""
         unusable = set(special)
         wanted = _Tokens(texts, sorted(unusable), encode)
-        trie = llguidance.LLTokenizer(llguidance.TokenizerWrapper(wanted), slices=[])  # those take longer than they spare
+        trie = llguidance.LLTokenizer(llguidance.TokenizerWrapper(wanted), slices=[])  # slices cost more time than they save
         wanted.encode = encode or trie.greedy_tokenize
         token_of = {text: token for token, text in reversed(list(enumerate(texts))) if token not in unusable}
         return cls(
@@ -73,24 +73,24 @@ class Vocabulary:
         )
 
     def compile(self, grammar: Grammar) -> llguidance.LLMatcher:
-        """Raises ValueError with the library's own words, which speak of the grammar only."""
+        """Compiles a grammar. Raises ValueError with the library's own message, which concerns only the grammar."""
         matcher = llguidance.LLMatcher(self.trie, _source(grammar), log_level=0, limits=LIMITS)
         if reason := matcher.get_error().partition("<non-verbose/>")[0].strip():
             raise ValueError(reason)
         return matcher
 
     def closing(self, kind: Kind) -> int:
-        """What stands behind a lexeme: a string's quote in JSON, else the end of the text."""
+        """Returns the token after a lexeme: a string's quote in JSON, else the end token."""
         return self.single_bytes.get(ord('"'), self.end) if kind not in ("regex", "lark") else self.end
 
     def spelled(self, text: bytes) -> list[int]:
-        """A token for each byte; where a byte has none, as few tokens as come of taking the longest one each time."""
+        """Returns one token per byte; if a byte has no token, cuts greedily into the longest tokens instead."""
         if all(byte in self.single_bytes for byte in text):
             return [self.single_bytes[byte] for byte in text]
         return self.cut(text)
 
     def cut(self, text: bytes) -> list[int]:
-        """The longest token each time, up to half a character. Empty where the vocabulary cannot write the text."""
+        """Cuts greedily into the longest tokens, up to a partial character. Empty if the vocabulary cannot write the text."""
         tokens = self.trie.greedy_tokenize(text.decode(errors="ignore"))
         return tokens if text.startswith(self.trie.decode_bytes(tokens)) else []
 
@@ -108,7 +108,7 @@ def _source(grammar: Grammar) -> str:
 
 
 class _Tokens:
-    """A vocabulary as llguidance wants to see it: the bytes of every token, and an end token behind them all."""
+    """A vocabulary as llguidance expects it: the bytes of every token, followed by an end token."""
 
     bos_token_id = None
 
@@ -120,5 +120,5 @@ class _Tokens:
 
     def __call__(self, text: str) -> list[int]:
         if not isinstance(text, str):
-            raise TypeError  # so it is asked for text, not for bytes
-        return self.encode(text[:FORCED]) if self.encode else []  # only the first token of it is of use
+            raise TypeError  # makes llguidance pass text, not bytes
+        return self.encode(text[:FORCED]) if self.encode else []  # only the first token is used

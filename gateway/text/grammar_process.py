@@ -1,9 +1,9 @@
-"""Tries a grammar in a process with bounds: what gateway/text/grammar.py asks of gateway/text/sandbox.py.
+"""Tries a grammar in a resource-limited process. gateway/text/grammar.py runs it through gateway/text/sandbox.py.
 
-A grammar is a program that came with a request: most take a millisecond to compile, but short ones can take minutes or
-gigabytes. Here it is compiled, a text of it is begun, and ways to its end are searched; only then does the gateway compile it.
+A grammar is a program that came with a request. Most compile in a millisecond, but even short ones can take minutes or
+gigabytes. The trial compiles it, starts an output and searches for ways to its end; only then does the gateway compile it.
 
-Asked ``{"kind": …, "text": …}``, answers ``{"ways": … in Latin-1, "hints": …}`` as in `Ways`, or ``{"refused": why}``.
+Question: ``{"kind": …, "text": …}``. Answer: ``{"ways": … in Latin-1, "hints": …}`` as in `Ways`, or ``{"refused": why}``.
 """
 
 import json
@@ -21,10 +21,10 @@ from gateway.text.grammar_completion import FIRST_SEARCH, LONGEST_WAY, Search, W
 from gateway.text.grammar_library import Grammar, Vocabulary
 from gateway.text.tool_grammar import ToolGrammar
 
-TRIAL, LEAST_TRIAL = 48, 8  # tokens of a text that is begun
-MASK_SECONDS = 0.004  # of processor time that a mask may take, over the trial
+TRIAL, LEAST_TRIAL = 48, 8  # tokens of a trial output
+MASK_SECONDS = 0.004  # processor time allowed per mask, averaged over the trial
 TOO_MUCH_WORK = "it takes too much work a token, or this model's vocabulary has no token that may come next"
-# Patterns of one grammar that are looked at for hints, characters of an example of one, and hints in all.
+# Limits of hints: patterns examined per grammar, characters of an example, and hints in total.
 PATTERNS, LONGEST_EXAMPLE, HINTS = 32, 64, 128
 EXAMPLE_WORK = 100_000
 LARK_STRING, LONGEST_LITERAL = re.compile(r'"(?:[^"\\\n]|\\.)+"'), 16
@@ -40,14 +40,14 @@ def prepare(setup: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]
             return tried(vocabulary, Grammar(asked["kind"], asked["text"]), ends=setup["end_tokens"])
         except ValueError as error:
             return {"refused": str(error)}
-        except BaseException:  # the library panics, or the memory is short
+        except BaseException:  # a panic of the library, or out of memory
             return {"refused": TOO_MUCH_WORK}
 
     return answer
 
 
 def tried(vocabulary: Vocabulary, grammar: Grammar, *, ends: bool) -> dict[str, Any]:
-    """Raises ValueError with a reason where it cannot be used."""
+    """Tries a grammar and returns the answer. Raises ValueError with a reason if it cannot be used."""
     start = vocabulary.compile(grammar)
     allowed = _allowed(vocabulary, start)
     if not allowed and not (ends and start.is_accepting()):
@@ -64,7 +64,7 @@ def tried(vocabulary: Vocabulary, grammar: Grammar, *, ends: bool) -> dict[str, 
 
 
 def _starts(vocabulary: Vocabulary, grammar: Grammar, start: llguidance.LLMatcher) -> dict[bytes, llguidance.LLMatcher]:
-    """The beginnings from which a text is tried: of tools, where the arguments of each begin."""
+    """Returns the states from which to try outputs: for tools, at the start of each tool's arguments."""
     if grammar.kind != "tools":
         return {b"": start}
     starts = {head.encode(): start.deep_copy() for head in ToolGrammar(grammar.text).heads()}
@@ -75,7 +75,7 @@ def _starts(vocabulary: Vocabulary, grammar: Grammar, start: llguidance.LLMatche
 
 
 def _begin(vocabulary: Vocabulary, start: llguidance.LLMatcher, chance: random.Random, tokens: int) -> None:
-    """A text of random tokens, as one at a high temperature is: raises ValueError where that is too much work."""
+    """Generates random tokens, as at a high temperature. Raises ValueError if that is too much work."""
     state, masks, began = start.deep_copy(), 0, time.process_time()
     while masks < tokens and not state.is_stopped():
         allowed, masks = _allowed(vocabulary, state), masks + 1
@@ -92,7 +92,7 @@ def _begin(vocabulary: Vocabulary, start: llguidance.LLMatcher, chance: random.R
 
 
 def _allowed(vocabulary: Vocabulary, state: llguidance.LLMatcher) -> int:
-    """A bit for each token that may come next."""
+    """Returns a bit mask of the tokens that may come next."""
     mask = int.from_bytes(state.compute_bitmask(), "little")
     if state.is_error():
         raise ValueError(TOO_MUCH_WORK)
@@ -100,8 +100,8 @@ def _allowed(vocabulary: Vocabulary, state: llguidance.LLMatcher) -> int:
 
 
 def _hints(vocabulary: Vocabulary, grammar: Grammar) -> list[list[int]]:
-    """The ends of a short example of each pattern, and of each literal: whatever a text has so far, one of them mostly
-    completes it."""
+    """Returns the suffixes of a short example of each pattern, and of each literal: whatever an output has so far, one of them
+    usually completes it."""
     found: dict[bytes, None] = {}
     for make in list(_patterns(grammar))[:PATTERNS]:
         example = _example(vocabulary, make)
@@ -115,7 +115,7 @@ def _hints(vocabulary: Vocabulary, grammar: Grammar) -> list[list[int]]:
 
 
 def _patterns(grammar: Grammar) -> Iterator[Callable[[int], Grammar]]:
-    """For each pattern, what makes a grammar of its texts that have at most so many characters."""
+    """Yields, for each pattern, a function that returns a grammar of its texts with at most the given number of characters."""
     match grammar.kind:
         case "json_schema":
             yield from (partial(_short_string, schema) for schema in dict.fromkeys(_strings(json.loads(grammar.text))))
@@ -130,7 +130,7 @@ def _patterns(grammar: Grammar) -> Iterator[Callable[[int], Grammar]]:
 
 
 def _literals(grammar: Grammar) -> Iterator[bytes]:
-    """Of a Lark grammar: short ones that a text may have to end with."""
+    """Yields the short literals of a Lark grammar, which an output may have to end with."""
     for text in dict.fromkeys(LARK_STRING.findall(grammar.text)) if grammar.kind == "lark" else ():
         with suppress(ValueError):
             literal = json.loads(text).encode()
@@ -139,7 +139,7 @@ def _literals(grammar: Grammar) -> Iterator[bytes]:
 
 
 def _strings(schema: object) -> Iterator[str]:
-    """The schemas in it of strings that only certain texts end."""
+    """Yields the string schemas within ``schema`` that restrict how a string may end."""
     if isinstance(schema, dict):
         own = {name: schema[name] for name in ("pattern", "format", "minLength") if name in schema}
         if own:
@@ -159,7 +159,7 @@ def _short_text(regex: str, length: int) -> Grammar:
 
 
 def _example(vocabulary: Vocabulary, make: Callable[[int], Grammar]) -> bytes:
-    """A text of a pattern, of about as few characters as can be; empty where there is none that is short enough."""
+    """Returns a text of a pattern, about as short as possible; empty if none is short enough."""
     length, text = 1, b""
     while length <= LONGEST_EXAMPLE and not text:
         text = _any_text(vocabulary, make(length))
@@ -171,7 +171,7 @@ def _example(vocabulary: Vocabulary, make: Callable[[int], Grammar]) -> bytes:
 
 
 def _any_text(vocabulary: Vocabulary, grammar: Grammar) -> bytes:
-    """What the search finds; the grammar has no long texts."""
+    """Returns the text that the search finds. The grammar must have no long texts."""
     try:
         start = vocabulary.compile(grammar)
     except ValueError:  # nothing is that short
