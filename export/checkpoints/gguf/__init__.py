@@ -1,4 +1,4 @@
-"""GGUF files, as llama.cpp's converter writes them: of one file, or split into several."""
+"""GGUF files, as written by llama.cpp's converter: a single file, or split into several."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def recognises(start: bytes, path: Path) -> bool:
 
 
 def find(directory: Path) -> Path | None:
-    """The one model in it; of a split, its first part. CheckpointError where there are several."""
+    """The only model in the directory, or the first part of a split one. Raises CheckpointError if there are several."""
     files = sorted(path for path in directory.glob("*.gguf") if path.is_file() and not path.name.startswith(NO_MODEL))
     models = {file.unsplit(path.name) for path in files}
     if len(models) > 1:

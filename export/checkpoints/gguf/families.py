@@ -1,4 +1,4 @@
-"""The architectures of GGUF files: what llama.cpp knows of each, and writes into no file."""
+"""The architectures of GGUF files: what llama.cpp knows about each that no file stores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -79,7 +79,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(metadata: Mapping[str, Any], tensors: Mapping[str, RawTensor]) -> Family:
-    """CheckpointError, with the known ones, where it is none of them."""
+    """Raises CheckpointError, listing the known architectures, if it is none of them."""
     demand(metadata, "general.type", "model")
     name = metadata.get("general.architecture")
     if isinstance(name, str) and metadata.get(f"{name}.expert_count"):

@@ -45,13 +45,13 @@ def read(path: Path) -> tuple[Metadata, Tensors]:
 
 
 def unsplit(name: str) -> str:
-    """What the parts of a split have in common; otherwise the name of the file."""
+    """The name shared by the parts of a split; otherwise the file's name."""
     part = PART.fullmatch(name)
     return f"{part['name']}.gguf" if part else name
 
 
 def _read_parts(path: Path, count: Any) -> tuple[Metadata, Tensors]:
-    """The first part has the metadata, each its tensors."""
+    """The first part holds the metadata; each part holds its own tensors."""
     part = PART.fullmatch(path.name)
     if part is None or not isinstance(count, int) or int(part["count"]) != count:
         raise CheckpointError(
@@ -104,7 +104,7 @@ def _read_one(path: Path) -> tuple[Metadata, Tensors]:
 
 
 class _Header:
-    """A cursor over the header; every length is checked against the file before anything of it is read."""
+    """A cursor over the header. Every length is checked against the file before anything is read."""
 
     def __init__(self, data: memoryview) -> None:
         self.data, self.offset = data, 0
@@ -116,7 +116,7 @@ class _Header:
         return self.data[self.offset - count : self.offset]
 
     def expect(self, count: int, size: int) -> None:
-        """``count`` things of at least ``size`` bytes must still fit into the file."""
+        """Requires that ``count`` items of at least ``size`` bytes each still fit into the file."""
         if count * size > len(self.data) - self.offset:
             raise CheckpointError("it is cut short or damaged: its header claims more than the file holds")
 

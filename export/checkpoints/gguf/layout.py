@@ -1,4 +1,4 @@
-"""From a GGUF file's metadata and tensors to what the graph computes, and its weights."""
+"""Maps a GGUF file's metadata and tensors to the graph's architecture and weights."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ NORMS = {
 
 @dataclass(frozen=True)
 class Keys:
-    """The metadata of one architecture, whose keys begin with its name. 0 stands for what is absent, as in llama.cpp."""
+    """The metadata of one architecture, whose keys start with its name. Absent values read as 0, as in llama.cpp."""
 
     metadata: Mapping[str, Any]
 
@@ -94,7 +94,7 @@ def architecture(metadata: Mapping[str, Any], tensors: Tensors, family: Family, 
 
 
 def _local_layers(keys: Keys, family: Family, layers: int) -> list[bool]:
-    """Which layers see a window only."""
+    """Which layers only see a window."""
     if not keys.get("attention.sliding_window", family.window):
         return [False] * layers
     pattern = keys.get("attention.sliding_window_pattern", family.all_every or 0)
@@ -111,7 +111,7 @@ def _local_layers(keys: Keys, family: Family, layers: int) -> list[bool]:
 def _positions(
     keys: Keys, tensors: Tensors, family: Family, size: int, local: list[bool]
 ) -> tuple[tuple[Rotary, ...], tuple[int | None, ...]]:
-    """The kinds of rotary positions, and which each layer has."""
+    """The kinds of rotary positions, and the kind of each layer."""
     if family.positions == "learned":
         return (), ()
     if keys.name == "granite":
@@ -129,7 +129,7 @@ def _positions(
 
 
 def _turned(keys: Keys, size: int) -> int:
-    """How many rows of a head have positions."""
+    """How many dimensions of a head are rotated."""
     turned = keys.whole("rope.dimension_count", size)
     if turned > size or turned % 2:
         raise CheckpointError(
@@ -172,7 +172,7 @@ def _scaled(keys: Keys, tensors: Tensors, turned: int, theta: float, size: int) 
 
 
 def _factors(tensor: RawTensor, name: str, turned: int) -> np.ndarray:
-    """That each pair's frequency is divided by."""
+    """The divisors of each pair's frequency."""
     if tensor.shape != (turned // 2,):
         raise CheckpointError(f"its tensor {name} has shape {list(tensor.shape)}, its configuration asks for {[turned // 2]}")
     factors = tensor.read()
@@ -182,7 +182,7 @@ def _factors(tensor: RawTensor, name: str, turned: int) -> np.ndarray:
 
 
 def weights(metadata: Mapping[str, Any], tensors: Tensors, family: Family, shape: Architecture) -> Weights:
-    """Multipliers of embeddings, residuals and logits are folded into the weights; 1 + w of Gemma's norms is so in the file."""
+    """Folds multipliers of embeddings, residuals and logits into the weights. Gemma's norms already include the + 1."""
     keys = Keys(metadata)
     residual = _times(keys.number("residual_scale", 1.0))
     embedding = keys.number("embedding_scale", sqrt(shape.width) if family.embedding_by_width else 1.0)

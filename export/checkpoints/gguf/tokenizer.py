@@ -48,7 +48,7 @@ def build(metadata: Mapping[str, Any]) -> TokenizerFiles:
 
 
 def _added(metadata: Mapping[str, Any], tokens: list[str], types: list[int]) -> list[AddedToken]:
-    """Those that are looked for in a text before anything else. Phi-3's own swallow the spaces behind them."""
+    """Tokens that are matched in text before anything else. Phi-3's own also consume the spaces after them."""
     phi3 = metadata.get("general.architecture") == "phi3" and metadata.get("tokenizer.ggml.model") == "llama"
     return [
         AddedToken(text, special=kind == CONTROL, normalized=False, rstrip=phi3 and text not in PHI3_BARE)

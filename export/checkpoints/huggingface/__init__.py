@@ -61,7 +61,7 @@ def find(directory: Path) -> Path | None:
 
 
 def _snapshot(repository: Path, snapshots: Path) -> Path | None:
-    """The one that `refs/main` names, or the newest."""
+    """The snapshot that `refs/main` names, or else the newest."""
     inside = [path for path in snapshots.iterdir() if (path / CONFIG).is_file()]
     main = repository / "refs" / "main"
     if main.is_file() and main.stat().st_size < 256:
@@ -99,7 +99,7 @@ def read(path: Path, options: Options) -> Checkpoint:
 
 
 def _kind(config: Mapping[str, Any]) -> str:
-    """Its model type, if it is served."""
+    """The model type. Raises CheckpointError if it is not supported."""
     demand(config, "quantization_config", None)
     kind = config.get("model_type")
     if kind is None and config.keys() >= OLD_GPT2:

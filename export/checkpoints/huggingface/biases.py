@@ -1,4 +1,4 @@
-"""Which linear layers have a bias: the model type or its configuration says it, and the file must agree."""
+"""Which linear layers have a bias: determined by the model type or its configuration; the file must agree."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

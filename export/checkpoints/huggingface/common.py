@@ -1,4 +1,4 @@
-"""What the readers of Hugging Face's model types share."""
+"""Helpers shared by the readers of Hugging Face's model types."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -29,12 +29,12 @@ def activation(config: Mapping[str, Any], key: str, default: str) -> Activation:
 
 
 def prefixed(tensors: Mapping[str, RawTensor], prefix: str, head: str = "lm_head.") -> dict[str, RawTensor]:
-    """Names with ``prefix``, which the files of bare models (without a head) leave out."""
+    """Adds ``prefix`` to names: files of bare models (without a head) omit it."""
     return {name if name.startswith((prefix, head)) else prefix + name: tensor for name, tensor in tensors.items()}
 
 
 def require_head(config: Mapping[str, Any], tensors: Mapping[str, RawTensor], head: str, embedding: str, *, tied: bool) -> None:
-    """Refuses a file whose head is not what `tie_word_embeddings` says, by default ``tied``."""
+    """Rejects a file whose head contradicts `tie_word_embeddings`, which defaults to ``tied``."""
     said = config.get("tie_word_embeddings")
     if tied if said is None else bool(said):
         if not is_tied(tensors, head, embedding):

@@ -1,4 +1,4 @@
-"""Any of the many descendants of Llama: a `Kind` says what a model type has that Llama has not."""
+"""The many descendants of Llama: a `Kind` describes how a model type differs from Llama."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -219,7 +219,7 @@ class _Writer:
             self.out.ones(name, scale, size=size)
 
     def _turn(self) -> Turn:
-        """Rows of queries or of keys into the half-split layout."""
+        """Reorders rows of queries or keys to the half-split layout."""
         if self.rope.turned == self.out.architecture.head_dim and not self.kind.neighbours:
             return lambda rows, heads: rows
         return partial(half_split, turned=self.rope.turned, neighbours=self.kind.neighbours)

@@ -88,14 +88,14 @@ GEMMA3 = replace(
 
 
 def gemma(config: dict[str, Any], tensors: Mapping[str, RawTensor], tokenizer: TokenizerFiles) -> Made:
-    """The first Gemmas say `gelu` and mean its approximation."""
+    """The first Gemmas say `gelu` but mean the tanh approximation."""
     if config.get("hidden_act") in ("gelu", None):
         config = {**config, "hidden_act": "gelu_pytorch_tanh"}
     return read(GEMMA, config, tensors, tokenizer)
 
 
 def text_model(config: dict[str, Any], tensors: Mapping[str, RawTensor]) -> tuple[dict[str, Any], dict[str, RawTensor]]:
-    """Configuration and tensors of the `gemma3_text` in a `gemma3`. CheckpointError where it sees images too."""
+    """Configuration and tensors of the `gemma3_text` in a `gemma3`. Raises CheckpointError if it is multimodal."""
     text = config.get("text_config")
     if not isinstance(text, dict):
         raise CheckpointError("its config.json says model_type = 'gemma3' and lacks text_config")

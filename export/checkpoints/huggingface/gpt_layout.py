@@ -1,4 +1,4 @@
-"""What Hugging Face's GPTs with layer norms have in common: their settings and tensors, whatever each family calls them."""
+"""What Hugging Face's GPTs with layer norms share: their settings and tensors under each family's names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ Tensors = Mapping[str, RawTensor]
 
 @dataclass(frozen=True)
 class Keys:
-    """Of settings in config.json."""
+    """Names of settings in config.json."""
 
     layers: str = "num_hidden_layers"
     heads: str = "num_attention_heads"
@@ -33,7 +33,7 @@ class Keys:
 
 @dataclass(frozen=True)
 class Names:
-    """Of modules. Those of a layer come behind ``layer.format(i)``."""
+    """Names of modules. Those of a layer follow ``layer.format(i)``."""
 
     prefix: str  # which the files of bare models (without a head) leave out
     embedding: str

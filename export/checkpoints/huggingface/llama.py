@@ -1,4 +1,4 @@
-"""Llama and the model types that differ from it by little. Sources: transformers' configuration_*.py and modeling_*.py."""
+"""Llama and model types that differ from it only slightly. Sources: transformers' configuration_*.py and modeling_*.py."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -27,7 +27,7 @@ def _without_positions(config: Settings, layer: int) -> bool:
 
 
 def _has_positions(config: Settings, layer: int) -> bool:
-    """`no_rope_layers` says 1 of a layer that has positions."""
+    """In `no_rope_layers`, 1 means that the layer has positions."""
     given = config.get("no_rope_layers")
     if given is None:
         return (layer + 1) % whole(config, "no_rope_layer_interval", 4) != 0

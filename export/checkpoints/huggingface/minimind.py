@@ -1,4 +1,4 @@
-"""Directories of minimind, whose model type all its generations share: its tensors tell which one it is."""
+"""minimind's directories. All generations share one model type; the tensors tell them apart."""
 
 from collections.abc import Iterable, Mapping
 

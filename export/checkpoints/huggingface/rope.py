@@ -34,7 +34,7 @@ def of_all_layers(config: Settings, head_dim: int, *, partial: bool = False) -> 
 
 
 def of_layer_type(config: Settings, head_dim: int, layer_type: str) -> Rope:
-    """Of Gemma 3 and OLMo 3. `rope_scaling` is that of the layers without a window."""
+    """For Gemma 3 and OLMo 3. `rope_scaling` applies to the layers without a window."""
     given = _object(_object(config, "rope_parameters"), layer_type)
     theta = config["rope_theta"]
     if layer_type == FULL:
@@ -88,7 +88,7 @@ def _turned(config: Settings, given: Settings, head_dim: int, partial: bool) -> 
 
 
 def _plain(frequencies: np.ndarray, config: Settings, given: Settings) -> Scaled:
-    """Also of `dynamic` scaling, which changes nothing up to max_position_embeddings, and more is not served."""
+    """Also covers `dynamic` scaling, which changes nothing up to max_position_embeddings; longer contexts are not served."""
     return frequencies, 1.0, whole(config, "max_position_embeddings")
 
 
@@ -146,7 +146,7 @@ def _longrope(frequencies: np.ndarray, config: Settings, given: Settings) -> Sca
 
 
 def _original(config: Settings, given: Settings) -> int:
-    """Positions the model was trained for before they were scaled."""
+    """The positions the model was trained for before scaling."""
     key = "original_max_position_embeddings"
     return whole(config if config.get(key) is not None else given, key, default=whole(config, "max_position_embeddings"))
 

@@ -1,4 +1,4 @@
-"""The tensors of a Hugging Face directory: safetensors, or the pickles that torch.save wrote before them."""
+"""The tensors of a Hugging Face directory: from safetensors, or from older torch.save pickles."""
 
 from pathlib import Path
 
