@@ -1,7 +1,7 @@
-"""Chat templates as transformers renders them: the same Jinja environment, and the same names besides the messages.
+"""Renders chat templates as transformers does: the same Jinja environment, and the same names besides the messages.
 
-`gateway/text/chat_environment.py` and `export/text/chat_environment.py` are one file, twice: the export tries out what the
-gateway will render, and neither imports the other. Jinja and the standard library only.
+`gateway/text/chat_environment.py` and `export/text/chat_environment.py` are copies of each other: the export tries what the
+gateway will render, and neither imports the other. Imports only Jinja and the standard library.
 Source: transformers, utils/chat_template_utils.py.
 """
 
@@ -18,16 +18,16 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-ABSENT = {"tools": None, "documents": None}  # of a conversation without them, as at transformers
+ABSENT = {"tools": None, "documents": None}  # defaults, as in transformers
 
 
 def compile_template(source: str) -> jinja2.Template:
-    """In Jinja's sandbox. What a template makes of it can take any time and memory: render it where both are bounded."""
+    """Compiles a template in Jinja's sandbox. Rendering can take any time and memory: do it only where both are limited."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[GenerationTag, "jinja2.ext.loopcontrols"],
-        optimized=False,  # or what it finds constant would be computed for every conversation, also where no branch leads there
+        optimized=False,  # else constants would be computed even in branches that are never taken
     )
     environment.filters["tojson"] = _tojson
     environment.globals |= {
@@ -40,12 +40,12 @@ def compile_template(source: str) -> jinja2.Template:
 
 
 def render(template: jinja2.Template, conversation: dict[str, Any]) -> str:
-    """``conversation``: ``messages``, ``add_generation_prompt``, perhaps ``tools``. Special tokens stand in the template."""
+    """``conversation``: ``messages``, ``add_generation_prompt``, perhaps ``tools``. Special tokens are part of the template."""
     return template.render(**ABSENT | conversation)
 
 
 class GenerationTag(Extension):
-    """`{% generation %}` … `{% endgeneration %}`: marks what training learns from; rendered, it is what stands between."""
+    """`{% generation %}` … `{% endgeneration %}`: marks what training learns from; renders its content."""
 
     tags = {"generation"}  # noqa: RUF012  Jinja's own way to declare them
 
@@ -59,7 +59,7 @@ class GenerationTag(Extension):
 
 
 class TemplateDict:
-    """`dict`, without the attributes of the class."""
+    """`dict`, without the class's attributes."""
 
     def __call__(self, *pairs: Any, **items: Any) -> dict[Any, Any]:
         return dict(*pairs, **items)
@@ -87,7 +87,7 @@ def _check_attribute(name: object) -> None:
 
 
 def _tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
-    """Jinja's own escapes what HTML would read, and sorts the keys."""
+    """Jinja's own version escapes HTML characters and sorts the keys."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

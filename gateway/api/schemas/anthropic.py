@@ -93,7 +93,7 @@ class CountTokensBody(OpenAIBody):
 
     @cached_property
     def conversation(self) -> list[dict[str, Any]]:
-        """As chat templates read it."""
+        """The conversation in the form that chat templates read."""
         return anthropic_conversation(self.system, self.messages)
 
     @cached_property

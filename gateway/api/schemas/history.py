@@ -51,7 +51,7 @@ class Conversation:
 
 
 def chat_conversation(messages: Sequence[ChatMessage]) -> list[Json]:
-    """Raises InvalidRequest."""
+    """Converts chat messages to a conversation. Raises InvalidRequest."""
     conversation = Conversation()
     for index, message in enumerate(messages):
         path = f"messages[{index}]"
@@ -74,7 +74,7 @@ def chat_conversation(messages: Sequence[ChatMessage]) -> list[Json]:
 
 
 def input_conversation(instructions: str | None, items: Sequence[InputItem]) -> list[Json]:
-    """Raises InvalidRequest."""
+    """Converts items of /v1/responses to a conversation. Raises InvalidRequest."""
     conversation = Conversation()
     if instructions:
         conversation.add("system", instructions)

@@ -76,7 +76,7 @@ class ChatBody(CompletionBase, ChatTools):
 
     @cached_property
     def conversation(self) -> list[dict[str, Any]]:
-        """As chat templates read it."""
+        """The conversation in the form that chat templates read."""
         return chat_conversation(self.messages)
 
     @model_validator(mode="after")
@@ -221,7 +221,7 @@ class ResponsesBody(OpenAIBody, ResponsesTools, ChangesNothing, SamplingBody):
 
     @cached_property
     def conversation(self) -> list[dict[str, Any]]:
-        """As chat templates read it."""
+        """The conversation in the form that chat templates read."""
         return input_conversation(self.instructions, self.input)
 
     @model_validator(mode="after")
