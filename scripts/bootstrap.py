@@ -1,8 +1,8 @@
 """Sets this checkout up: `python3 -m scripts.bootstrap [serve|export] [torch] [test]`.
 
 Makes .venv and installs the locked packages into it; `torch` and `test` install more. `serve` and `export` first check the
-settings of those commands. Any Python 3.7 or newer runs it; where that one does not fit, python3.11, python3.12
-and python3.13 are looked for on PATH. Silent and quick where nothing has changed. Standard library only.
+settings of those commands. Runs on any Python from 3.7; if that one is unsuitable, it looks for python3.11, python3.12 and
+python3.13 on PATH. Silent and quick if nothing has changed. Standard library only.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Writes the tables of docs/*.md that come from the code, and the settings in `make help`:
 `python -m scripts.document_tables [--check]`.
 
-Each table stands between two comments that name it. Names, types, defaults, bounds, errors, metrics and settings come from the
-code itself; what a parameter or an endpoint is for stands in scripts/api_*.py, and one that does not stand there is an error.
-`--check` writes nothing and fails where a document differs.
+Each table is placed between two comments that name it. Names, types, defaults, bounds, errors, metrics and settings come from
+the code itself; descriptions of parameters and endpoints come from scripts/api_*.py, and a missing one is an error.
+`--check` writes nothing and fails if a document is out of date.
 """
 
 import re

@@ -81,7 +81,7 @@ def from_pickle(path: Path) -> TokenizerFiles:
 
 
 def from_ranks(path: Path) -> TokenizerFiles:
-    """Lines of a token in base64 and its rank: GPT-2's, cl100k's, o200k's, Llama 3's or Qwen's, by their number."""
+    """Reads lines of a base64 token and its rank. The vocabulary (GPT-2's, cl100k's, …) is recognised by its size."""
     ranks: dict[bytes, int] = {}
     for line in read_text(path, TOKENIZER_LIMIT).splitlines():
         try:
@@ -100,7 +100,7 @@ def from_ranks(path: Path) -> TokenizerFiles:
 
 
 class _Encoding:
-    """tiktoken's class, as far as it is saved."""
+    """A stand-in for tiktoken's class that holds what was pickled."""
 
     state: Any = None
 
@@ -116,7 +116,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _files(path: Path, ranks: Mapping[Any, Any], special: Mapping[Any, Any], split: tuple[str, ...]) -> TokenizerFiles:
-    """The same tokenizer for the tokenizers library."""
+    """Builds the equivalent tokenizer of the tokenizers library."""
     _check(path, ranks, special)
     letters = {_as_letters(token): rank for token, rank in ranks.items()}
     with guarded(f"{path} makes no byte-level BPE"):
@@ -167,7 +167,7 @@ def _lowest(parts: list[str], ranks: Ranks) -> int | None:
 
 
 def _encoder(ranks: Ranks, tokenizer: Tokenizer) -> Callable[[str], list[int]]:
-    """As tiktoken does it, by the ranks alone."""
+    """Encodes as tiktoken does, from the ranks alone."""
 
     @cache
     def tokens_of(word: str) -> list[int]:

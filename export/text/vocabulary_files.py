@@ -1,4 +1,4 @@
-"""The tokenizer of a Hugging Face directory without tokenizer.json: what transformers makes it from, by its class."""
+"""The tokenizer of a Hugging Face directory without tokenizer.json, built from the files that transformers uses, by class."""
 
 import re
 import unicodedata
@@ -54,7 +54,7 @@ def from_directory(
 
 
 def from_model(path: Path, *, add_bos: bool, config: Mapping[str, Any] | None = None) -> TokenizerFiles:
-    """SentencePiece's, or ranks of tiktoken by the same name, as Llama 3's own."""
+    """Reads a SentencePiece model, or tiktoken ranks under the same file name, as in Llama 3's own files."""
     with path.open("rb") as file:
         start = file.read(64)
     if RANK.match(start):

@@ -1,4 +1,4 @@
-"""Regular expressions by which byte-level BPEs cut a text into words, as the models' own files have them, for Oniguruma."""
+"""Regular expressions with which byte-level BPEs split text into words, from the models' own files, for Oniguruma."""
 
 SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -1,4 +1,4 @@
-"""BERT's `vocab.txt` (WordPiece) as `tokenizer.json`, for models that write text: GPT2-Chinese, UER's."""
+"""BERT's `vocab.txt` (WordPiece) as `tokenizer.json`, for models that generate text: GPT2-Chinese, UER's."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +54,7 @@ def end_tokens(tokenizer: Tokenizer) -> list[int]:
 
 
 def for_text(tokenizer: Tokenizer) -> None:
-    """Makes of BERT's tokenizer one for text that goes on: nothing around a prompt, no spaces beside Chinese characters."""
+    """Adapts BERT's tokenizer to text generation: nothing around a prompt, no spaces beside Chinese characters."""
     tokenizer.post_processor = None
     beside = Regex(f" (?={WITHOUT_SPACES})|(?<={WITHOUT_SPACES}) ")
     tokenizer.decoder = decoders.Sequence(
