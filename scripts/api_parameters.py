@@ -120,6 +120,7 @@ MEANINGS = {
     "reasoning_content": NO_CHANGE,
     "repetition_penalty": "the logit of a generated token is divided by it if positive, otherwise multiplied",
     "response_format": "the format of the answer",
+    "chat_template_kwargs": "variables of the model's chat template, as with transformers and vLLM",
     "return_token_ids": "return the token ids of the prompt and the answer, in vLLM's format",
     "return_token_strs": "also return the text of each token",
     "role": "who wrote the message; `developer` is the same as `system`",

@@ -13,19 +13,23 @@ def conversation_tokens(
     messages: list[dict[str, Any]],
     *,
     tools: ToolUse | None = None,
+    variables: dict[str, Any] | None = None,
     param: str = "messages",
     add_generation_prompt: bool = True,
 ) -> list[int]:
-    """Renders ``messages``, in the form that templates read (api/schemas/history.py), with the model's chat template. Without a
-    template, the prompt is their contents, one per line.
+    """Renders ``messages``, in the form that templates read (api/schemas/history.py), with the model's chat template and the
+    request's own ``variables`` for it. Without a template, the prompt is their contents, one per line.
 
     Raises InvalidRequest for ``param``.
     """
     offered = [tool.for_template() for tool in tools.tools] if tools else []
     if model.tokenizer.has_chat_template:
         return model.tokenizer.apply_chat_template(
-            messages, tools=offered or None, param=param, add_generation_prompt=add_generation_prompt
+            messages, tools=offered or None, variables=variables, param=param, add_generation_prompt=add_generation_prompt
         )
+    if variables:
+        name = "chat_template_kwargs"
+        raise InvalidRequest(f"{name}: this model has no chat template that could use them; leave them out.", param=name)
     text = "\n".join(message["content"] for message in plain_conversation(messages, offered))
     if not text:
         raise InvalidRequest(f"{param} has no text; a model without a chat template needs some.", param=param)

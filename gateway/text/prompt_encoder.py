@@ -33,12 +33,19 @@ class PromptEncoder:
         return self._tokens(len(text) > LARGE, text=text, param=param, add_special_tokens=add_special_tokens)
 
     def encode_conversation(
-        self, messages: list[Json], tools: list[Json] | None = None, *, param: str, add_generation_prompt: bool
+        self,
+        messages: list[Json],
+        tools: list[Json] | None = None,
+        variables: Json | None = None,
+        *,
+        param: str,
+        add_generation_prompt: bool,
     ) -> list[int]:
-        """Returns the tokens of a conversation. ``messages`` and ``tools`` are as transformers passes them to templates. Raises
-        InvalidRequest, also if the chat template rejects them."""
-        large = sum(len(message["content"]) for message in messages) + len(str(tools)) > LARGE
-        return self._tokens(large, messages=messages, tools=tools, param=param, add_generation_prompt=add_generation_prompt)
+        """Returns the tokens of a conversation. ``messages``, ``tools`` and other ``variables`` are as transformers passes them
+        to templates. Raises InvalidRequest, also if the chat template rejects them."""
+        large = sum(len(message["content"]) for message in messages) + len(str(tools)) + len(str(variables)) > LARGE
+        conversation: Json = {"messages": messages, "tools": tools, "variables": variables or {}}
+        return self._tokens(large, **conversation, param=param, add_generation_prompt=add_generation_prompt)
 
     def call_form(self) -> str:
         """Returns the name of the form (tool_calls.py) in which the model writes tool calls. Raises InvalidRequest."""

@@ -7,7 +7,7 @@ stop endless loops. Here they can do no harm.
 
 | question                                           | answer                                                |
 | -------------------------------------------------- | ----------------------------------------------------- |
-| ``messages``, ``tools`` or null,                   | ``tokens``, or ``error``: a sentence for the client   |
+| ``messages``, ``tools`` or null, ``variables``,    | ``tokens``, or ``error``: a sentence for the client   |
 | ``add_generation_prompt``, ``param``               |                                                       |
 | ``text``, ``add_special_tokens``, ``param``        | the same                                              |
 | ``tokens``                                         | ``text``                                              |
@@ -89,7 +89,8 @@ class Template:
 
     def _rendered(self, template: jinja2.Template, question: dict[str, Any]) -> str:
         messages, tools = question["messages"], question.get("tools")
-        conversation = {"messages": messages, "add_generation_prompt": question["add_generation_prompt"]}
+        own = {"messages": messages, "add_generation_prompt": question["add_generation_prompt"]}
+        conversation = question.get("variables", {}) | own
         if not tools and not any(message["role"] == "tool" or message.get("tool_calls") for message in messages):
             return render(template, conversation)
         if self.form is not None:

@@ -64,13 +64,16 @@ class Tokenizer:
         messages: list[dict[str, Any]],
         *,
         tools: list[dict[str, Any]] | None = None,
+        variables: dict[str, Any] | None = None,
         param: str = "messages",
         add_generation_prompt: bool = True,
     ) -> list[int]:
         """Returns the tokens of a conversation, up to the start of the assistant's answer. Raises InvalidRequest."""
         if not self.has_chat_template:
             raise InvalidRequest(f"{param}: this model has no chat template", param=param)
-        return self.prompts.encode_conversation(messages, tools, param=param, add_generation_prompt=add_generation_prompt)
+        return self.prompts.encode_conversation(
+            messages, tools, variables, param=param, add_generation_prompt=add_generation_prompt
+        )
 
     def decode_stream(
         self, prompt_tokens: list[int], stop: tuple[str, ...] = (), visible: frozenset[int] = frozenset()

@@ -5,7 +5,7 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from gateway.api.schemas.base import AnyString, Label, OpenAIBody, WrongPart
 from gateway.api.schemas.tools import NAME, FunctionName
@@ -43,6 +43,28 @@ def shortened(value: object) -> str:
 
 CallId = Annotated[
     str | None, Field(min_length=1, max_length=LONGEST_ID, description=f"a string of 1 to {LONGEST_ID} characters")
+]
+
+
+# What the request itself passes to a template; `chat_template_kwargs` may not contain them.
+RESERVED_VARIABLES = ("messages", "tools", "add_generation_prompt")
+
+
+def _without_reserved(variables: dict[str, Any]) -> dict[str, Any]:
+    for name in RESERVED_VARIABLES:
+        if name in variables:
+            raise WrongPart(f" has {shortened(name)}")
+    return variables
+
+
+TemplateVariables = Annotated[
+    dict[str, Any],
+    AfterValidator(_without_reserved),
+    Field(
+        max_length=16,
+        description='an object of up to 16 variables of the chat template, such as {"enable_thinking": false}',
+        json_schema_extra={"propertyNames": {"not": {"enum": list(RESERVED_VARIABLES)}}},
+    ),
 ]
 
 

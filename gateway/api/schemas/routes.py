@@ -22,7 +22,7 @@ from gateway.api.schemas.base import (
 )
 from gateway.api.schemas.formats import TextFormat
 from gateway.api.schemas.history import chat_conversation, input_conversation
-from gateway.api.schemas.messages import ChatMessage, InputItem
+from gateway.api.schemas.messages import ChatMessage, InputItem, TemplateVariables
 from gateway.api.schemas.sampling import ChangesNothing, CompletionBase, Formatted, Fraction, Obfuscation, SamplingBody
 from gateway.api.schemas.tools import ChatTools, ResponsesTools
 from gateway.errors import InvalidRequest
@@ -61,6 +61,7 @@ class ChatBody(CompletionBase, ChatTools):
     modalities: Annotated[list[Literal["text"]], Field(fail_fast=True, min_length=1, max_length=1, description='["text"]')] = [
         "text"
     ]  # changes nothing
+    chat_template_kwargs: TemplateVariables = {}
 
     @property
     def answer_tokens(self) -> int | None:

@@ -23,6 +23,7 @@ const SKIPPED = [
   "tools",
   "tool_choice",
   "parallel_tool_calls",
+  "chat_template_kwargs",
   "best_of",
   "echo",
   "prompt_logprobs",

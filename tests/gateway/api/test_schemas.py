@@ -189,6 +189,15 @@ def test_the_refused_part_is_named_by_its_path(fields: dict[str, Any], param: st
     assert refused.value.message.startswith(f"{param} is ")
 
 
+def test_variables_of_a_template_leave_out_what_the_request_itself_passes() -> None:
+    assert chat(chat_template_kwargs={"enable_thinking": False}).chat_template_kwargs == {"enable_thinking": False}
+    for name in ("messages", "tools", "add_generation_prompt"):
+        with pytest.raises(InvalidRequest, match=f'^chat_template_kwargs is .*; chat_template_kwargs has "{name}"'):
+            chat(chat_template_kwargs={name: []})
+    with pytest.raises(InvalidRequest, match="^chat_template_kwargs is"):
+        chat(chat_template_kwargs={str(number): number for number in range(17)})
+
+
 def test_stop_is_a_string_or_up_to_four() -> None:
     assert chat(stop="a").generation([1]).stop == ("a",)
     assert chat(stop=["a", "b", "c", "d"]).generation([1]).stop == ("a", "b", "c", "d")

@@ -54,6 +54,18 @@ def test_tokens_and_texts_are_those_of_the_tokenizer_itself(prompts: PromptEncod
     assert unpack(pack(tokens)) == tokens
 
 
+def test_a_template_reads_the_requests_own_variables() -> None:
+    prompts = PromptEncoder(TOKENIZER_JSON, "{% if enable_thinking is false %}Short: {% endif %}{{ messages[0].content }}")
+    messages = [{"role": "user", "content": "Hello"}]
+    for variables, text in (
+        (None, "Hello"),
+        ({"enable_thinking": True}, "Hello"),
+        ({"enable_thinking": False}, "Short: Hello"),
+    ):
+        tokens = prompts.encode_conversation(messages, None, variables, param="messages", add_generation_prompt=True)
+        assert prompts.decode(tokens, param="tokens") == text
+
+
 def test_a_character_that_a_model_of_characters_lacks_is_named_with_its_place_and_with_those_it_has() -> None:
     characters = PromptEncoder(of_characters({"a": 0, "\n": 1, "b": 2}).tokenizer_json, "{{ messages[0].content }}")
     with pytest.raises(InvalidRequest) as refused:
