@@ -11,7 +11,7 @@ from export.repository import Repository
 from gateway.settings import SettingsError
 from serve import servers
 from serve.banner import say
-from serve.installation import complete
+from serve.installation import can_serve, complete
 from serve.paths import COMMAND, module_environment
 from serve.preflight import PreflightError
 from serve.processes import GuardedProcess
@@ -36,7 +36,7 @@ def run(flags: Sequence[str]) -> str | None:
     for server in running:
         server.serve(name)
         say(f"The server at {server.url} serves {name} within seconds")
-    if not running:
+    if not running and can_serve():
         say(f"Its name is {name}. To serve it: MODEL_NAME={name} {COMMAND}")
     return None
 

@@ -37,6 +37,11 @@ def complete(settings: Settings, triton: bool) -> None:
         _install("torch (only once)", [], [line.partition(";")[0] for line in extra if line.startswith("torch")])
 
 
+def can_serve() -> bool:
+    """Whether Triton is installed here, or would be at the first start. An export's container has none."""
+    return LOCK.exists() or find_spec("pytriton") is not None
+
+
 def missing_files(settings: Settings, triton: bool) -> dict[str, str]:
     """Missing packages: name → its lines in the lock."""
     needed = [VOCABULARY] + [TRITON] * triton + [DEMONSTRATION] * (settings.checkpoint is None)

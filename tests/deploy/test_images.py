@@ -108,5 +108,5 @@ def test_nothing_of_the_checkout_but_sources_reaches_a_build(engine: Engine, tmp
     engine.docker("build", f"--file={dockerfile}", "--tag=context:1", ROOT)
     listed = engine.docker("run", "--rm", "--network=none", "context:1", "find", "/context", "-type", "f").split()
     folders = {Path(path).relative_to("/context").parts[0] for path in listed}
-    assert folders == {"backends", "docker", "export", "gateway", "requirements", "serve"}
+    assert folders == {"backends", "docker", "export", "gateway", "requirements", "serve", "tidegate"}
     assert {Path(path).suffix for path in listed} & {".pt", ".pyc", ".env", ".onnx"} == set()
