@@ -17,14 +17,14 @@ class DeferredMatcher(Matcher):
         self._form, self._names = form, names
         self._trigger = CallTrigger(form, names)
         self._written: bytes | None = None  # the part of the calls written in the free text
-        self._free = False  # whether that part does not match the grammar: then the output stays unconstrained
+        self._free = False  # whether that part did not match the grammar: then the output is free until the next tag
 
     def copy(self) -> "DeferredMatcher":
         return DeferredMatcher(self.start, self._form, self._names)
 
     @property
     def active(self) -> bool:
-        return self._written is not None
+        return self._written is not None or self._free
 
     def watch(self, token: int) -> None:
         self._written = self._trigger.begun_with(self.start.compiler.token_bytes(token))
@@ -38,7 +38,11 @@ class DeferredMatcher(Matcher):
         return np.ones(self.start.compiler.vocabulary.end, np.bool_) if self._free else super().allowed()
 
     def advance(self, token: int, left: int) -> int:
-        return token if self._free else super().advance(token, left)
+        if not self._free:
+            return super().advance(token, left)
+        self.watch(token)
+        self._free = self._written is None
+        return token
 
     def _catch_up(self) -> None:
         """Advances the grammar over the part of the calls written in the free text."""
@@ -48,3 +52,4 @@ class DeferredMatcher(Matcher):
             self._free = not tokens or not state.consume_tokens(tokens)
             completion.begin_with(self._written)
             self._begun = None if self._free else (state, completion)
+            self._written = None if self._free else self._written

@@ -116,9 +116,10 @@ class _Tokens:
         self.tokens = [*texts, b""]
         self.eos_token_id = len(texts)
         self.special_token_ids = [*special, self.eos_token_id]
-        self.encode = encode
+        self.encode, self._excluded = encode, frozenset(special)
 
     def __call__(self, text: str) -> list[int]:
         if not isinstance(text, str):
             raise TypeError  # makes llguidance pass text, not bytes
-        return self.encode(text[:FORCED]) if self.encode else []  # only the first token is used
+        tokens = self.encode(text[:FORCED]) if self.encode else []  # only the first token is used
+        return tokens if self._excluded.isdisjoint(tokens) else []  # a special token's name is plain text here

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from gateway.text.tool_calls import ARGUMENTS, MOST_CALLS, NAME, CallForm, Tool, ToolUse
+from gateway.text.tool_calls import MOST_CALLS, NAME, CallForm, Tool, ToolUse
 
 ANY_OBJECT: dict[str, Any] = {"type": "object"}
 # Schema keywords that do not constrain values, though they may be long.
@@ -64,8 +64,8 @@ class ToolGrammar:
         lines = [f"start: {tag}{_written(form.opening)} call{more} {_written(form.closing)}", 'SP: " "', 'NL: "\\n"']
         lines.append("call: " + " | ".join(f"call_{index}" for index in range(len(self.schemas))))
         for index, (name, schema) in enumerate(self.schemas.items()):
-            head, tail = form.call.replace(NAME, name).split(ARGUMENTS)
-            lines.append(f"call_{index}: {_written(head)} arguments_{index} {_written(tail)}")
+            head = _written(form.head.replace(NAME, name))
+            lines.append(f"call_{index}: {head} arguments_{index} {_written(form.tail)}")
             lines.append(f"arguments_{index}: %json {json.dumps(schema | {'x-guidance': json_rules})}")
         return "\n".join(lines)
 

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 from jinja2 import nodes
 
-from gateway.text.tool_calls import ARGUMENTS, HERMES, NAME, CallForm, form_of
+from gateway.text.tool_calls import HERMES, NAME, CallForm, form_of
 
 Message = dict[str, Any]
 
@@ -61,7 +61,7 @@ def _introduced(messages: list[Message], tools: list[dict[str, Any]], role: str)
 def _written(calls: list[dict[str, Any]]) -> str:
     """Writes calls as the model itself would."""
     texts = [
-        HERMES.call.replace(NAME, call["name"]).replace(ARGUMENTS, json.dumps(call["arguments"], ensure_ascii=False))
+        HERMES.head.replace(NAME, call["name"]) + json.dumps(call["arguments"], ensure_ascii=False) + HERMES.tail
         for call in calls
     ]
     return HERMES.opening + (HERMES.between or "").join(texts) + HERMES.closing

@@ -11,6 +11,7 @@ from gateway.text.tool_calls import NAME, CallForm
 
 STRUCTURE = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)  # where a JSON scan stops
 NAME_CHARACTERS = re.compile(r"[\w.-]*", re.ASCII)
+WHITESPACE = " \t\r\n"  # JSON's
 PARTS = re.compile(rf'{NAME}|"[a-z]+"|\S')  # of a pattern
 
 
@@ -225,16 +226,19 @@ class CallTrigger:
         self._bare = form.bare
 
     def begun_with(self, token: bytes) -> bytes | None:
-        """Returns the part of the text that belongs to the calls, or None if they have not started."""
+        """Returns the part of the text that belongs to the calls, or None if they have not started. Whitespace in it is as the
+        form has it: models write more or less of it, which a reader accepts and the grammar would not."""
         self._text += token.decode("latin-1")
         tag = self._form.tag
         if tag and (begin := self._text.find(tag)) >= 0:
-            return self._text[begin:].encode("latin-1")
+            self._text, self._bare = self._text[begin + len(tag) :], False  # perhaps no call follows, but another tag
+            return (tag + self._text.lstrip(WHITESPACE)).encode("latin-1")
         if self._bare:
             quoted = self._form.head.partition(NAME)[0] + NAME + '"'
             found = match(quoted, self._text, self._names)
             if found is not None and found.end is not None:
-                return self._text.lstrip().encode("latin-1")
+                rest = self._text[found.end :].lstrip(WHITESPACE)
+                return (quoted.replace(NAME, found.name) + rest).encode("latin-1")
             self._bare = found is not None
         if not self._bare:
             self._text = self._text[max(0, len(self._text) - len(tag) + 1) :]

@@ -11,6 +11,7 @@ A route turns its body into a `ToolUse`. Everything else follows the form in whi
   If the reader is ``whole``, the output ended with its calls, whatever its finish reason.
 """
 
+import re
 from functools import cached_property
 from threading import Lock
 
@@ -23,6 +24,9 @@ from gateway.text.tool_grammar import grammar_text
 from gateway.text.tool_reader import ToolReader
 
 LARGEST = 3 * LONGEST_SCHEMA  # characters of the grammar of all tools
+# How llguidance tells where in a Lark grammar a schema is wrong: before its reason, and after it with an excerpt.
+GRAMMAR_PLACE = re.compile(r"^at \d+\(\d+\): (failed to compile JSON schema: )?")
+GRAMMAR_LINES = re.compile(r"\n +\d+ \| .*", re.DOTALL)
 
 
 class ToolSupport:
@@ -92,5 +96,10 @@ class ToolSupport:
         try:
             self._compiled(ToolUse((tool,), (tool.name,), required=True, parallel=False), frozenset())
         except GrammarRefused as error:
-            return error.reason
+            return _about_schema(error.reason)
         return None
+
+
+def _about_schema(reason: str) -> str:
+    """Returns the library's reason without its place in the grammar, which the client has not written."""
+    return GRAMMAR_LINES.sub("", GRAMMAR_PLACE.sub("", reason))

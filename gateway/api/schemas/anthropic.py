@@ -11,6 +11,7 @@ from gateway.api.schemas.anthropic_blocks import ContentBlock, anthropic_convers
 from gateway.api.schemas.base import (
     LONGEST_STOP,
     MOST_MESSAGES,
+    AnyObject,
     AnyString,
     Flag,
     Label,
@@ -58,7 +59,7 @@ class ToolParam(OpenAIBody):
     type: Annotated[Literal["custom"], Field(description='"custom"; tools that a server runs are not known here')] = "custom"
     name: FunctionName
     description: AnyString = ""
-    input_schema: Annotated[dict[str, Any], Field(description="a JSON schema of an object")]
+    input_schema: Annotated[AnyObject, Field(description="a JSON schema of an object")]
     strict: Flag = False
     cache_control: _Object = {}  # changes nothing
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from gateway.api.schemas.base import Flag, OpenAIBody, WrongPart
+from gateway.api.schemas.base import AnyObject, Flag, OpenAIBody, WrongPart
 from gateway.api.schemas.history import Conversation
 from gateway.api.schemas.messages import CallId, shortened, texts_of
 from gateway.api.schemas.tools import NAME
@@ -31,7 +31,7 @@ class ContentBlock(OpenAIBody):
     citations: Annotated[list[Any], Field(max_length=0, description="an empty list")] = []
     id: CallId = None
     name: Annotated[str | None, NAME] = None
-    input: Annotated[dict[str, Any] | None, Field(description="an object, the tool's arguments")] = None
+    input: Annotated[AnyObject | None, Field(description="an object, the tool's arguments")] = None
     tool_use_id: CallId = None
     content: Annotated[
         str | None,

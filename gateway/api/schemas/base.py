@@ -5,12 +5,15 @@ limits and are checked only up to the first error (fail_fast), so a megabyte of 
 """
 
 from functools import cache
+from math import isfinite
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
+
+from gateway.errors import echo
 
 LARGEST_TOP_K = 1_000_000  # beyond any vocabulary
 LARGEST_MAX_TOKENS = 1_000_000  # beyond any context: generation stops at the end of the context anyway
@@ -19,6 +22,7 @@ MOST_BIASES = 300  # as in OpenAI's API
 MOST_MESSAGES = 2048  # per conversation, as in OpenAI's API
 LONGEST_LABEL = 4096  # characters of a string that only names something
 LONGEST_STOP = 1024  # characters of a stop string
+LONGEST_PATH = 200  # characters of a path inside a client's own object
 UNKNOWN_FIELD = "unknown_field"  # validation error type; the error's context names the field
 
 # Unknown fields that clients often send, and what to use instead.
@@ -74,6 +78,19 @@ StopStrings = Annotated[
 
 class WrongPart(ValueError):
     """A value inside a field is invalid. The message is appended to the field's path."""
+
+
+def require_finite(value: object, path: str = "") -> object:
+    """JSON has no infinity, but 1e999 is read as one, and Python's parser reads NaN."""
+    if isinstance(value, float) and not isfinite(value):
+        raise WrongPart(f"{path} is {echo(value)}")
+    for name, part in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        require_finite(part, f"{path}[{name}]" if isinstance(value, list) else f"{path}.{name}"[:LONGEST_PATH])
+    return value
+
+
+# An object of the client's own, whose numbers are written again: in the prompt, a grammar or the answer.
+AnyObject = Annotated[dict[str, Any], AfterValidator(require_finite)]
 
 
 class Body(BaseModel):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic_core import to_json
 
-from gateway.api.schemas.base import Flag, Label, OpenAIBody
+from gateway.api.schemas.base import AnyObject, Flag, Label, OpenAIBody
 from gateway.errors import InvalidRequest
 from gateway.text.grammar import LONGEST_GRAMMAR, LONGEST_SCHEMA, Grammar
 
@@ -23,7 +23,7 @@ FORMS = '"text", "json_object", "json_schema", "regex" or "grammar"'
 
 class NamedSchema(OpenAIBody):
     name: Annotated[str, NAME]
-    schema_: Annotated[dict[str, Any], SCHEMA]
+    schema_: Annotated[AnyObject, SCHEMA]
     description: Label = ""
     strict: Flag = True  # outputs always follow the schema
 
@@ -116,7 +116,7 @@ class TextFormat(_Format):
 
     model_config = _one_of(text=(), json_object=(), json_schema=("name", "schema"), regex=("regex",), grammar=("grammar",))
     name: Annotated[str | None, NAME] = None
-    schema_: Annotated[dict[str, Any] | None, SCHEMA] = None
+    schema_: Annotated[AnyObject | None, SCHEMA] = None
     description: Label = ""
     strict: Flag = True
 

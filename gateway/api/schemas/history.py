@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from gateway.api.schemas.base import require_finite
 from gateway.api.schemas.messages import ChatMessage, InputItem
 from gateway.errors import InvalidRequest, echo
 
@@ -103,7 +104,7 @@ def _require_own_fields(path: str, item: InputItem) -> None:
 def _parsed(path: str, arguments: str) -> Json:
     """Parses a call's arguments. An empty string means an empty object."""
     try:
-        parsed = from_json(arguments or "{}", allow_inf_nan=False)
+        parsed = require_finite(from_json(arguments or "{}"))
     except ValueError:
         parsed = None
     if not isinstance(parsed, dict):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from gateway.api.schemas.base import AnyString, Label, OpenAIBody, WrongPart
+from gateway.api.schemas.base import AnyObject, AnyString, Label, OpenAIBody, WrongPart
 from gateway.api.schemas.tools import NAME, FunctionName
 
 MOST_TOOL_CALLS = 128  # per message
@@ -46,8 +46,8 @@ CallId = Annotated[
 ]
 
 
-# What the request itself passes to a template; `chat_template_kwargs` may not contain them.
-RESERVED_VARIABLES = ("messages", "tools", "add_generation_prompt")
+# What the request itself passes to a template, and the one name that Jinja keeps for itself.
+RESERVED_VARIABLES = ("messages", "tools", "add_generation_prompt", "self")
 
 
 def _without_reserved(variables: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _without_reserved(variables: dict[str, Any]) -> dict[str, Any]:
 
 
 TemplateVariables = Annotated[
-    dict[str, Any],
+    AnyObject,
     AfterValidator(_without_reserved),
     Field(
         max_length=16,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from gateway.api.schemas.base import AnyString, Flag, OpenAIBody, WrongPart
+from gateway.api.schemas.base import AnyObject, AnyString, Flag, OpenAIBody, WrongPart
 from gateway.api.schemas.sampling import SamplingBody
 from gateway.errors import InvalidRequest, echo
 from gateway.text.tool_calls import Tool, ToolUse
@@ -27,7 +27,7 @@ NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 class FunctionFields(OpenAIBody):
     name: FunctionName
     description: AnyString = ""
-    parameters: Annotated[dict[str, Any], Field(description="a JSON schema of an object")] = NO_PARAMETERS
+    parameters: Annotated[AnyObject, Field(description="a JSON schema of an object")] = NO_PARAMETERS
     strict: Flag = False
 
 

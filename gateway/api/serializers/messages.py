@@ -1,5 +1,6 @@
 """Response format of /v1/messages: whole, and as Anthropic's sequence of named events."""
 
+import sys
 from typing import Any
 
 from pydantic_core import from_json
@@ -114,8 +115,26 @@ def _text(text: str) -> TextBlock:
 
 
 def _tool_use(id: str, name: str, arguments: str) -> ToolUseBlock:
-    """Builds a call block. Truncated arguments are parsed as far as they are complete."""
-    return {"type": "tool_use", "id": id, "name": name, "input": from_json(arguments, allow_partial=True) if arguments else {}}
+    """Builds a call block."""
+    return {"type": "tool_use", "id": id, "name": name, "input": _parsed(arguments) if arguments else {}}
+
+
+def _parsed(arguments: str) -> dict[str, Any]:
+    """Parses a call's arguments; truncated ones as far as they are complete. Empty if Python has no such numbers."""
+    try:
+        parsed: dict[str, Any] = from_json(arguments, allow_partial=True, allow_inf_nan=False)
+    except ValueError:  # an integer of thousands of digits
+        return {}
+    return {name: _finite(value) for name, value in parsed.items()}
+
+
+def _finite(value: Any) -> Any:
+    """Returns ``value`` with the largest number in place of one that is larger, such as 1e999."""
+    if isinstance(value, float):
+        return min(max(value, -sys.float_info.max), sys.float_info.max)
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list) else value
 
 
 def _event(kind: str, **fields: Any) -> bytes:

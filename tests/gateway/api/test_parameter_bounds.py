@@ -1,10 +1,11 @@
 """The numbers of a body: each is accepted at its bounds and refused beyond, and nothing else passes for a number."""
 
+import re
 from typing import Any
 
 import pytest
 
-from gateway.api.schemas import LARGEST_MAX_TOKENS, LARGEST_TOP_K, GenerateBody
+from gateway.api.schemas import LARGEST_MAX_TOKENS, LARGEST_TOP_K, GenerateBody, MessagesBody, ResponsesBody
 from gateway.errors import InvalidRequest
 from gateway.http.body import parse
 from tests.gateway.api.test_schemas import EVERY_ROUTE, chat, generate
@@ -77,3 +78,22 @@ def test_only_a_number_is_a_number(value: Any) -> None:
 def test_what_is_no_finite_number_is_refused(name: str, value: str) -> None:
     with pytest.raises(InvalidRequest, match=f"{name} is "):
         parse(GenerateBody, f'{{"prompt": "a", "{name}": {value}}}'.encode())
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-1e999"])
+def test_an_object_of_the_clients_own_has_finite_numbers_too(value: str) -> None:
+    schema = f'{{"properties": {{"a": [0, {value}]}}}}'
+    message = (
+        f'"messages": [{{"role": "user", "content": [{{"type": "tool_use", "id": "1", "name": "f", "input": {schema}}}]}}]'
+    )
+    tools = f'"tools": [{{"type": "function", "name": "f", "parameters": {schema}}}]'
+    for body, fields, path in (
+        (ResponsesBody, f'"input": "x", {tools}', "tools[0].parameters"),
+        (MessagesBody, f'"max_tokens": 1, {message}', "messages[0].content[0].input"),
+    ):
+        with pytest.raises(InvalidRequest, match=re.escape(f"; {path}.properties.a[1] is ")) as refused:
+            parse(body, f'{{"model": "m", {fields}}}'.encode())
+        assert refused.value.param == path
+    with pytest.raises(InvalidRequest, match="arguments is .* must be a JSON object"):
+        call = {"id": "1", "function": {"name": "f", "arguments": schema}}
+        chat(messages=[{"role": "assistant", "tool_calls": [call]}])

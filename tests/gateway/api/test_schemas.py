@@ -191,7 +191,7 @@ def test_the_refused_part_is_named_by_its_path(fields: dict[str, Any], param: st
 
 def test_variables_of_a_template_leave_out_what_the_request_itself_passes() -> None:
     assert chat(chat_template_kwargs={"enable_thinking": False}).chat_template_kwargs == {"enable_thinking": False}
-    for name in ("messages", "tools", "add_generation_prompt"):
+    for name in ("messages", "tools", "add_generation_prompt", "self"):
         with pytest.raises(InvalidRequest, match=f'^chat_template_kwargs is .*; chat_template_kwargs has "{name}"'):
             chat(chat_template_kwargs={name: []})
     with pytest.raises(InvalidRequest, match="^chat_template_kwargs is"):

@@ -1,11 +1,13 @@
 """What /v1/messages takes, and the conversation that it makes of it."""
 
 import json
+import sys
 from typing import Any
 
 import pytest
 
 from gateway.api.schemas import CountTokensBody, MessagesBody
+from gateway.api.serializers.messages import _tool_use
 from gateway.errors import InvalidRequest
 from gateway.http.body import parse
 
@@ -19,6 +21,17 @@ MESSAGES = [{"role": "user", "content": "Hello"}]
 
 def message(**fields: Any) -> MessagesBody:
     return parse(MessagesBody, json.dumps({"model": "m", "messages": MESSAGES, "max_tokens": 5} | fields).encode())
+
+
+def test_a_call_of_any_arguments_that_a_model_can_write_is_a_block_of_json() -> None:
+    for arguments, expected in (
+        ('{"a": [1e999, {"b": -1e999}]}', {"a": [sys.float_info.max, {"b": -sys.float_info.max}]}),
+        ('{"a": 1, "b": "cut', {"a": 1}),
+        (f'{{"a": {"9" * 5000}}}', {}),
+        ("", {}),
+    ):
+        block = _tool_use("1", "f", arguments)
+        assert json.loads(json.dumps(block, allow_nan=False))["input"] == expected
 
 
 def said(**fields: Any) -> list[tuple[str, str]]:

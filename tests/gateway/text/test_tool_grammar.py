@@ -71,6 +71,17 @@ def test_random_tokens_make_calls_that_validate_whatever_tokens_there_are(form: 
     assert all(len(calls_in(walk(alone, seed, 150)[0], form)) == 1 for seed in range(6))
 
 
+def test_a_function_may_have_the_name_of_a_placeholder_and_a_text_the_name_of_a_special_token() -> None:
+    value = {"a": "<|endoftext|></tool_call>"}
+    schema = {"type": "object", "properties": {"a": {"const": value["a"]}}, "required": ["a"]}
+    for form in FORMS.values():
+        for name in ("ARGUMENTS", "NAME", "NAME_ARGUMENTS"):
+            matcher = compiled(ToolUse((Tool(name, "", schema),), (name,), required=True, parallel=False), form)
+            reader = ToolReader(form, (name,))
+            shown, (call,) = read_all(reader, walk(matcher, 3, 90)[0])
+            assert not shown and call.name == name and json.loads(call.arguments) == value
+
+
 def test_only_functions_that_may_be_called_are_called() -> None:
     matcher = compiled(ToolUse(TOOLS, ("clock",), required=True), HERMES)
     for seed in range(4):
@@ -87,6 +98,9 @@ def test_only_functions_that_may_be_called_are_called() -> None:
         (LLAMA, '{"name": "weather"'),
         (LLAMA, '{"name": "clock", "param'),
         (LLAMA, '<|python_tag|>{"name": "'),
+        (HERMES, "<tool_call>\n\n  "),
+        (LLAMA, '{\n  "name": "weather"'),
+        (LLAMA, '{ "name" : "clock" ,'),
     ],
 )
 def test_calls_that_the_model_begins_are_completed_however_tokens_cut_their_beginning(form: CallForm, free: str) -> None:
@@ -130,6 +144,10 @@ def test_a_beginning_that_no_call_can_have_leaves_the_text_free() -> None:
         assert matcher.active and bool(matcher.allowed().all()) == free
         if free:
             assert matcher.advance(END, 10) == END and matcher.advance(5, 1) == 5 and not matcher.complete
+            for token in TOKENIZER.encode("no. <tool_call>"):
+                assert matcher.allowed().all() and matcher.advance(token, 50) == token
+            assert matcher.active and not matcher.allowed().all()  # another tag begins calls after all
+            calls_in("<tool_call>" + walk_on(matcher, 1, 120), HERMES)
 
 
 def test_schemas_that_cannot_be_used_are_refused_by_name_or_left_out_where_they_need_not_hold() -> None:
@@ -140,6 +158,7 @@ def test_schemas_that_cannot_be_used_are_refused_by_name_or_left_out_where_they_
     with pytest.raises(InvalidRequest, match=r"^tools\[4\].function.parameters: this schema cannot be used: ") as refused:
         support.matcher(ToolUse(tools, names, required=True))
     assert refused.value.param == "tools[4].function.parameters"
+    assert "unclosed group" in str(refused.value) and "call_" not in str(refused.value)  # nothing of the grammar around it
     strict = (*TOOLS, Tool("bad", "", wrong, True, "tools[4].function.parameters"))
     with pytest.raises(InvalidRequest, match="cannot be used"):
         support.matcher(ToolUse(strict, names))

@@ -81,6 +81,9 @@ def test_a_template_that_knows_none_gets_them_in_the_form_of_hermes() -> None:
     assert first.startswith("<user>You may call functions") and first.split("<assistant>")[0].endswith("\n\nWeather in Köln?")
     results = plain_conversation([MESSAGES[3], MESSAGES[3]], [])
     assert [message["content"].count("18 °C") for message in results] == [2]
+    call = {"function": {"name": "ARGUMENTS", "arguments": {"NAME": "ARGUMENTS"}}}
+    (written,) = plain_conversation([{"role": "assistant", "content": "", "tool_calls": [call]}], [])
+    assert '{"name": "ARGUMENTS", "arguments": {"NAME": "ARGUMENTS"}}' in written["content"]
 
 
 @pytest.mark.parametrize(
