@@ -62,7 +62,8 @@ class Vocabulary:
         unusable = set(special)
         wanted = _Tokens(texts, sorted(unusable), encode)
         trie = llguidance.LLTokenizer(llguidance.TokenizerWrapper(wanted), slices=[])  # slices cost more time than they save
-        wanted.encode = encode or trie.greedy_tokenize
+        wanted.greedy = trie.greedy_tokenize
+        wanted.encode = encode or wanted.greedy
         token_of = {text: token for token, text in reversed(list(enumerate(texts))) if token not in unusable}
         return cls(
             trie=trie,
@@ -111,6 +112,7 @@ class _Tokens:
     """A vocabulary as llguidance expects it: the bytes of every token, followed by an end token."""
 
     bos_token_id = None
+    greedy: Encode  # set once the library has built it from the rest
 
     def __init__(self, texts: list[bytes], special: list[int], encode: Encode | None) -> None:
         self.tokens = [*texts, b""]
@@ -122,4 +124,5 @@ class _Tokens:
         if not isinstance(text, str):
             raise TypeError  # makes llguidance pass text, not bytes
         tokens = self.encode(text[:FORCED]) if self.encode else []  # only the first token is used
-        return tokens if self._excluded.isdisjoint(tokens) else []  # a special token's name is plain text here
+        # A special token's name is plain text here.
+        return tokens if self._excluded.isdisjoint(tokens) else self.greedy(text[:FORCED])

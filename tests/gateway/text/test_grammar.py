@@ -160,3 +160,13 @@ def test_bytes_of_sentencepiece_tokens_are_spaces_and_bytes() -> None:
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     ours = Tokenizer(tokenizer.to_str(), None)
     assert [ours.token_bytes(token) for token in range(5)] == [b"<unk>", b"\xe4", b" the", b"s", b""]
+
+
+def test_a_special_tokens_name_is_written_as_plain_text() -> None:
+    """The tokenizer itself would make the token of it, which ends an answer."""
+    for grammar, text in (
+        (Grammar("lark", 'start: "a<|endoftext|>b"'), "a<|endoftext|>b"),
+        (Grammar("regex", r"a<\|endoftext\|>"), "a<|endoftext|>"),
+        (Grammar("json_schema", '{"const": "<|endoftext|><|endoftext|>"}'), '"<|endoftext|><|endoftext|>"'),
+    ):
+        assert walk(COMPILER.compile(grammar), 1, 60) == (text, True)
