@@ -18,7 +18,7 @@ from serve.repository_view import RepositoryView
 from serve.triton_server import TritonServer
 from tests.export import samples
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]  # they wait for fixed times
 
 
 class Served:

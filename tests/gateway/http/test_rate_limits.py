@@ -217,6 +217,7 @@ def test_more_tokens_than_a_minute_has_are_429_and_no_sdk_tries_again(limited: t
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.alone  # its text takes a fraction of a second
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_frees_its_place(limited: tuple[str, dict[str, str]], stream: bool) -> None:
     url, given = limited

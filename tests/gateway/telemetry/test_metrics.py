@@ -106,6 +106,7 @@ def test_what_a_limit_refuses_is_counted(metered: Metered) -> None:
     assert metered.value("rate_limited_total", limit="requests_per_minute") == 2
 
 
+@pytest.mark.alone  # its text takes a fraction of a second
 def test_what_runs_is_told_while_it_runs(metered: Metered) -> None:
     with raw_request(metered.url, metered.key, BODY | {"max_tokens": 900}):
         for _ in until(5):
