@@ -222,4 +222,6 @@ def _schemas() -> Json:
     kinds |= {answer.__name__: answer for answer in (*(answer for _, answer, *_ in GETS), *of_errors)}
     adapters = [(name, "serialization", TypeAdapter(kind)) for name, kind in kinds.items()]
     _, answered = TypeAdapter.json_schemas(adapters, ref_template=POINTER)  # type: ignore[arg-type]
-    return cast(Json, described["$defs"]) | cast(Json, answered["$defs"])
+    requests, answers = cast(Json, described["$defs"]), cast(Json, answered["$defs"])
+    assert requests.keys().isdisjoint(answers), "a body's schema and a response's have the same name"
+    return requests | answers

@@ -46,6 +46,7 @@ CallId = Annotated[
 ]
 
 
+MOST_VARIABLES = 16  # of chat_template_kwargs
 # What the request itself passes to a template, and the one name that Jinja keeps for itself.
 RESERVED_VARIABLES = ("messages", "tools", "add_generation_prompt", "self")
 
@@ -61,22 +62,25 @@ TemplateVariables = Annotated[
     AnyObject,
     AfterValidator(_without_reserved),
     Field(
-        max_length=16,
-        description='an object of up to 16 variables of the chat template, such as {"enable_thinking": false}',
-        json_schema_extra={"propertyNames": {"not": {"enum": list(RESERVED_VARIABLES)}}},
+        max_length=MOST_VARIABLES,
+        description=f'an object of up to {MOST_VARIABLES} variables of the chat template, such as {{"enable_thinking": false}}',
+        json_schema_extra={
+            "maxProperties": MOST_VARIABLES,
+            "propertyNames": {"not": {"enum": list(RESERVED_VARIABLES)}},
+        },
     ),
 ]
 
 
-class CalledFunction(OpenAIBody):
+class CalledFunctionParam(OpenAIBody):
     name: FunctionName
     arguments: AnyString
 
 
-class ToolCall(OpenAIBody):
+class ToolCallParam(OpenAIBody):
     id: Annotated[str, Field(min_length=1, max_length=LONGEST_ID, description=f"a string of 1 to {LONGEST_ID} characters")]
     type: Annotated[Literal["function"], Field(description='"function"')] = "function"
-    function: Annotated[CalledFunction, Field(description='an object, {"name": "...", "arguments": "{...}"}')]
+    function: Annotated[CalledFunctionParam, Field(description='an object, {"name": "...", "arguments": "{...}"}')]
 
 
 class ChatMessage(OpenAIBody):
@@ -91,7 +95,7 @@ class ChatMessage(OpenAIBody):
     ] = None
     name: Label = ""  # no effect: it is not passed to templates
     tool_calls: Annotated[
-        list[ToolCall],
+        list[ToolCallParam],
         Field(fail_fast=True, max_length=MOST_TOOL_CALLS, description=f"a list of up to {MOST_TOOL_CALLS} calls"),
     ] = []
     tool_call_id: CallId = None

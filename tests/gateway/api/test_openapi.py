@@ -137,6 +137,19 @@ def test_the_described_bodies_refuse_what_the_routes_refuse(path: str) -> None:
             assert not valid(BODIES[path] | {name: value}, request_schema(path)), name
 
 
+def test_an_earlier_call_and_a_templates_variables_are_described_as_the_route_takes_them() -> None:
+    """A response has calls too, with other fields: a schema of the same name would take the place of the body's."""
+    schema = request_schema("/v1/chat/completions")
+    call = {"id": "1", "function": {"name": "f", "arguments": ""}}
+    for called, expected in ((call, True), (call | {"x": 1}, False), (call | {"type": "x"}, False)):
+        messages = [{"role": "assistant", "content": None, "tool_calls": [called]}]
+        assert valid({"model": "m", "messages": messages}, schema) == expected
+    for count in (16, 17):
+        variables = {str(number): number for number in range(count)}
+        body = {"model": "m", "messages": [{"role": "user", "content": "a"}], "chat_template_kwargs": variables}
+        assert valid(body, schema) == (count == 16)
+
+
 def test_every_bound_and_default_is_in_the_document() -> None:
     schemas = document()["components"]["schemas"]
     for name in ("GenerateBody", "ChatBody", "CompletionBody", "ResponsesBody"):
