@@ -60,7 +60,7 @@ def test_a_directory_without_weights_that_can_be_read_is_refused_with_what_it_ho
 
 def test_an_adapter_is_refused_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="merge it into the one it was trained for"):
+    with pytest.raises(CheckpointError, match="merge it into the model it was trained on"):
         read(tmp_path)
 
 

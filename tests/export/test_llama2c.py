@@ -240,7 +240,7 @@ def _at(place: int, number: int, content: bytes) -> bytes:
     [
         (0, _cut, "cut short or damaged"),
         (0, _longer, "cut short or damaged"),
-        (0, partial(_at, 0, 31), "no checkpoint"),  # a width that 4 heads do not share
+        (0, partial(_at, 0, 31), "not a checkpoint"),  # a width that 4 heads do not share
         (1, _cut, "cut short or damaged"),
         (1, lambda content: content[:100], "within its header"),
         (1, partial(_at, 4, 3), "version 3"),
