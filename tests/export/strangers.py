@@ -43,7 +43,7 @@ def refused(path: Path, *options: str) -> str:
     assert seconds < MOST_SECONDS and peak < MOST_MEMORY, (seconds, peak / 2**30)
     assert not repository.exists() or os.listdir(repository) == []
     assert not (repository.parent / ".models.export").exists()
-    said = [line for line in lines if not line.startswith(("Reading ", "Precision ", "Writing ", "Comparing ", "  tokens "))]
+    said = [line for line in lines if not line.startswith(("Reading ", "Precision: ", "Writing ", "Comparing "))]
     assert len(said) == 1 and said[0].startswith("refused: ") and len(said[0]) < 1500, lines
     return said[0]
 

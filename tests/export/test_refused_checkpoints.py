@@ -32,8 +32,8 @@ def test_a_file_that_is_cut_short_is_refused(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content, said",
     [
-        (b"", "no checkpoint"),
-        (b"some text\n", "no checkpoint"),
+        (b"", "not a checkpoint"),
+        (b"some text\n", "not a checkpoint"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"PK\x03\x04" + bytes(100), "zip archive"),
         (b"GGUF" + struct.pack("<IQQ", 3, 1 << 60, 1), "claims more than the file holds"),

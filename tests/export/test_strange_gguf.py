@@ -36,7 +36,7 @@ def test_a_gguf_that_ends_in_any_section_is_refused(section: str, tmp_path: Path
     file = tmp_path / "model.gguf"
     samples.gguf_llama(file)
     cut(file, gguf_sections(file.read_bytes())[section])
-    with pytest.raises(CheckpointError, match="no checkpoint" if section == "the magic number" else "cut short or damaged"):
+    with pytest.raises(CheckpointError, match="not a checkpoint" if section == "the magic number" else "cut short or damaged"):
         read(file)
 
 

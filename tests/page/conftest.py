@@ -13,8 +13,9 @@ playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """One a file: as long as it is there, playwright runs an event loop, and a test of another file could not run its own."""
     if CHROMIUM is None:
         message = "no chromium here, the page was NOT tested (apt-get install chromium)"
         missing(message)

@@ -83,8 +83,9 @@ def test_a_fitting_python_on_path_takes_over_from_one_that_does_not_fit(tmp_path
 
 
 def test_a_setup_that_may_not_write_says_where_in_one_line(tmp_path: Path) -> None:
-    for name in ("scripts", "serve", "requirements"):
+    for name in ("export", "gateway", "requirements", "scripts", "serve"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / ".run").write_text("a file where a directory should be")  # permissions would not stop root
     command = [sys.executable, "-m", "scripts.bootstrap"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
