@@ -123,6 +123,7 @@ def test_a_new_export_is_listed_and_served_within_ten_seconds(served: Served) ->
     assert served.text(KEPT) == kept == served.text("latest_checkpoint.pt")
 
 
+@pytest.mark.alone  # the swap has to come while the texts run
 def test_a_model_that_is_replaced_finishes_its_texts_and_no_request_fails(served: Served, tmp_path: Path) -> None:
     name = "replaced"
     served.export(name, 2)
