@@ -74,7 +74,7 @@ class Server(uvicorn.Server):
         self._app = app
         self._settings = settings
         self._announced = announced
-        self._told_at: float | None = None  # when the first signal came
+        self._stop_requested_at: float | None = None  # when the first signal came
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -88,12 +88,12 @@ class Server(uvicorn.Server):
         second later the remaining connections are cut. A second signal ends the sequences at once. The exit status is 0.
         """
         now = time.monotonic()
-        if self._told_at is None:
-            self._told_at = now
+        if self._stop_requested_at is None:
+            self._stop_requested_at = now
             self._app.state.stopping = True
             delay = self._settings.drain_delay if self.started else 0
             asyncio.get_running_loop().call_later(delay, self._stop_accepting)
-        elif now - self._told_at > SAME_STOP:
+        elif now - self._stop_requested_at > SAME_STOP:
             self.should_exit = True
             self._end_texts()
 

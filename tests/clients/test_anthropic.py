@@ -77,7 +77,7 @@ def test_every_event_is_named_and_a_ping_follows_the_start_of_the_first_block(ga
     assert response.headers["request-id"] == response.headers["x-request-id"]
 
 
-def test_why_a_message_ended_is_told_whole_and_streamed(claude: anthropic.Anthropic) -> None:
+def test_stop_reason_is_the_same_whole_and_streamed(claude: anthropic.Anthropic) -> None:
     cases: list[tuple[dict[str, Any], str, str | None]] = [
         ({"max_tokens": 2}, "max_tokens", None),
         ({"stop_sequences": ["nothing like it", " of Japan"]}, "stop_sequence", " of Japan"),

@@ -131,6 +131,6 @@ class TextFormat(_Format):
         assert self.schema_ is not None
         return "schema", self.schema_
 
-    def told_back(self) -> dict[str, Any]:
+    def echoed(self) -> dict[str, Any]:
         """Returns the format as a response repeats it."""
         return {"type": self.type} | self.model_dump(by_alias=True, exclude_unset=True)

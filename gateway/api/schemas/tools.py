@@ -41,7 +41,7 @@ class ResponsesTool(FunctionFields):
 
     type: FunctionKind
 
-    def told_back(self) -> dict[str, Any]:
+    def echoed(self) -> dict[str, Any]:
         """Returns the tool as a response repeats it."""
         return {"type": self.type, **self.model_dump(include={"name", "description", "parameters", "strict"})}
 
@@ -125,7 +125,7 @@ class ResponsesToolChoice(ToolChoice):
     def _mode_of_allowed(self) -> str:
         return self.allowed_mode
 
-    def told_back(self) -> str | dict[str, Any]:
+    def echoed(self) -> str | dict[str, Any]:
         """Returns the choice as a response repeats it."""
         return self.type if self.type in MODES else self.model_dump(by_alias=True, exclude_unset=True)
 

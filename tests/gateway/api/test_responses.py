@@ -63,9 +63,9 @@ def test_an_answer_has_the_form_of_openai(gateway_url: str, api_key: str) -> Non
     assert usage["output_tokens"] == 5 and usage["total_tokens"] == usage["input_tokens"] + 5
     assert usage["input_tokens_details"].keys() == {"cached_tokens", "cache_write_tokens"}
     assert usage["output_tokens_details"] == {"reasoning_tokens": 0}
-    told_back = {"instructions": "Be kind.", "metadata": {"a": "b"}, "temperature": 0, "max_output_tokens": 5}
-    told_back |= {"tools": [], "tool_choice": "auto", "text": {"format": {"type": "text"}}, "previous_response_id": None}
-    assert answer | told_back == answer
+    echoed = {"instructions": "Be kind.", "metadata": {"a": "b"}, "temperature": 0, "max_output_tokens": 5}
+    echoed |= {"tools": [], "tool_choice": "auto", "text": {"format": {"type": "text"}}, "previous_response_id": None}
+    assert answer | echoed == answer
     assert answer["store"] is False  # nothing is
 
 

@@ -29,7 +29,9 @@ def gateway(
     """On a Triton of its own: texts that are cut may leave slots behind that look used for a while."""
     with (
         start_triton(TINY, slots=8) as triton,
-        Gateway(triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY, **request.param, RUN_AHEAD="off") as started,
+        Gateway(
+            triton.grpc_address, tmp_path / "log", MODEL_NAME=TINY, SPECULATION="off", RUN_AHEAD="off", **request.param
+        ) as started,
     ):
         yield started
 

@@ -192,7 +192,7 @@ export default {
   formWrong: "This is not valid JSON: {message}",
 
   errorKey: "The server refused the API key. Enter the right one under “API key”, then try again.",
-  errorModel: "This key may not use the model {model}. Choose another model, or ask whoever gave you the key.",
+  errorModel: "This key may not use the model {model}. Choose another model, or ask the person who gave you the key.",
   errorGone: "The server no longer has this model. Choose one from the new list and try again.",
   errorLong: "Too long for this model: {count} of {most} tokens. Shorten the message or start a new conversation.",
   errorFull: "The context is full: the answer cannot continue. Start a new conversation.",
