@@ -87,6 +87,7 @@ class Engine:
         self.end_sequences(error)
         self._task.cancel()
         await asyncio.gather(self._task, *(replica.close() for replica in self._replicas.values()), return_exceptions=True)
+        self._replicas.clear()  # they refer to this engine, and the garbage collector may take minutes to notice
 
     def end_sequences(self, error: TidegateError) -> None:
         """Ends every sequence, running or queued, with ``error``."""

@@ -79,7 +79,7 @@ class Registry:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for engine in self.all_engines():
-            await engine.close(BackendUnavailable("The server is stopping.", retry_after=2))
+            await _close(engine, "The server is stopping.")
 
     @property
     def default_name(self) -> str:
@@ -175,6 +175,7 @@ class Registry:
             served, replaced = None, served
         if served is None:
             served = self._served[key] = _Served(Engine(model, self._settings))
+            model.start()
             logger.info("%s, version %d, is served", *key)
         served.engine.add_replica(address, self._measured(self._tritons.clients[address], model.name), model)
         if replaced is not None:  # only now: clients that are asked to try again do so at once
@@ -213,6 +214,12 @@ class Registry:
 
 
 async def _end(engine: Engine, reason: str) -> None:
-    """Closes an engine. Its remaining sequences end with an error that gives ``reason``."""
-    await engine.close(BackendUnavailable(f"The model {engine.model.name} {reason}", retry_after=2))
+    """Closes the engine of a model that is served no longer."""
+    await _close(engine, f"The model {engine.model.name} {reason}")
     logger.info("%s, version %s, is no longer served", engine.model.name, engine.model.version)
+
+
+async def _close(engine: Engine, message: str) -> None:
+    """Closes an engine and its model. Its remaining sequences end with an error that says ``message``."""
+    await engine.close(BackendUnavailable(message, retry_after=2))
+    await asyncio.to_thread(engine.model.close)

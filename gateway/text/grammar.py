@@ -103,6 +103,13 @@ class GrammarCompiler:
         except BaseException as exc:  # a library panic is not an Exception
             logger.error("This model's vocabulary is none for grammars", exc_info=exc)
 
+    def close(self) -> None:
+        """Ends the processes."""
+        with self._making:
+            trials: Sandbox | None = self.__dict__.get("_trials")
+        if trials is not None:
+            trials.close()
+
     @property
     def vocabulary(self) -> Vocabulary:
         """One, whichever thread needs it first."""

@@ -33,7 +33,6 @@ class Model:
         document = json.loads(description)
         parameters: dict[str, str] = document["parameters"]
         tokenizer = Tokenizer(document["tokenizer"], document["chat_template"])
-        tokenizer.prompts.start()
         vocabulary_size = int(parameters["vocabulary_size"])
         end_tokens = frozenset(int(token) for token in parameters["end_tokens"].split(",") if token)
         grammars = GrammarCompiler(tokenizer, vocabulary_size, end_tokens)
@@ -56,6 +55,16 @@ class Model:
             fingerprint=parameters["fingerprint"],
             parameters=parameters,
         )
+
+    def start(self) -> None:
+        """Starts the process that reads prompts, in the background."""
+        self.tokenizer.prompts.start()
+
+    def close(self) -> None:
+        """Ends the processes that read prompts and grammars. Without it they last until this object is garbage-collected."""
+        self.tokenizer.prompts.close()
+        self.grammars.close()
+        self.tools.close()
 
     def compile_grammar(self, grammar: Grammar) -> Matcher:
         """See `GrammarCompiler.compile`."""

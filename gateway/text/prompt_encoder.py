@@ -28,6 +28,10 @@ class PromptEncoder:
         """Starts a process in the background, so that no request waits for it."""
         threading.Thread(target=self._try, name="prompt-process", daemon=True).start()
 
+    def close(self) -> None:
+        """Ends the processes."""
+        self._sandbox.close()
+
     def encode(self, text: str, *, param: str, add_special_tokens: bool) -> list[int]:
         """Returns the tokens of ``text``. Raises InvalidRequest."""
         return self._tokens(len(text) > LARGE, text=text, param=param, add_special_tokens=add_special_tokens)

@@ -61,6 +61,11 @@ class ToolSupport:
         """Returns a reader for one output."""
         return ToolReader(self.form, use.callable)
 
+    def close(self) -> None:
+        """Ends the processes of its own grammar compiler."""
+        if (compiler := self.__dict__.get("_compiler")) is not None:
+            compiler.close()
+
     @property
     def form(self) -> CallForm:
         """The form of the model's calls. The first access may take a second: not for the event loop."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -13,11 +14,14 @@ from gateway.engine.generation import Delta, GenerationRecord, GenerationRequest
 from gateway.engine.step import StepAnswer
 from gateway.errors import BackendUnavailable
 from gateway.settings import Settings
+from gateway.text.model import Model
 from gateway.triton.client import TritonClient
 from serve.triton_server import TritonServer
 from tests.conftest import TINY
 
 GREEDY = SamplingParameters(temperature=0.0)
+# By the Triton's process and the model's name: reading a tokenizer takes half a second.
+_models: WeakKeyDictionary[TritonServer, dict[tuple[int, str], Model]] = WeakKeyDictionary()
 
 
 def lengths_answer(cached: list[int], reused: list[int], drawn: list[int] | None = None, seconds: float = 0.0) -> StepAnswer:
@@ -48,7 +52,7 @@ async def engine_on_all(
     tritons: list[TritonServer], name: str = TINY, step_timeout: float = 30, **settings: int
 ) -> AsyncIterator[Engine]:
     clients = [TritonClient(triton.grpc_address, step_timeout) for triton in tritons]
-    models = [await client.describe(name) for client in clients]
+    models = [await _model(triton, client, name) for triton, client in zip(tritons, clients, strict=True)]
     engine = Engine(models[0], replace(Settings(), **({"run_ahead": 0} | settings)))
     for triton, client, model in zip(tritons, clients, models, strict=True):
         engine.add_replica(triton.grpc_address, client, model)
@@ -58,6 +62,13 @@ async def engine_on_all(
         await engine.close(BackendUnavailable("The test is over."))
         for client in clients:
             await client.close()
+
+
+async def _model(triton: TritonServer, client: TritonClient, name: str) -> Model:
+    models, key = _models.setdefault(triton, {}), (triton.pid, name)
+    if key not in models:
+        models[key] = await client.describe(name)
+    return models[key]
 
 
 def request(

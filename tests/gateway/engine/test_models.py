@@ -16,7 +16,8 @@ import pytest
 from export.exporter import ExportSettings, export
 from serve.triton_server import TritonServer
 from serve.version_cleanup import Retirement
-from tests.conftest import gateway_process
+from testing.gateway import Gateway
+from testing.proc import family
 from tests.export import samples
 from tests.gateway.http_client import client, events, until
 
@@ -30,6 +31,7 @@ LONG = 18.0  # seconds that texts have to take: more than it takes to notice a n
 class Served:
     repository: Path
     triton: TritonServer
+    gateway: Gateway
     http: httpx.Client
 
     def export(self, name: str, seed: int) -> None:
@@ -80,9 +82,12 @@ def served(tmp_path_factory: pytest.TempPathFactory, api_key: str) -> Iterator[S
     export_characters(repository, KEPT, 0)
     with TritonServer(repository, directory / "triton", env={"TIDEGATE_SLOTS": "10"}) as triton:
         triton.wait_ready(60, needed=KEPT)
-        with gateway_process(triton.grpc_address, directory / "log") as url, client(url, api_key) as http:
+        with (
+            Gateway(triton.grpc_address, directory / "log", RUN_AHEAD="off") as gateway,
+            client(gateway.url, api_key) as http,
+        ):
             http.timeout = httpx.Timeout(300)  # seconds: two models at once on a machine that does other things too
-            yield Served(repository, triton, http)
+            yield Served(repository, triton, gateway, http)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> None:
@@ -183,6 +188,17 @@ def test_a_model_that_was_removed_is_not_found_and_the_others_go_on(served: Serv
     assert last["error"]["code"] == "backend_unavailable"
     assert len({*answers}) == 1 and answers[0][0] == 200
     assert served.health().keys() >= {KEPT}
+
+
+def test_a_model_that_was_removed_leaves_no_process_in_the_gateway(served: Served) -> None:
+    name, before = "brief", len(family(served.gateway.pid))
+    served.export(name, 7)
+    wait_for(lambda: name in served.names(), 10)
+    served.text(name, response_format={"type": "regex", "regex": "a+"})
+    assert len(family(served.gateway.pid)) == before + 2  # one reads its prompts, one its grammars
+    shutil.move(served.repository / name, served.repository.parent / "gone")
+    wait_for(lambda: len(family(served.gateway.pid)) == before, 15)
+    assert name not in served.names()
 
 
 def test_files_replaced_under_the_same_version_never_continue_a_text(served: Served, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from export.text.tokenizers import of_characters
 from gateway.errors import InvalidRequest
+from gateway.text.grammar import Grammar
 from gateway.text.model import Model
 from gateway.text.prompt_encoder import PromptEncoder, pack, unpack
-from gateway.text.tokenizer import Tokenizer
 from serve.processes import children
 from tests.gateway.text.test_tokenizer import ENDLESS, TOKENIZER, TOKENIZER_JSON
 
@@ -133,15 +133,20 @@ def test_a_text_in_memory_lets_other_threads_run() -> None:
     assert worst < took / 2
 
 
-def test_a_model_that_was_described_has_its_process_before_the_first_prompt() -> None:
+def test_a_model_that_was_started_has_its_process_before_the_first_prompt_and_none_once_it_is_closed() -> None:
     before = set(children(os.getpid()))
     parameters = {"checkpoint": "a", "created": "0", "context_length": "8", "candidates": "1", "vocabulary_size": "300"}
     parameters |= {"slots": "1", "joined_tokens": "8", "run_ahead": "64", "end_tokens": "0", "fingerprint": ""}
     description = {"parameters": parameters, "tokenizer": TOKENIZER_JSON, "chat_template": None}
     model = Model.from_description("a", "1", json.dumps(description).encode())
+    assert not set(children(os.getpid())) - before
+    model.start()
     for _ in range(500):
         if set(children(os.getpid())) - before:
             break
         time.sleep(0.01)
     assert len(set(children(os.getpid())) - before) == 1
-    assert isinstance(model.tokenizer, Tokenizer)
+    model.compile_grammar(Grammar("regex", "a+"))
+    assert len(set(children(os.getpid())) - before) == 2
+    model.close()
+    assert not set(children(os.getpid())) - before

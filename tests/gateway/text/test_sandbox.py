@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -43,6 +44,26 @@ def test_process_is_kept_and_one_that_was_killed_is_begun_again_and_it_ends_with
     second = new_child(before | {first})
     del asked
     assert not is_alive(second)
+
+
+def test_closed_sandbox_has_no_process_and_answers_a_late_question_with_one_that_ends() -> None:
+    before = set(children(os.getpid()))
+    asked = sandbox(ECHO, processes=2)
+    asked.close()  # none has begun
+    assert ask(asked) == TOKENIZER.encode(CONTENT)
+    assert not set(children(os.getpid())) - before
+
+
+def test_sandbox_that_is_closed_during_a_question_answers_it_and_ends_its_process() -> None:
+    before = set(children(os.getpid()))
+    asked = sandbox(ECHO, processes=2)
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(ask, asked)
+        while not set(children(os.getpid())) - before:
+            time.sleep(0.01)
+        asked.close()
+        assert not answer.done() and answer.result() == TOKENIZER.encode(CONTENT)
+    assert not set(children(os.getpid())) - before
 
 
 @pytest.mark.parametrize(
