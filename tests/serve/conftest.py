@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -96,8 +97,9 @@ class MakeServe:
         os.killpg(self.process.pid, signal.SIGINT)
 
 
-@pytest.fixture
-def make_serve() -> Iterator[Callable[..., MakeServe]]:
+@contextmanager
+def starter() -> Iterator[Callable[..., MakeServe]]:
+    """What it starts is stopped at its end."""
     started: list[MakeServe] = []
 
     def start(**environment: str) -> MakeServe:
@@ -112,10 +114,29 @@ def make_serve() -> Iterator[Callable[..., MakeServe]]:
         serve.process.wait(10)
 
 
-@pytest.fixture
-def ready(make_serve: Callable[..., MakeServe]) -> MakeServe:
-    """The demonstration model, served."""
-    serve = make_serve(MY_API_KEY="it's a secret", SLOTS="2")
+def start_demonstration(start: Callable[..., MakeServe]) -> MakeServe:
+    serve = start(MY_API_KEY="it's a secret", SLOTS="2")
     serve.wait_for("  try ")
     serve.remember_supervisor()
     return serve
+
+
+@pytest.fixture
+def make_serve() -> Iterator[Callable[..., MakeServe]]:
+    with starter() as start:
+        yield start
+
+
+@pytest.fixture
+def ready(make_serve: Callable[..., MakeServe]) -> MakeServe:
+    """The demonstration model, served for this test alone."""
+    return start_demonstration(make_serve)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[MakeServe]:
+    """The demonstration model, served for all tests that leave it running; whatever was started again ends with it."""
+    with starter() as start:
+        serve = start_demonstration(start)
+        yield serve
+    assert serve.left_after(0) == ({}, [])

@@ -35,6 +35,65 @@ def wait_until_answers(serve: MakeServe, seconds: float) -> None:
         time.sleep(0.1)
 
 
+def test_the_last_line_is_a_curl_command_that_works_when_pasted(running: MakeServe) -> None:
+    last = next(line for line in running.output.splitlines() if line.startswith("  try "))  # before any test disturbed it
+    command = last.removeprefix("  try ")
+    answer = json.loads(subprocess.run(command, shell=True, capture_output=True, timeout=60, check=True).stdout)
+    assert answer["status"] == "success"
+    assert len(answer["data"]["generated_text"]) > len(answer["data"]["prompt"])
+    assert f"  page      http://localhost:{running.port}/ (" in running.output
+    assert re.search(r"\n  memory    0\.\d GB, 2 slots of 2,048 tokens included\n", running.output), running.output
+    assert f"  log       .run/{running.port}/triton.log" in running.output
+    assert "uvicorn" not in running.output and "\033" not in running.output  # one ready message, without colours in a pipe
+    assert "it's a secret" in running.output
+
+
+@pytest.mark.slow
+def test_a_second_start_installs_and_exports_nothing(running: MakeServe, make_serve: Start) -> None:
+    second = make_serve(SLOTS="2")
+    second.wait_for("  try ", 60)
+    assert "is up to date" in second.output
+    assert "Installing" not in second.output
+    assert "Writing" not in second.output
+
+
+@pytest.mark.slow
+def test_a_triton_that_runs_already_is_used(running: MakeServe, make_serve: Start) -> None:
+    command = running.processes()[running.pid_of("bin/tritonserver")]
+    grpc_port = command.split("--grpc-port=")[1].split()[0]
+    other = make_serve(TRITON_URL=f"127.0.0.1:{grpc_port}")
+    other.wait_for("  try ", 30)
+    assert not [command for command in other.processes().values() if "tritonserver" in command]
+    assert answers(other)
+
+
+@pytest.mark.parametrize("victim", ["bin/tritonserver", "triton_python_backend_stub"])
+def test_a_killed_triton_or_stub_is_started_again(running: MakeServe, victim: str) -> None:
+    os.kill(running.pid_of(victim), signal.SIGKILL)
+    running.wait_for("Triton is ready again", 30)
+    wait_until_answers(running, 10)
+
+
+@pytest.mark.slow
+def test_a_model_process_that_hangs_is_ended_and_started_again(running: MakeServe) -> None:
+    stub = running.pid_of("triton_python_backend_stub")
+    os.kill(stub, signal.SIGSTOP)
+    running.wait_for("Triton does not answer; starting Triton again", 30)
+    running.wait_for("Triton is ready again", 30)
+    wait_until_answers(running, 10)
+    assert not is_alive(stub)
+
+
+@pytest.mark.slow
+def test_a_killed_guard_of_triton_leaves_no_orphan(running: MakeServe) -> None:
+    processes = running.processes().items()
+    (guard,) = [pid for pid, command in processes if "process_guard.py" in command and "tritonserver" in command]
+    stub = running.pid_of("triton_python_backend_stub")
+    os.kill(guard, signal.SIGKILL)
+    running.wait_for("Triton is ready again", 30)
+    assert not is_alive(stub)
+
+
 @pytest.mark.slow
 def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(make_serve: Start) -> None:
     proxy = {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}  # nothing listens there
@@ -42,18 +101,6 @@ def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(make_serve: St
     command = serve.wait_for("  try ").removeprefix("  try ")
     answer = subprocess.run(command, shell=True, env=os.environ | proxy, capture_output=True, timeout=60, check=True).stdout
     assert json.loads(answer)["status"] == "success"
-
-
-def test_the_last_line_is_a_curl_command_that_works_when_pasted(ready: MakeServe) -> None:
-    command = ready.output.splitlines()[-1].removeprefix("  try ")
-    answer = json.loads(subprocess.run(command, shell=True, capture_output=True, timeout=60, check=True).stdout)
-    assert answer["status"] == "success"
-    assert len(answer["data"]["generated_text"]) > len(answer["data"]["prompt"])
-    assert f"  page      http://localhost:{ready.port}/ (" in ready.output
-    assert re.search(r"\n  memory    0\.\d GB, 2 slots of 2,048 tokens included\n", ready.output), ready.output
-    assert f"  log       .run/{ready.port}/triton.log" in ready.output
-    assert "uvicorn" not in ready.output and "\033" not in ready.output  # one ready message, without colours in a pipe
-    assert "it's a secret" in ready.output
 
 
 def test_ctrl_c_ends_everything_within_ten_seconds_and_leaves_nothing(ready: MakeServe) -> None:
@@ -66,53 +113,9 @@ def test_ctrl_c_ends_everything_within_ten_seconds_and_leaves_nothing(ready: Mak
 
 
 @pytest.mark.slow
-def test_a_second_start_installs_and_exports_nothing(ready: MakeServe, make_serve: Start) -> None:
-    ready.press_ctrl_c()
-    ready.wait_ended(10)
-    second = make_serve(SLOTS="2")
-    second.wait_for("  try ", 60)
-    assert "is up to date" in second.output
-    assert "Installing" not in second.output
-    assert "Writing" not in second.output
-
-
-@pytest.mark.slow
 def test_a_killed_supervisor_leaves_nothing(ready: MakeServe) -> None:
     os.kill(ready.supervisor, signal.SIGKILL)
     assert ready.left_after(10) == ({}, [])
-
-
-@pytest.mark.parametrize("victim", ["bin/tritonserver", "triton_python_backend_stub"])
-def test_a_killed_triton_or_stub_is_started_again(ready: MakeServe, victim: str) -> None:
-    os.kill(ready.pid_of(victim), signal.SIGKILL)
-    ready.wait_for("Triton is ready again", 30)
-    wait_until_answers(ready, 10)
-    ready.press_ctrl_c()
-    ready.wait_ended(10)
-    assert ready.left_after(0) == ({}, [])
-
-
-@pytest.mark.slow
-def test_a_model_process_that_hangs_is_ended_and_started_again(ready: MakeServe) -> None:
-    stub = ready.pid_of("triton_python_backend_stub")
-    os.kill(stub, signal.SIGSTOP)
-    ready.wait_for("Triton does not answer; starting Triton again", 30)
-    ready.wait_for("Triton is ready again", 30)
-    wait_until_answers(ready, 10)
-    assert not is_alive(stub)
-
-
-@pytest.mark.slow
-def test_a_killed_guard_of_triton_leaves_no_orphan(ready: MakeServe) -> None:
-    processes = ready.processes().items()
-    (guard,) = [pid for pid, command in processes if "process_guard.py" in command and "tritonserver" in command]
-    stub = ready.pid_of("triton_python_backend_stub")
-    os.kill(guard, signal.SIGKILL)
-    ready.wait_for("Triton is ready again", 30)
-    assert not is_alive(stub)
-    ready.press_ctrl_c()
-    ready.wait_ended(10)
-    assert ready.left_after(0) == ({}, [])
 
 
 @pytest.mark.slow
@@ -192,13 +195,3 @@ def test_the_public_key_is_warned_of(make_serve: Start) -> None:
     assert "WARNING" not in serve.output  # a start that is refused has nothing to warn of
     serve = make_serve(SLOTS="1000000")
     serve.wait_for("WARNING: MY_API_KEY is not set.")
-
-
-@pytest.mark.slow
-def test_a_triton_that_runs_already_is_used(ready: MakeServe, make_serve: Start) -> None:
-    command = ready.processes()[ready.pid_of("bin/tritonserver")]
-    grpc_port = command.split("--grpc-port=")[1].split()[0]
-    other = make_serve(TRITON_URL=f"127.0.0.1:{grpc_port}")
-    other.wait_for("  try ", 30)
-    assert not [command for command in other.processes().values() if "tritonserver" in command]
-    assert answers(other)

@@ -48,8 +48,8 @@ async def test_texts_are_spread_over_the_tritons(two: list[Triton]) -> None:
 
 @pytest.mark.parametrize("sampling", [GREEDY, HOT], ids=["greedy", "seeded"])
 async def test_texts_of_a_dead_triton_go_on_at_the_other_byte_for_byte(two: list[Triton], sampling: SamplingParameters) -> None:
-    async with engine_on_all(two) as engine:
-        requests = [request(engine, prompt, sampling, 150) for prompt in PROMPTS]
+    async with engine_on_all(two, speculation=False) as engine:  # else a text that repeats itself may be over too soon
+        requests = [request(engine, prompt, sampling, 300) for prompt in PROMPTS]
         expected = [await text_of(engine, one) for one in requests]
         texts = asyncio.gather(*(text_of(engine, one) for one in requests))
         await in_mid_text(engine, len(PROMPTS))
@@ -64,8 +64,8 @@ async def test_texts_of_a_dead_triton_go_on_at_the_other_byte_for_byte(two: list
 async def test_texts_of_a_stopped_triton_go_on_at_the_other_within_seconds(
     two: list[Triton], sampling: SamplingParameters
 ) -> None:
-    async with engine_on_all(two) as engine:
-        requests = [request(engine, prompt, sampling, 150) for prompt in PROMPTS]
+    async with engine_on_all(two, speculation=False) as engine:  # else a text that repeats itself may be over too soon
+        requests = [request(engine, prompt, sampling, 300) for prompt in PROMPTS]
         expected = [await text_of(engine, one) for one in requests]
         texts = asyncio.gather(*(text_of(engine, one) for one in requests))
         await in_mid_text(engine, len(PROMPTS))
@@ -91,9 +91,9 @@ async def test_triton_that_comes_back_gets_texts_again(two: list[Triton]) -> Non
 
 
 async def test_texts_move_when_their_triton_is_taken_away(two: list[Triton]) -> None:
-    async with engine_on_all(two) as engine:
-        expected = await text_of(engine, request(engine, "The king", tokens=150))
-        texts = [asyncio.ensure_future(text_of(engine, request(engine, "The king", tokens=150))) for _ in range(6)]
+    async with engine_on_all(two, speculation=False) as engine:
+        expected = await text_of(engine, request(engine, "The king", tokens=300))
+        texts = [asyncio.ensure_future(text_of(engine, request(engine, "The king", tokens=300))) for _ in range(6)]
         await in_mid_text(engine, 6)
         await engine.remove_replica(two[0].grpc_address)
         assert await asyncio.gather(*texts) == [expected] * 6
