@@ -30,6 +30,7 @@ class Engine:
 
     def __init__(self, name: str, command: Sequence[str | Path]) -> None:
         self.name = name
+        RUN.mkdir(parents=True, exist_ok=True)
         self._log = (RUN / f"{name.replace(' ', '-')}.log").open("w+")
         self._process = subprocess.Popen(
             [str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, cwd=ROOT
@@ -40,14 +41,15 @@ class Engine:
             self.close()
             raise
 
-    def ask(self, do: str, **fields: Any) -> dict[str, Any]:
+    def ask(self, do: str, *, timeout: float = ANSWERING, **fields: Any) -> dict[str, Any]:
+        """An engine that takes longer than ``timeout`` seconds is ended."""
         assert self._process.stdin
         try:
             self._process.stdin.write(json.dumps({"do": do} | fields).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # the answer says why
-        answer = self._read(ANSWERING)
+        answer = self._read(timeout)
         if "error" in answer:
             raise PeerError(answer["error"])
         return answer

@@ -3,6 +3,7 @@
     {"do": "decode", "prompts": [[ids], …], "tokens": 32}  →  {"prefill_seconds": …, "seconds": …, "texts": [[ids], …]}
     {"do": "prefill", "prompt": [ids]}                     →  {"seconds": …}
     {"do": "texts", "prompts": [[ids], …], "tokens": 48}   →  {"texts": [[ids], …]}
+    {"do": "logits", "tokens": [ids], "path": "x.npy"}     →  {"path": "x.npy"}, transformers only
 
 `seconds` of a decode are those from each stream's first token to its last, all streams together, greedy; so they hold
 ``tokens - 1`` tokens a stream. The first line out says what the engine is and was given; it comes once the model is loaded.

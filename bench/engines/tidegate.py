@@ -1,4 +1,4 @@
-"""Our own decoder, as Triton's backend runs it: `python -m bench.engines.tidegate MODEL.onnx`."""
+"""Our own decoder, as Triton's backend runs it: `python -m bench.engines.tidegate MODEL.onnx [--device cuda]`."""
 
 import argparse
 import time
@@ -11,12 +11,14 @@ import numpy as np
 from backends.onnx_decoder.decoder import Decoder, Row
 from backends.onnx_decoder.resources import use_huge_pages
 from bench.engines.protocol import serve
+from bench.gpu_check.card import device_of
 
 
 class Engine:
-    def __init__(self, model: Path, slots: int, context_length: int) -> None:
-        self._decoder = Decoder(model, slots=slots, context_length=context_length)
-        use_huge_pages()
+    def __init__(self, model: Path, slots: int, context_length: int, device: str) -> None:
+        self._decoder = Decoder(model, slots=slots, context_length=context_length, device=device_of(device))
+        if device == "cpu":
+            use_huge_pages()
 
     def decode(self, prompts: list[list[int]], tokens: int) -> Mapping[str, Any]:
         start = time.perf_counter()
@@ -52,6 +54,8 @@ if __name__ == "__main__":
     parser.add_argument("model", type=Path)
     parser.add_argument("--slots", type=int, default=32)
     parser.add_argument("--context", type=int, default=2048)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
-    engine = Engine(options.model, options.slots, options.context)
-    serve("ONNX Runtime, all cores", decode=engine.decode, prefill=engine.prefill, texts=engine.texts, step=engine.step)
+    engine = Engine(options.model, options.slots, options.context, options.device)
+    where = "all cores" if options.device == "cpu" else "the GPU"
+    serve(f"ONNX Runtime, {where}", decode=engine.decode, prefill=engine.prefill, texts=engine.texts, step=engine.step)

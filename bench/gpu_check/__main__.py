@@ -1,30 +1,24 @@
 """Checks and measures the whole stack on this machine's GPU: `make gpu-check`.
 
-    python -m bench.gpu_check [--device cpu] [--quick] [--out DIRECTORY]
+    python -m bench.gpu_check [--device cpu] [--quick] [--minutes 10] [--out DIRECTORY] [--peers-python PYTHON]
 
-Exports two models in fp16, compares what the decoder says on the device with transformers in fp32 on the CPU, then measures, in
-rounds, so that what disturbs hits all alike: the whole stack through HTTP, the decoder alone, and what people use now. Prints
-tables and writes `gpu-check.json` and `gpu-check.md`. Ends with status 1 where a comparison failed; figures below the aims are
-reported, and are no failure. `--device cpu --quick` tries out everything but the GPU.
+Works through a plan of minutes and says what is left of them. Each section runs in a process of its own: what fails or takes
+too long is reported, and the rest goes on. `gpu-check.json` and `gpu-check.md` are written after each section, each section's
+own document after each measurement, so that a run that is cut off still has them. Ends with status 1 if a comparison or another
+section failed; figures below the aims are reported, and are no failure. `--device cpu --quick` tries out all but the GPU.
+
+Nothing here needs torch: the peers, and the reference that the decoder is compared with, run in `--peers-python`.
 """
 
 import argparse
-import datetime
 import json
 import sys
-from collections.abc import Callable
-from functools import partial
+import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
-from backends.onnx_decoder.device import Device
-from bench import servers
-from bench.gpu_check import card, golden, models, peers, report, serving
-from bench.gpu_check.models import Candidate
-from bench.gpu_check.report import ALONE, OURS, Figures
-
-PREFILLED = 512  # tokens of a prompt
-Result = TypeVar("Result")
+from bench.gpu_check import card, sections
+from bench.gpu_check.plan import Plan, Section, Task, documents, write
 
 
 def main() -> None:
@@ -32,78 +26,48 @@ def main() -> None:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--quick", action="store_true", help="a tiny model, few tokens, one round")
     parser.add_argument("--out", type=Path, default=Path(".run/gpu-check"))
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="for all of it (default: no limit)")
+    parser.add_argument(
+        "--peers-python",
+        default=sys.executable,
+        metavar="PYTHON",
+        help="an interpreter with torch and transformers (default: this one)",
+    )
+    parser.add_argument("--section", choices=[one.name for one in sections.SECTIONS], help="only this one, in this process")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="for that section")
     arguments = parser.parse_args()
-    device = card.device_of(arguments.device)
-    streams, tokens, rounds = ([1, 4], 8, 1) if arguments.quick else ([1, 8, 64, 256], 128, 3)
     out = arguments.out / ("quick" if arguments.quick else "whole")
     out.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {
-        "date": f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
-        "command": " ".join(["python -m bench.gpu_check", *sys.argv[1:]]),
-    }
-    results |= {"machine": card.facts(arguments.device), "bytes_per_second": card.bandwidth(arguments.device)}
-    say(json.dumps(results, indent=2))
-
-    checks, measured = [], []
-    for model in models.prepare(out, small=arguments.quick):
-        say(f"## {model.title}: comparing with transformers in fp32")
-        checks += list(golden.check(model, device))
-        say(report.checks(checks[-len(golden.ARRANGEMENTS) - 2 :]))
-        measured.append((model, measure(model, device, streams, tokens, rounds)))
-    past = peers.PROMPT + tokens / 2
-    text = "\n\n".join(
-        [
-            f"`{results['command']}`, {results['date']}, {results['bytes_per_second'] / 1e9:,.0f} GB/s copied and read",
-            report.checks(checks),
-            *(report.table(model, figures, past, results["bytes_per_second"]) for model, figures in measured),
-            "\n".join(report.aims(measured, past, results["bytes_per_second"])),
-        ]
-    )
-    results |= {"checks": [vars(one) for one in checks], "models": {model.title: one.as_json() for model, one in measured}}
-    (out / "gpu-check.json").write_text(json.dumps(results, indent=2) + "\n")
-    (out / "gpu-check.md").write_text(text + "\n")
-    say(f"{text}\n\nWritten to {out}/gpu-check.json and gpu-check.md")
-    sys.exit(0 if all(one.passed for one in checks) else 1)
+    task = Task(arguments.device, arguments.quick, out, arguments.peers_python)
+    if arguments.section:
+        deadline, document = time.monotonic() + arguments.seconds, out / f"{arguments.section}.json"
+        section = next(one for one in sections.SECTIONS if one.name == arguments.section)
+        section.run(replace(task, deadline=deadline, document=document))
+    else:
+        card.device_of(arguments.device)  # or ends with the reason
+        sys.exit(0 if run(task, arguments.minutes) else 1)
 
 
-def measure(model: Candidate, device: Device, streams: list[int], tokens: int, rounds: int) -> Figures:
-    figures = Figures()
-    loops = {ALONE: peers.decoder_alone(model, device)}
-    for name, prepare in peers.loops(model, device.name):
-        if loop := attempt(figures, name, prepare):
-            loops[name] = loop
-    settings = {"MAX_WAITING": "1024"}
-    with servers.gateways(model.directory, settings, slots=max(streams), TIDEGATE_DEVICE=device.name) as (server,):
-        serving.decode(server, max(streams), 4)  # the first steps of a shape are slower
-        for number in range(rounds):
-            for count in streams:
-                say(f"{model.title}: round {number + 1} of {rounds}, {count} streams")
-                served = serving.decode(server, count, tokens)
-                figures.rates[count][OURS].append(served.rate)
-                figures.gaps[count].append((served.gap(50), served.gap(95)))
-                figures.gateway[count].append(served.gateway_seconds / served.tokens)
-                for name, loop in loops.items():
-                    if rate := attempt(figures, name, partial(loop, count, tokens)):
-                        figures.rates[count][name].append(rate)
-            filled = serving.prefill(server, min(8, max(streams)), PREFILLED)
-            figures.prefill.append(filled.streams * PREFILLED / filled.seconds)
-    return figures
+def run(task: Task, minutes: float) -> bool:
+    command = " ".join(["python -m bench.gpu_check", *sys.argv[1:]])
+    planned = sections.QUICK if task.quick else sections.SECTIONS
+    statuses: dict[str, str] = {}
 
+    def finished(section: Section, status: str) -> None:
+        statuses[section.name] = status
+        found = documents(task.out, planned)
+        write(task.out / "gpu-check.json", json.dumps({"command": command, "sections": statuses, **found}, indent=2))
+        write(task.out / "gpu-check.md", sections.text(found, statuses, command, quick=task.quick))
 
-def attempt(figures: Figures, name: str, work: Callable[[], Result]) -> Result | None:
-    """A peer that fails is named, once, and the others go on."""
-    if name in figures.failures:
-        return None
-    try:
-        return work()
-    except Exception as error:  # whatever a peer raises
-        figures.failures[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:300] if str(error) else ''}"
-        say(f"{name} failed: {figures.failures[name]}")
-        return None
+    def section_command(section: Section, seconds: float) -> list[str]:
+        own = ["--section", section.name, "--seconds", str(seconds), "--out", str(task.out.parent)]
+        options = ["--device", task.device, "--peers-python", task.peers_python, *["--quick"] * task.quick]
+        return [sys.executable, "-m", "bench.gpu_check", *own, *options]
 
-
-def say(text: str) -> None:
-    print(text, flush=True)
+    sections.clear(task.out)
+    well = Plan(planned, section_command, finished, minutes).run()
+    print(f"\n{(task.out / 'gpu-check.md').read_text()}\nWritten to {task.out}/gpu-check.json and gpu-check.md", flush=True)
+    return well
 
 
 if __name__ == "__main__":

@@ -1,31 +1,28 @@
-"""What computes here: the card, versions, and the bandwidth of its memory."""
+"""What computes here: the card, versions, and the bandwidth of its memory. No torch: the peers bring that along."""
 
 import platform
+import subprocess
 import time
-from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
+import numpy as np
 import onnxruntime
-import torch
 
 from backends.onnx_decoder import gpu
 from backends.onnx_decoder.device import Cpu, Device
 
-COPIED = {"cuda": 2**30, "cpu": 2**28}  # bytes, far more than any cache holds
-PACKAGES = ("torch", "transformers", "numpy", "tritonclient", "nvidia-pytriton")
+COPIED = {"cuda": 2**30, "cpu": 2**27}  # bytes, far more than any cache holds
+PACKAGES = ("numpy", "tritonclient", "nvidia-pytriton")
+QUERIED = "name,driver_version,memory.total,compute_cap,clocks.max.memory"
 
 
 def device_of(name: str) -> Device:
     """SystemExit with the reason where it cannot be used."""
     if name == "cpu":
         return Cpu()
-    if reason := gpu.why_not("fp16"):
+    if reason := gpu.why_not("fp16"):  # it loads CUDA's libraries too
         raise SystemExit(f"gpu-check: {reason}")
-    if not torch.cuda.is_available():
-        raise SystemExit(
-            f"gpu-check: torch {torch.__version__} does not see the GPU: is it the build for CUDA {gpu.built_for()}?"
-        )
     return gpu.Device()
 
 
@@ -38,30 +35,18 @@ def facts(name: str) -> dict[str, Any]:
     }
     known |= {package: metadata.version(package) for package in PACKAGES}
     if name == "cuda":
-        card = torch.cuda.get_device_properties(0)
-        known |= {"card": card.name, "memory": card.total_memory, "capability": f"{card.major}.{card.minor}"}
-        known |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        command = ["nvidia-smi", f"--query-gpu={QUERIED}", "--format=csv"]
+        known["nvidia-smi"] = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
     return known
 
 
-def seconds(name: str, work: Callable[[], object], times: int = 1) -> float:
-    """Of one of ``times`` runs, until the device has finished."""
-    synchronize(name)
-    began = time.perf_counter()
-    for _ in range(times):
-        work()
-    synchronize(name)
-    return (time.perf_counter() - began) / times
-
-
-def synchronize(name: str) -> None:
-    if name == "cuda":
-        torch.cuda.synchronize()
-
-
-def bandwidth(name: str) -> float:
+def bandwidth(device: Device) -> float:
     """Bytes a second that a copy within the device's memory reads and writes."""
-    source = torch.zeros(COPIED[name], dtype=torch.uint8, device=name)
-    target = torch.empty_like(source)
-    target.copy_(source)
-    return 2 * COPIED[name] / min(seconds(name, lambda: target.copy_(source), 3) for _ in range(5))
+    rows, size = 64, COPIED[device.name]
+    memory = device.allocate((2, rows, size // rows, 1), np.dtype(np.uint8))
+    seconds = []
+    for _ in range(6):
+        began = time.perf_counter()
+        memory.copy_prefix(0, 1, size // rows)  # returns when it is done
+        seconds.append(time.perf_counter() - began)
+    return 2 * size / min(seconds)
