@@ -78,11 +78,12 @@ class Decoder:
         context_length: int,
         device: Device | None = None,
         threads: int | None = None,
+        options: onnxruntime.SessionOptions | None = None,
     ) -> None:
         """``slots`` may be a function of the bytes per slot; it is called once the weights are loaded. ``device`` defaults to
-        the CPU. Raises ValueError if ONNX Runtime cannot use the device."""
+        the CPU, ``options`` to `session_options`. Raises ValueError if ONNX Runtime cannot use the device."""
         self.context_length, self.device = context_length, device or Cpu()
-        self._session = _session(model_path, self.device, threads)
+        self._session = _session(model_path, self.device, options or session_options(threads))
         inputs = {value.name: value for value in self._session.get_inputs()}
         outputs = {value.name: value for value in self._session.get_outputs()}
         self._has_query_seqlens = "query_seqlens" in inputs
@@ -185,9 +186,7 @@ class Decoder:
         """One run of the graph."""
         binding = self._binding(layout)
         changed = self._fill(binding, layout, batch)
-        if self.device.copies_inputs:
-            _bind_inputs(binding, changed)
-        self._session.run_with_iobinding(binding.io)
+        self._compute(binding, changed)
         if not self._has_query_seqlens:
             self._lengths[batch.slots] = batch.pasts + batch.counts
         # Copied because the next run with this binding overwrites them.
@@ -196,6 +195,11 @@ class Decoder:
         )
         full = binding.outputs["logits"][np.repeat(batch.full, batch.wanted)] if "logits" in binding.outputs else None
         return Candidates(ids, logits, normalizer, full)
+
+    def _compute(self, binding: _Binding, changed: Iterable[str]) -> None:
+        if self.device.copies_inputs:
+            _bind_inputs(binding, changed)
+        self._session.run_with_iobinding(binding.io)
 
     def _fill(self, binding: _Binding, layout: Layout, batch: Batch) -> Iterable[str]:
         """Writes the inputs of a run. Returns the names of the inputs written."""
@@ -271,16 +275,16 @@ def _bind_inputs(binding: _Binding, names: Iterable[str]) -> None:
             binding.io.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
 
-def _session(model_path: Path, device: Device, threads: int | None) -> onnxruntime.InferenceSession:
+def _session(model_path: Path, device: Device, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     providers: list[Any] = list(device.providers)
-    session = onnxruntime.InferenceSession(str(model_path), _session_options(threads), providers=providers)
+    session = onnxruntime.InferenceSession(str(model_path), options, providers=providers)
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if session.get_providers()[0] != wanted:  # ONNX Runtime silently falls back to the next provider
         raise ValueError(f"ONNX Runtime could not start its {wanted}; what it says stands in Triton's log")
     return session
 
 
-def _session_options(threads: int | None) -> onnxruntime.SessionOptions:
+def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
     options.inter_op_num_threads = 1

@@ -14,6 +14,7 @@ import numpy as np
 from bench.engine import Engine
 from bench.environments import PeerError
 from bench.gpu_check import card, golden, models, peers, rates, report
+from bench.gpu_check import profile as profiles
 from bench.gpu_check.plan import Section, Task
 from bench.gpu_check.report import Bytes, Figures
 
@@ -56,6 +57,18 @@ def compare(task: Task) -> None:
         raise SystemExit(1)
 
 
+def profile(task: Task) -> None:
+    model = models.prepared_one(task, models.GPT2)
+    counts = profiles.ROWS_QUICK if task.quick else profiles.ROWS
+    found = []
+    for one in profiles.profiles(
+        model.version / "model.onnx", card.device_of(task.device), counts, task.peers_python, task.out
+    ):
+        print(one.line(), flush=True)
+        found.append(asdict(one))
+        task.save(steps=found)
+
+
 def measure(task: Task, title: str) -> None:
     rates.measure(task, models.prepared_one(task, title))
 
@@ -63,6 +76,7 @@ def measure(task: Task, title: str) -> None:
 SECTIONS = [
     Section("prepare", "Versions, bandwidth, exports", 1, prepare),
     Section("golden", "The decoder on the device against transformers in fp32 on the CPU", 1, compare),
+    Section("profile", "A decode step's time in kernels and in gaps", 1, profile),
     Section("gpt-2", f"{models.GPT2}: tokens a second", 2.5, partial(measure, title=models.GPT2)),
     Section("smollm2", f"{models.SMOLLM2}: tokens a second", 1.5, partial(measure, title=models.SMOLLM2)),
 ]
@@ -78,6 +92,7 @@ def text(documents: Mapping[str, Any], statuses: Mapping[str, str], command: str
     if bandwidth := prepared.get("bytes_per_second"):
         parts.append(f"A copy within the device's memory reads and writes {bandwidth / 1e9:,.0f} GB/s.")
     parts.append(report.checks(documents.get("golden", {}).get("checks", [])))
+    parts.append("\n".join(f"- {profiles.Profile(**one).line()}" for one in documents.get("profile", {}).get("steps", [])))
     past = rates.PROMPT + (rates.TOKENS_QUICK if quick else rates.TOKENS) / 2
     measured = []
     for title, name in RATES.items():
