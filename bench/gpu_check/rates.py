@@ -21,6 +21,7 @@ STREAMS, STREAMS_QUICK = [1, 8, 64, 256], [1, 4]
 TOKENS, TOKENS_QUICK = 128, 8  # of each stream
 GATEWAYS, GATEWAYS_QUICK = [1, 2, 4], [1, 2]  # processes, before one Triton
 ROUNDS = 3
+RUN_AHEADS = ["off", "10", "25", "100"]
 Work = Callable[[int], float]  # streams → tokens a second
 
 
@@ -80,8 +81,7 @@ class Rates:
         running = self._stack.enter_context(
             servers.gateways(self._candidate.directory, *settings, slots=self._most, TIDEGATE_DEVICE=self._task.device)
         )
-        spawn = multiprocessing.get_context("spawn")
-        clients = self._stack.enter_context(ProcessPoolExecutor(serving.MOST_PROCESSES, mp_context=spawn))
+        clients = self._stack.enter_context(_clients())
         for server in running:
             serving.decode(clients, [server], self._most, 4)  # the first steps of a shape are slower
 
@@ -99,6 +99,28 @@ class Rates:
 
         decoding = {several(number): (lambda streams, n=number: decode(n, streams)) for number in gateways}
         return {**decoding, PREFILL: prefill}
+
+
+def run_ahead(task: Task, candidate: Candidate) -> None:
+    """How much a step may draw by itself, in milliseconds, through HTTP."""
+    streams, tokens = ([STREAMS_QUICK[-1]], TOKENS_QUICK) if task.quick else ([1, 64, 256], TOKENS)
+    settings = [{"MAX_WAITING": "1024", "RUN_AHEAD": budget} for budget in RUN_AHEADS]
+    found: dict[str, dict[int, float]] = {budget: {} for budget in RUN_AHEADS}
+    with ExitStack() as stack:
+        clients = stack.enter_context(_clients())
+        running = stack.enter_context(
+            servers.gateways(candidate.directory, *settings, slots=streams[-1], TIDEGATE_DEVICE=task.device)
+        )
+        for count in streams:
+            for budget, server in zip(RUN_AHEADS, running, strict=True):
+                serving.decode(clients, [server], count, 4)  # the first steps of a shape are slower
+                found[budget][count] = serving.decode(clients, [server], count, tokens).rate
+                print(f"RUN_AHEAD={budget}, {count} streams: {found[budget][count]:,.0f} tokens/s", flush=True)
+                task.save(run_ahead=found)
+
+
+def _clients() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(serving.MOST_PROCESSES, mp_context=multiprocessing.get_context("spawn"))
 
 
 def measure(task: Task, candidate: Candidate) -> Figures:

@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.engine import Engine
 from bench.environments import PeerError
-from bench.gpu_check import card, golden, models, peers, rates, report
+from bench.gpu_check import card, golden, models, peers, rates, report, trials
 from bench.gpu_check import profile as profiles
 from bench.gpu_check.plan import Section, Task
 from bench.gpu_check.report import Bytes, Figures
@@ -73,12 +73,36 @@ def measure(task: Task, title: str) -> None:
     rates.measure(task, models.prepared_one(task, title))
 
 
+def try_out(task: Task, name: str) -> None:
+    """The status is 1 where a variant says something else."""
+    model, device = models.prepared_one(task, models.GPT2).version / "model.onnx", card.device_of(task.device)
+    found: list[trials.Trial] = []
+    for rows in trials.ROWS_QUICK if task.quick else trials.ROWS:
+        if task.left() < 2:
+            print(f"left out for want of time: {rows} rows", flush=True)
+            continue
+        found.append(trials.trial(trials.VARIANTS[name], model, device, rows))
+        print(found[-1].line(), flush=True)
+        task.save(trials=[asdict(one) for one in found])
+    if not all(one.same_tokens for one in found):
+        raise SystemExit(1)
+
+
+def run_ahead(task: Task) -> None:
+    rates.run_ahead(task, models.prepared_one(task, models.GPT2))
+
+
 SECTIONS = [
     Section("prepare", "Versions, bandwidth, exports", 1, prepare),
     Section("golden", "The decoder on the device against transformers in fp32 on the CPU", 1, compare),
     Section("profile", "A decode step's time in kernels and in gaps", 1, profile),
     Section("gpt-2", f"{models.GPT2}: tokens a second", 2.5, partial(measure, title=models.GPT2)),
     Section("smollm2", f"{models.SMOLLM2}: tokens a second", 1.5, partial(measure, title=models.SMOLLM2)),
+    *(
+        Section(name, f"Variant: {variant.title}", 0.4, partial(try_out, name=name))
+        for name, variant in trials.VARIANTS.items()
+    ),
+    Section("run-ahead", "Variant: how long a step may draw by itself", 0.5, run_ahead),
 ]
 RATES = {models.GPT2: "gpt-2", models.SMOLLM2: "smollm2"}
 QUICK = [section for section in SECTIONS if section.name != "smollm2"]  # it has one model
@@ -102,6 +126,12 @@ def text(documents: Mapping[str, Any], statuses: Mapping[str, str], command: str
             measured.append((title, Figures.of(documents[name]), read))
     parts += [report.table(*one) for one in measured]
     parts.append("\n".join(report.aims(measured)))
+    for name, variant in trials.VARIANTS.items():
+        lines = [f"- {trials.Trial(**one).line()}" for one in documents.get(name, {}).get("trials", [])]
+        parts.append("\n".join([f"Variant: {variant.title}.", "", *lines] if lines else []))
+    for budget, found in documents.get("run-ahead", {}).get("run_ahead", {}).items():
+        each = ", ".join(f"{rate:,.0f} tokens/s at {streams} streams" for streams, rate in found.items())
+        parts.append(f"RUN_AHEAD={budget}: {each}.")
     return "\n\n".join(part for part in parts if part)
 
 
