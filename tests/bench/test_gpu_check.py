@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 
 from backends.onnx_decoder import gpu
+from backends.onnx_decoder.decoder import Row
 from backends.onnx_decoder.device import Cpu
-from bench.gpu_check import card, golden, models, peers, report
+from bench.gpu_check import card, golden, models, peers, rates, report, trials
 from bench.gpu_check import plan as plan_module
 from bench.gpu_check.models import Candidate
 from bench.gpu_check.plan import Plan, Section, Task
 from bench.gpu_check.rates import Rates
 from bench.gpu_check.report import ALONE, OURS, STATIC, Bytes, Figures
+from bench.gpu_check.variants import TOTAL, Graphed
 from tests.conftest import ROOT
 
 
@@ -53,12 +55,34 @@ def test_everything_is_compared_and_measured(gpu_check: dict[str, Any], out: Pat
     figures = Figures.of(gpu_check["gpt-2"])
     assert figures.failures == {} and figures.left_out == []
     for streams in (1, 4):
-        rates = figures.rates[streams]
-        assert {OURS, ALONE, report.STATIC, report.RECOMPUTE} <= set(rates)
-        assert all(rate > 0 for times in rates.values() for rate in times)
+        found = figures.rates[streams]
+        assert {OURS, ALONE, report.STATIC, report.RECOMPUTE} <= set(found)
+        assert all(rate > 0 for times in found.values() for rate in times)
     assert figures.rate(4, report.several(2)) and figures.prefill
     assert gpu_check["prepare"]["bytes_per_second"] > 1e8
+    assert all(0 < step["kernel_seconds"] <= step["seconds"] for step in gpu_check["profile"]["steps"])
+    assert set(gpu_check["run-ahead"]["run_ahead"]) == set(rates.RUN_AHEADS)
     assert "| 4 |" in (out / "quick" / "gpu-check.md").read_text()
+
+
+def test_the_variants_say_bit_for_bit_what_the_decoder_says(gpu_check: dict[str, Any]) -> None:
+    for name in trials.VARIANTS:
+        found = [trials.Trial(**trial) for trial in gpu_check[name]["trials"]]
+        assert [trial.rows for trial in found] == trials.ROWS_QUICK, name
+        assert all(trial.same_tokens and trial.largest_difference == 0.0 for trial in found), name
+
+
+def test_a_decode_step_for_cuda_graphs_has_one_shape_for_each_power_of_two(gpu_check: dict[str, Any], out: Path) -> None:
+    """And one total length, and tells idle slots nothing."""
+    (model,) = models.prepared(Task("cpu", True, out / "quick", sys.executable))
+    decoder = Graphed(model.version / "model.onnx", slots=8, context_length=64)
+    decoder.run([Row(slot, 0, np.arange(10, dtype=np.int32)) for slot in range(8)])
+    decoder._bindings.clear()
+    for slots in ([0, 1, 2, 4], [6], [5, 7], [0, 2], [3]):
+        decoder.run([Row(slot, 10, np.array([5], np.int32)) for slot in slots])
+    assert list(decoder._bindings) == [(0, 8, 1, 8, 8, False), (0, 4, 1, 4, 4, False)]
+    assert {int(binding.inputs[TOTAL]) for binding in decoder._bindings.values()} == {64}
+    assert decoder._lengths.tolist() == [11] * 8
 
 
 def test_a_model_that_says_something_else_is_found_out(gpu_check: dict[str, Any], out: Path, tmp_path: Path) -> None:
@@ -78,12 +102,12 @@ def test_a_peer_that_fails_is_named_and_not_tried_again(tmp_path: Path) -> None:
     figures = Figures()
     with ExitStack() as stack:
         task = Task("cpu", True, tmp_path, str(tmp_path / "no-python"))
-        rates = Rates(task, Candidate("GPT-2", tmp_path, tmp_path), figures, stack, 1, 2)
-        rates.measure(STATIC, 1)
+        measured = Rates(task, Candidate("GPT-2", tmp_path, tmp_path), figures, stack, 1, 2)
+        measured.measure(STATIC, 1)
         (reason,) = figures.failures.values()
         assert "no-python" in reason
         figures.failures[STATIC] = "once"
-        rates.measure(STATIC, 1)
+        measured.measure(STATIC, 1)
     assert figures.failures == {STATIC: "once"} and figures.rate(1, STATIC) is None
 
 

@@ -31,9 +31,10 @@ def test_without_a_key_nothing_starts_and_a_sentence_says_why(key: str | None) -
     assert "MY_API_KEY is missing a value: it is the key that clients send" in done.stderr
 
 
-def test_triton_gets_a_gpu_and_without_one_needs_none() -> None:
+def test_triton_gets_a_gpu_whose_memory_decides_how_many_slots_and_without_one_needs_none() -> None:
     reserved = services(*GPU_FILES)["triton"]["deploy"]["resources"]["reservations"]["devices"]
     assert reserved == [{"capabilities": ["gpu"], "driver": "nvidia", "count": 1}]
+    assert services(*GPU_FILES)["triton"]["environment"]["TIDEGATE_SLOTS"] == ""  # as the export says: auto
     assert "devices" not in services(*CPU_FILES)["triton"]["deploy"]["resources"].get("reservations", {})
 
 
