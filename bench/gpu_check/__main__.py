@@ -44,7 +44,7 @@ def main() -> None:
         section = next(one for one in sections.SECTIONS if one.name == arguments.section)
         section.run(replace(task, deadline=deadline, document=document))
     else:
-        card.device_of(arguments.device)  # or ends with the reason
+        card.check(arguments.device)  # not device_of: that would hold memory of the card all the time
         sys.exit(0 if run(task, arguments.minutes) else 1)
 
 

@@ -17,13 +17,16 @@ PACKAGES = ("numpy", "tritonclient", "nvidia-pytriton")
 QUERIED = "name,driver_version,memory.total,compute_cap,clocks.max.memory"
 
 
-def device_of(name: str) -> Device:
-    """SystemExit with the reason where it cannot be used."""
-    if name == "cpu":
-        return Cpu()
-    if reason := gpu.why_not("fp16"):  # it loads CUDA's libraries too
+def check(name: str) -> None:
+    """SystemExit with the reason where the device cannot be used. Loads CUDA's libraries."""
+    if name == "cuda" and (reason := gpu.why_not("fp16")):
         raise SystemExit(f"gpu-check: {reason}")
-    return gpu.Device()
+
+
+def device_of(name: str) -> Device:
+    """SystemExit as in `check`."""
+    check(name)
+    return gpu.Device() if name == "cuda" else Cpu()
 
 
 def facts(name: str) -> dict[str, Any]:
@@ -33,11 +36,18 @@ def facts(name: str) -> dict[str, Any]:
         "onnxruntime": onnxruntime.__version__,
         "providers": onnxruntime.get_available_providers(),
     }
-    known |= {package: metadata.version(package) for package in PACKAGES}
+    known |= {package: _version(package) for package in PACKAGES}
     if name == "cuda":
         command = ["nvidia-smi", f"--query-gpu={QUERIED}", "--format=csv"]
         known["nvidia-smi"] = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
     return known
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # a bundle may bring along only its files
+        return None
 
 
 def bandwidth(device: Device) -> float:

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,26 +46,20 @@ class Candidate:
         return sum(heads.dim_value * head_dim.dim_value * 2 for _, heads, _, head_dim in shapes)
 
 
-def prepare(out: Path, *, small: bool) -> Iterator[Candidate]:
-    """GPT-2 with random weights, then SmolLM2. ``small``: only a GPT-2 of two layers."""
+def prepare(title: str, out: Path, *, small: bool) -> Candidate:
+    """GPT-2 has random weights, and two layers if ``small``. Nothing is exported again where it is there already."""
     repository = out / "model_repository"
+    if title == SMOLLM2:
+        return _export(title, demonstration_checkpoint(), weights.huggingface(out / "smollm2"), repository)
     checkpoint = random_gpt2(out / "gpt2", **(SMALL if small else WHOLE))
-    yield _export(GPT2, checkpoint, checkpoint, repository, "--tokenizer", "gpt2")
-    if not small:
-        yield _export(SMOLLM2, demonstration_checkpoint(), weights.huggingface(out / "smollm2"), repository)
+    return _export(title, checkpoint, checkpoint, repository, "--tokenizer", "gpt2")
 
 
-def prepared(task: Task) -> list[Candidate]:
-    """Those that the section `prepare` has made."""
-    found = json.loads((task.out / "prepare.json").read_text()).get("models", {})
-    return [Candidate(title, Path(one["directory"]), Path(one["checkpoint"])) for title, one in found.items()]
-
-
-def prepared_one(task: Task, title: str) -> Candidate:
-    """SystemExit where it was not made."""
-    for model in prepared(task):
-        if model.title == title:
-            return model
+def prepared(task: Task, title: str) -> Candidate:
+    """SystemExit where no section has made it."""
+    for document in (task.out / "prepare.json", task.out / "smollm2-export.json"):
+        if document.exists() and (one := json.loads(document.read_text()).get("models", {}).get(title)):
+            return Candidate(title, Path(one["directory"]), Path(one["checkpoint"]))
     raise SystemExit(f"gpu-check: {title} was not exported")
 
 

@@ -33,7 +33,7 @@ class Task:
 
     def left(self) -> float:
         """Seconds."""
-        return self.deadline - time.monotonic()
+        return max(0.0, self.deadline - time.monotonic())
 
     def save(self, **found: Any) -> None:
         """Adds to what this section has found, on disk."""

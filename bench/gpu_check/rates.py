@@ -142,4 +142,6 @@ def measure(task: Task, candidate: Candidate) -> Figures:
                 said = figures.failures.get(who) or (f"{rate[0]:,.0f} tokens/s" if rate else "done")
                 print(f"round {number + 1}, {who}, {count} streams: {said}, {remaining(task.left())} left", flush=True)
                 task.save(**figures.as_json())
+    task.save(**figures.as_json())
+    print(*(f"left out: {one}" for one in figures.left_out), sep="\n", flush=True)
     return figures

@@ -19,7 +19,7 @@ from backends.onnx_decoder.layout import Batch, Layout
 from bench.gpu_check.buffers import Buffer
 
 TOTAL = "total_sequence_length"  # attention reads it on the CPU
-NOT_CAPTURED = "-1"  # of gpu_graph_id
+NOT_CAPTURED = -1  # of gpu_graph_id
 GROUPS = 64  # of the vocabulary, in the first of two stages
 
 
@@ -47,11 +47,11 @@ class Buffered(Decoder):
         up.twin.upload()
         if self.device.copies_inputs:
             _bind_inputs(binding, [TOTAL])
-        self._session.run_with_iobinding(binding.io, self._run_options(binding))
+        self._session.run_with_iobinding(binding.io, self._run_options())
         binding.io.synchronize_outputs()
         down.twin.download()
 
-    def _run_options(self, binding: _Binding) -> onnxruntime.RunOptions | None:
+    def _run_options(self) -> onnxruntime.RunOptions | None:
         return None
 
 
@@ -68,9 +68,10 @@ class Graphed(Buffered):
     Padding rows compute a token that nobody reads, one position past what their slots hold, as idle slots do.
     """
 
+    _padded = False  # the pass that runs
+
     def forward(self, batch: Batch) -> Candidates:
-        rows = 1 << int(batch.slots.max()).bit_length()
-        rows = min(rows, self.slots)
+        rows = min(1 << int(batch.slots.max()).bit_length(), self.slots)
         held = self._lengths[:rows].astype(np.int64)
         held[batch.slots] = batch.pasts
         if not self._can_pad(batch, held):
@@ -78,10 +79,13 @@ class Graphed(Buffered):
         before, slots, ones = self._lengths.copy(), np.arange(rows), np.ones(rows, np.int64)
         tokens = np.zeros(rows, np.int32)
         tokens[batch.slots] = batch.tokens
-        found = super().forward(Batch(slots, held, ones, ones, np.zeros(rows, np.bool_), tokens))
-        after = self._lengths[batch.slots]
+        self._padded = True
+        try:
+            found = super().forward(Batch(slots, held, ones, ones, np.zeros(rows, np.bool_), tokens))
+        finally:
+            self._padded = False
         self._lengths[:] = before
-        self._lengths[batch.slots] = after
+        self._lengths[batch.slots] = batch.pasts + 1
         kept = batch.slots
         return Candidates(found.candidate_id[kept], found.candidate_logit[kept], found.log_normalizer[kept])
 
@@ -91,21 +95,16 @@ class Graphed(Buffered):
 
     def _fill(self, binding: _Binding, layout: Layout, batch: Batch) -> Iterable[str]:
         changed = super()._fill(binding, layout, batch)
-        if self._is_padded(binding):
+        if self._padded:
             binding.inputs[TOTAL][...] = self.context_length
         return changed
 
-    def _is_padded(self, binding: _Binding) -> bool:
-        rows = len(binding.inputs["seqlens_k"])
-        one_each = len(binding.inputs["tokens"]) == len(binding.inputs["logit_index"]) == rows
-        return one_each and (rows & (rows - 1) == 0 or rows == self.slots) and "logits" not in binding.outputs
-
-    def _run_options(self, binding: _Binding) -> onnxruntime.RunOptions | None:
+    def _run_options(self) -> onnxruntime.RunOptions | None:
         if not isinstance(self.device, GraphDevice):
             return None
         options = onnxruntime.RunOptions()
-        rows = len(binding.inputs["seqlens_k"])
-        options.add_run_config_entry("gpu_graph_id", str(rows) if self._is_padded(binding) else NOT_CAPTURED)
+        rows = self._layout.shape[1] if self._padded and self._layout else NOT_CAPTURED
+        options.add_run_config_entry("gpu_graph_id", str(rows))
         return options
 
 

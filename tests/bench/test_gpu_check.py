@@ -74,7 +74,7 @@ def test_the_variants_say_bit_for_bit_what_the_decoder_says(gpu_check: dict[str,
 
 def test_a_decode_step_for_cuda_graphs_has_one_shape_for_each_power_of_two(gpu_check: dict[str, Any], out: Path) -> None:
     """And one total length, and tells idle slots nothing."""
-    (model,) = models.prepared(Task("cpu", True, out / "quick", sys.executable))
+    model = models.prepared(Task("cpu", True, out / "quick", sys.executable), models.GPT2)
     decoder = Graphed(model.version / "model.onnx", slots=8, context_length=64)
     decoder.run([Row(slot, 0, np.arange(10, dtype=np.int32)) for slot in range(8)])
     decoder._bindings.clear()
@@ -87,7 +87,7 @@ def test_a_decode_step_for_cuda_graphs_has_one_shape_for_each_power_of_two(gpu_c
 
 def test_a_model_that_says_something_else_is_found_out(gpu_check: dict[str, Any], out: Path, tmp_path: Path) -> None:
     task = Task("cpu", True, out / "quick", sys.executable)
-    (model,) = models.prepared(task)
+    model = models.prepared(task, models.GPT2)
     other = Candidate("another", model.directory, models.random_gpt2(tmp_path / "gpt2", seed=1, **models.SMALL))
     with closing(peers.reference(task, other)) as engine:
 
@@ -163,7 +163,7 @@ def test_a_run_that_is_killed_leaves_what_it_has_measured(gpu_check: dict[str, A
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         for line in process.stdout:
-            if line.startswith("## The decoder"):
+            if line.startswith("## GPT-2 124M on"):
                 break
         process.kill()
         process.stdout.close()
