@@ -70,8 +70,7 @@ setup-torch:
 	@$(PYTHON_USED) -m scripts.bootstrap torch
 
 test:
-	@$(PYTHON_USED) -m scripts.bootstrap torch test
-	@scripts/test-packages $(if $(ALL),all)
+	@$(PYTHON_USED) -m scripts.bootstrap torch test $(if $(ALL),all-)packages
 	@scripts/checks $(if $(ALL),all)
 
 quick:

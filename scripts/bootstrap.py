@@ -1,8 +1,9 @@
-"""Sets this checkout up: `python3 -m scripts.bootstrap [serve|export] [torch] [test]`.
+"""Sets this checkout up: `python3 -m scripts.bootstrap [serve|export] [torch] [test] [packages|all-packages]`.
 
-Makes .venv and installs the locked packages into it; `torch` and `test` install more. `serve` and `export` first check the
-settings of those commands. Runs on any Python from 3.7; if that one is unsuitable, it looks for python3.11, python3.12 and
-python3.13 on PATH. Silent and quick if nothing has changed. Standard library only.
+Makes .venv and installs the locked packages into it; `torch` and `test` install more, and `packages` installs what the tests
+need of the system, at the same time. `serve` and `export` first check the settings of those commands. Runs on any Python from
+3.7; if that one is unsuitable, it looks for python3.11, python3.12 and python3.13 on PATH. Silent and quick if nothing has
+changed. Standard library only.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def main(words: list[str]) -> None:
     if "serve" in words or "export" in words:
         check_settings(starts_servers="serve" in words)
     LOG.parent.mkdir(exist_ok=True)
+    packages = start_packages(words)
     with LOG.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two set-ups at once would unpack into each other's files
         make_venv()
@@ -50,7 +52,16 @@ def main(words: list[str]) -> None:
         if "torch" in words or ({"serve", "export"} & {*words} and takes_torch()):
             install_torch()
         if "test" in words:
-            install("test")
+            install("test", "--no-compile")  # a run imports few of their modules
+    if packages and packages.wait() != 0:
+        raise SetupError("the tests' packages are missing")
+
+
+def start_packages(words: list[str]) -> subprocess.Popen[bytes] | None:
+    script = str(ROOT / "scripts" / "test-packages")
+    if "all-packages" in words:
+        return subprocess.Popen([script, "all"])
+    return subprocess.Popen([script]) if "packages" in words else None
 
 
 def use_fitting_python() -> None:
@@ -140,13 +151,14 @@ def make_venv() -> None:
                 raise SetupError(f"{sys.executable} could not make a virtual environment; the reason is in {LOG}")
 
 
-def install(name: str) -> None:
+def install(name: str, *options: str) -> None:
     """Installs exactly what requirements/NAME.lock lists: nothing is resolved, so nothing else is downloaded or compiled."""
     lock = REQUIREMENTS / f"{name}.lock"
     content = lock.read_text()
     with Stamp(name, content) as stamp:
         if stamp.is_new:
-            pip(f"Installing {lock.relative_to(ROOT)}", ["--no-deps", "--require-hashes", "-r", str(lock)], content.count("=="))
+            arguments = ["--no-deps", "--require-hashes", *options, "-r", str(lock)]
+            pip(f"Installing {lock.relative_to(ROOT)}", arguments, content.count("=="))
 
 
 def install_torch() -> None:
