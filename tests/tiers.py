@@ -34,7 +34,8 @@ def mark(item: pytest.Item) -> None:
     takes_export = item.path.is_relative_to(EXPORTS) and not any(map(item.path.match, WITHOUT_EXPORT))
     if takes_export:
         item.add_marker("export")
-    if (takes_server or takes_export) and not _is_first_case(item):
+    tries_many_values = getattr(item.obj, "is_hypothesis_test", False)
+    if (takes_server or takes_export or tries_many_values) and not _is_first_case(item):
         item.add_marker("another_case")
 
 

@@ -147,6 +147,7 @@ def test_ctrl_c_leaves_the_old_model_and_nothing_else(old_model: Path, checkpoin
     assert os.listdir(old_model.parent) == ["models"]
 
 
+@pytest.mark.slow
 def test_two_exports_at_once_both_arrive(tmp_path: Path, checkpoint: Path) -> None:
     processes = [
         subprocess.Popen(
@@ -191,6 +192,7 @@ def test_a_file_of_the_repository_is_never_replaced_by_a_model(tmp_path: Path, c
     assert tree(tmp_path) == {"README.md": b"about these models"}
 
 
+@pytest.mark.slow
 def test_files_are_utf8_whatever_the_locale_says(tmp_path: Path) -> None:
     samples.hf_llama(tmp_path / "checkpoint")
     samples.save_tokenizer(tmp_path / "checkpoint", template="你好 {{ messages[0]['content'] }}")
@@ -222,6 +224,7 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.slow
 def test_the_configuration_is_what_triton_parses(tmp_path: Path, checkpoint: Path) -> None:
     export(settings(checkpoint, tmp_path))
     config = model_config_pb2.ModelConfig()

@@ -56,6 +56,7 @@ def greedy(decoder: Decoder, prompt: np.ndarray) -> list[int]:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [llama, gpt2])
 def test_half_precision_says_what_full_precision_says(tmp_path: Path, source: Callable[[Path], Path]) -> None:
     checkpoint = read(source(tmp_path))

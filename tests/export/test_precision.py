@@ -78,6 +78,7 @@ def test_a_gpu_gets_half_precision(floats: Path, monkeypatch: pytest.MonkeyPatch
     assert precision.choose(read(floats))[0] == "fp16"
 
 
+@pytest.mark.slow
 def test_the_choice_is_printed_with_its_reason_kept_in_the_card_and_made_again_elsewhere(
     floats: Path, tmp_path: Path, machine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +92,7 @@ def test_the_choice_is_printed_with_its_reason_kept_in_the_card_and_made_again_e
     assert settings.fingerprint() != before
 
 
+@pytest.mark.slow
 def test_a_model_that_8_bits_change_too_much_is_exported_in_fp32(
     floats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

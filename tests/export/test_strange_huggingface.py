@@ -102,6 +102,7 @@ def test_json_that_is_too_deep_too_large_or_no_object_is_refused(
         read(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
 def test_an_export_of_weights_that_are_no_numbers_says_one_sentence(value: float, tmp_path: Path) -> None:
     path = llama_directory(tmp_path)

@@ -69,6 +69,7 @@ def test_a_chat_template_that_never_ends_or_takes_all_memory_is_refused(kind: st
         trial.try_out(path, None, None, cpu_seconds=6)
 
 
+@pytest.mark.slow
 def test_an_export_of_an_endless_template_ends_with_one_sentence(tmp_path: Path) -> None:
     path = llama_directory(tmp_path)
     samples.save_tokenizer(path, ENDLESS)

@@ -91,6 +91,7 @@ def test_a_zip_bomb_is_refused_unopened(tmp_path: Path) -> None:
         trial.try_out(tmp_path / "small.pt", None, None)
 
 
+@pytest.mark.slow
 def test_a_meta_pkl_that_asks_for_gibibytes_is_refused(tmp_path: Path) -> None:
     samples.nanogpt(tmp_path / "ckpt.pt")
     # a memo of 2**31 places, of which Python's unpickler makes an array
@@ -104,6 +105,7 @@ def test_a_meta_pkl_that_asks_for_gibibytes_is_refused(tmp_path: Path) -> None:
 NOT_PLAIN = "served are plain ones of floating-point numbers|torch cannot read it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tensor", "said"),
     [

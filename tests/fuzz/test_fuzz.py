@@ -8,6 +8,7 @@ from tests.fuzz import checkpoint_fuzz, wire_fuzz
 from tests.fuzz.model import tiny_model
 
 
+@pytest.mark.slow
 def test_random_steps_are_run_or_refused_and_never_disturb_a_good_sequence(tmp_path: Path) -> None:
     figures = wire_fuzz.fuzz(tiny_model(tmp_path), cases=1000, seed=5)
     assert figures.refused > 300 and figures.rows > 300 and figures.drawn > 100 and figures.compared > 50

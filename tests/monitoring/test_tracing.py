@@ -201,6 +201,7 @@ def dead_collector(silent: bool) -> Iterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_dead_collector_neither_breaks_nor_slows_nor_holds_the_gateway(
     triton: Triton, tmp_path: Path, api_key: str, silent: bool

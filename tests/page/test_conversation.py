@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 
 import httpx
+import pytest
 
 from tests.conftest import DEMO, TINY
 from tests.gateway.http_client import load, until
@@ -85,6 +86,7 @@ def test_an_answer_that_was_cut_goes_on_where_it_ended(visit: Visit) -> None:
     assert visitor.answers()[0].startswith(before)
 
 
+@pytest.mark.slow
 def test_an_answer_of_no_given_length_fills_the_context_and_says_so(visit: Visit) -> None:
     visitor = visit()
     visitor.set(ignore_eos=True)

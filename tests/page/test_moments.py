@@ -174,6 +174,7 @@ def test_who_reads_further_up_stays_there_when_the_answer_ends(visitor: Scripted
     assert abs(view.evaluate("node => node.scrollTop") - 500) < 20
 
 
+@pytest.mark.slow
 def test_a_long_answer_with_probabilities_is_not_drawn_once_for_each_token(visitor: ScriptedVisitor) -> None:
     visitor.page.check("#probabilities")
     visitor.server.answers = [stream([f" {number}" for number in range(2000)])]

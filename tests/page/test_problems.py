@@ -68,6 +68,7 @@ def test_a_model_that_the_key_may_not_use(
         visitor.notice().get_by_text(f"This key may not use the model {TINY}.").wait_for()
 
 
+@pytest.mark.slow
 def test_a_busy_server_is_asked_again_after_the_time_it_names(
     visit: Visit, own_triton: Triton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_restart_of_triton_in_mid_answer_is_told_and_the_text_goes_on_whole(
         assert visitor.notice().is_hidden() and visitor.sends() == 2  # the gateway went on by itself
 
 
+@pytest.mark.slow
 def test_triton_that_stays_away_ends_the_stream_and_the_page_waits_and_goes_on(
     visit: Visit, own_triton: Triton, tmp_path: Path
 ) -> None:
@@ -136,6 +138,7 @@ def test_triton_that_stays_away_ends_the_stream_and_the_page_waits_and_goes_on(
         assert answer.startswith(before) and visitor.sends() == 2 and visitor.notice().is_hidden()
 
 
+@pytest.mark.slow
 def test_a_gateway_that_is_gone_is_waited_for_and_the_answer_goes_on_where_it_ended(
     visit: Visit, own_triton: Triton, tmp_path: Path
 ) -> None:
@@ -172,6 +175,7 @@ def test_the_page_that_opens_before_the_server_answers_connects_by_itself(
         visitor.notice().wait_for(state="hidden")
 
 
+@pytest.mark.slow
 def test_a_queue_is_told(visit: Visit, own_triton: Triton, tmp_path: Path, api_key: str) -> None:
     asked = {"model": TINY, "prompt": "The king", "max_tokens": 1000, "ignore_eos": True, "stream": True, "n": 8}
     with (
@@ -210,6 +214,7 @@ def test_a_refused_parameter_is_told_in_the_servers_sentence_at_its_control(visi
     assert visitor.notice().is_hidden()
 
 
+@pytest.mark.slow
 def test_a_stop_while_the_server_is_waited_for_ends_the_waiting(visit: Visit) -> None:
     visitor = visit()
     visitor.page.route("**/v1/completions", lambda route: route.abort())

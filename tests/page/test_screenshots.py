@@ -14,6 +14,7 @@ from PIL import Image
 from tests.conftest import ROOT
 from tests.page.visitor import WAIT, Visitor
 
+pytestmark = pytest.mark.slow
 Visit = Callable[..., Visitor]
 IMAGES = ROOT / "docs" / "images"
 UPDATE = os.environ.get("UPDATE_SCREENSHOTS") == "1"

@@ -107,6 +107,7 @@ def test_new_loses_nothing_and_the_drawer_opens_renames_and_deletes(visit: Visit
     assert listed(visitor, "Second question")
 
 
+@pytest.mark.slow
 def test_two_tabs_never_overwrite_each_other(visit: Visit) -> None:
     one, other = visit(), visit()
     say(one, "From one tab", "one")

@@ -97,6 +97,7 @@ def test_a_model_that_is_not_there_or_that_a_server_was_started_for_is_not_remov
     assert names(machine.second) == {"one", "two"}
 
 
+@pytest.mark.slow
 def test_a_start_does_not_replace_what_another_server_serves(machine: Machine) -> None:
     other = machine.directory / "elsewhere" / "two.pt"
     other.parent.mkdir()

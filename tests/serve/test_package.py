@@ -64,6 +64,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     yield Installed(tmp_path_factory.mktemp("installed"))
 
 
+@pytest.mark.slow
 def test_an_installed_tidegate_serves_a_checkpoint_from_any_directory(installed: Installed, tmp_path: Path) -> None:
     with installed.serve(tmp_path / "log") as server:
         body = json.dumps({"model": "mine", "prompt": "The sea", "max_tokens": 4}).encode()

@@ -25,6 +25,7 @@ def test_a_model_that_is_not_there_is_an_error_with_tritons_words(tmp_path: Path
     assert not triton.running
 
 
+@pytest.mark.slow
 def test_a_broken_model_does_not_stop_the_others_and_says_why_it_is_not_served(tmp_path: Path) -> None:
     samples.nanogpt(tmp_path / "model.pt")
     repository = tmp_path / "repository"

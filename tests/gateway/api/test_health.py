@@ -73,6 +73,7 @@ def test_a_full_queue_is_not_ill(start_triton: StartTriton, tmp_path: Path, api_
         assert statuses(url) == dict.fromkeys(PROBES, 200)
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.usefixtures("one_event_loop")
 async def test_a_gateway_whose_loop_was_late_does_not_call_triton_dead(triton: TritonServer) -> None:

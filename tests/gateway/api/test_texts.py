@@ -72,6 +72,7 @@ def sentencepiece_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         yield address
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_any_bytes_that_a_model_writes_are_text_and_harm_no_neighbour(sentencepiece_url: str, api_key: str, seed: int) -> None:
     forced = only(*(3 + byte for byte in b"\n\xe4\xbd\xa0\xf0\xed"), LETTER_A)

@@ -85,6 +85,7 @@ def streamed(sdk: openai.OpenAI, **asked: Any) -> tuple[list[dict[str, Any]], An
     return [messages[index] for index in sorted(messages)], usage
 
 
+@pytest.mark.slow
 def test_calls_that_are_required_validate_at_temperature_2_streamed_or_whole(sdk: openai.OpenAI) -> None:
     for choice in ("required", {"type": "function", "function": {"name": "book"}}):
         asked: dict[str, Any] = {"tool_choice": choice, "temperature": 2, "n": 3}

@@ -91,6 +91,7 @@ def test_an_answer_of_no_given_length_goes_on_to_the_end_of_the_context(tiny_gat
     assert completion["usage"]["completion_tokens"] == 16
 
 
+@pytest.mark.slow
 def test_an_answer_of_no_given_length_is_as_long_as_its_log_probabilities_allow(tiny_gateway_url: str, api_key: str) -> None:
     """200,000 of a request: twelve answers to 1,024 tokens with 20 alternatives would have more."""
     asked = CHAT | {"n": 12, "logprobs": True, "top_logprobs": 20, "ignore_eos": True}

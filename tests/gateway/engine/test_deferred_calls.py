@@ -20,6 +20,7 @@ PROMPT = "Once upon a time there was a"
 USE = ToolUse((Tool("go", "", {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}),), ("go",))
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.usefixtures("one_event_loop")
 async def test_a_text_runs_ahead_up_to_its_call_and_is_the_same_in_every_company(triton: Triton) -> None:

@@ -113,6 +113,7 @@ async def test_stalled_triton_fails_texts_and_those_that_wait_within_the_timeout
         os.kill(stub, signal.SIGKILL)
 
 
+@pytest.mark.slow
 async def test_health_stays_good_while_a_long_step_runs(triton: TritonServer) -> None:
     async with engine_on(triton, DEMO, prefill_chunk=2000) as engine:
         prompt = GenerationRequest(list(range(1000, 1800)), 2, GREEDY)  # seconds of prefill

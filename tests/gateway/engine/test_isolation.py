@@ -101,6 +101,7 @@ async def run_with_fault(engine: Engine, caplog: pytest.LogCaptureFixture, injec
     assert len(ended) == len(failed)
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.usefixtures("one_event_loop")
 @pytest.mark.parametrize("error", [RuntimeError("no"), Panic("no")], ids=["error", "panic"])

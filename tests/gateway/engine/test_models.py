@@ -190,6 +190,7 @@ def test_a_model_that_was_removed_is_not_found_and_the_others_go_on(served: Serv
     assert served.health().keys() >= {KEPT}
 
 
+@pytest.mark.slow
 def test_a_model_that_was_removed_leaves_no_process_in_the_gateway(served: Served) -> None:
     name, before = "brief", len(family(served.gateway.pid))
     served.export(name, 7)
@@ -201,6 +202,7 @@ def test_a_model_that_was_removed_leaves_no_process_in_the_gateway(served: Serve
     assert name not in served.names()
 
 
+@pytest.mark.slow
 def test_files_replaced_under_the_same_version_never_continue_a_text(served: Served, tmp_path: Path) -> None:
     name = "overwritten"
     served.export(name, 5)

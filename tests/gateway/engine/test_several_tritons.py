@@ -37,6 +37,7 @@ def texts_by_triton(engine: object) -> list[int]:
     return [len(replica.sequences) for replica in engine._replicas.values()]  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 async def test_texts_are_spread_over_the_tritons(two: list[Triton]) -> None:
     async with engine_on_all(two) as engine:
         texts = [asyncio.ensure_future(text_of(engine, request(engine, prompt, tokens=200))) for prompt in PROMPTS]
@@ -60,6 +61,7 @@ async def test_texts_of_a_dead_triton_go_on_at_the_other_byte_for_byte(two: list
         await engine.probe()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", [GREEDY, HOT], ids=["greedy", "seeded"])
 async def test_texts_of_a_stopped_triton_go_on_at_the_other_within_seconds(
     two: list[Triton], sampling: SamplingParameters
@@ -77,6 +79,7 @@ async def test_texts_of_a_stopped_triton_go_on_at_the_other_within_seconds(
             os.kill(two[0].pid, signal.SIGCONT)
 
 
+@pytest.mark.slow
 async def test_triton_that_comes_back_gets_texts_again(two: list[Triton]) -> None:
     async with engine_on_all(two) as engine:
         await asyncio.to_thread(two[0].stop)
@@ -90,6 +93,7 @@ async def test_triton_that_comes_back_gets_texts_again(two: list[Triton]) -> Non
         await asyncio.gather(*texts)
 
 
+@pytest.mark.slow
 async def test_texts_move_when_their_triton_is_taken_away(two: list[Triton]) -> None:
     async with engine_on_all(two, speculation=False) as engine:
         expected = await text_of(engine, request(engine, "The king", tokens=300))
@@ -99,6 +103,7 @@ async def test_texts_move_when_their_triton_is_taken_away(two: list[Triton]) -> 
         assert await asyncio.gather(*texts) == [expected] * 6
 
 
+@pytest.mark.slow
 async def test_texts_wait_where_the_name_of_their_triton_moves_to_one_that_is_not_up_yet(two: list[Triton]) -> None:
     old, new = (("127.0.0.1", int(triton.grpc_address.rpartition(":")[2])) for triton in two)
     await asyncio.to_thread(two[1].stop)

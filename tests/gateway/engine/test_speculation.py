@@ -74,6 +74,7 @@ def test_in_a_crowd_a_draft_must_be_more_probable() -> None:
     assert min(plan(TWO_CORES, *[Text(falling(0.99)) for _ in range(8)])) > 0
 
 
+@pytest.mark.slow
 def test_a_text_that_drafts_nothing_does_not_pay_for_its_neighbours() -> None:
     others = [Text(falling(0.99)) for _ in range(7)]
     assert sum(plan(TWO_CORES, *others, Text([], credit=-LOSS_AT_FIRST, generated_tokens=0))) == 0

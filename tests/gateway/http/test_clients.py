@@ -216,6 +216,7 @@ def test_keys_that_hold_what_they_may_leave_room_for_one_more() -> None:
             hold(uploads.MOST_OF_A_KEY + 1)
 
 
+@pytest.mark.slow
 def test_uploads_that_say_a_length_and_send_nothing_hold_up_no_other_key(triton: TritonServer, tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     first, second, other = (keys.create(file, name) for name in ("first", "second", "other"))

@@ -86,6 +86,7 @@ def stream(url: str, key: str, path: str, at_first: Callable[[], Any]) -> list[s
     return lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ROUTES)
 def test_silent_triton_makes_comments_and_the_text_goes_on_whole(
     own_triton: Triton, gateway: Gateway, api_key: str, path: str

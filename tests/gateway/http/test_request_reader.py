@@ -221,6 +221,7 @@ REQUESTS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=800, deadline=None)
 @given(st.lists(REQUESTS, min_size=1, max_size=3).map(b"".join), st.data())
 def test_no_bytes_are_read_in_another_way_than_h11_and_llhttp_read_them(sent: bytes, data: st.DataObject) -> None:

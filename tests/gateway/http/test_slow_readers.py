@@ -35,6 +35,7 @@ def ask_without_reading(gateway: Gateway, key: str) -> socket.socket:
     return connection
 
 
+@pytest.mark.slow
 def test_who_does_not_read_holds_up_nobody_and_is_let_go(gateway: Gateway, api_key: str) -> None:
     with client(gateway.url, api_key) as http, ExitStack() as open_connections:
         http.post("/v1/completions", json=LARGE).read()  # what is allocated once is

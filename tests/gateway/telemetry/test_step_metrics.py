@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from gateway.engine.generation import AnswerRecord, GenerationRecord
@@ -49,6 +50,7 @@ def test_gateway_and_backend_count_the_same_steps_rows_and_tokens(model_reposito
         assert ours["iteration_tokens_sum"] > 600 and ours["batch_size_sum"] > ours["step_duration_seconds_count"]
 
 
+@pytest.mark.slow
 def test_drafted_and_accepted_tokens_are_counted_unless_speculation_is_off(
     model_repository: Path, tmp_path: Path, api_key: str
 ) -> None:
@@ -87,6 +89,7 @@ def test_waiting_running_and_a_full_queue_are_told(model_repository: Path, tmp_p
                 assert value(text, "requests_rejected_total", reason="overloaded") == 1
 
 
+@pytest.mark.slow
 def test_the_time_in_the_queue_is_not_that_of_the_prefill(model_repository: Path, tmp_path: Path, api_key: str) -> None:
     with watched(model_repository, tmp_path) as (_, url), client(url, api_key) as http:
         assert http.post("/v1/chat/completions", json=BODY | {"n": 4, "max_tokens": 200}).status_code == 200
@@ -99,6 +102,7 @@ def test_the_time_in_the_queue_is_not_that_of_the_prefill(model_repository: Path
     assert value(text, "request_prompt_tokens_count") == 1
 
 
+@pytest.mark.slow
 def test_a_restart_of_triton_is_a_recovery_and_not_a_failure(model_repository: Path, tmp_path: Path, api_key: str) -> None:
     with watched(model_repository, tmp_path) as (triton, url), client(url, api_key) as http:
         with http.stream("POST", "/v1/chat/completions", json=BODY | {"max_tokens": 900, "stream": True}) as response:
@@ -122,6 +126,7 @@ def test_a_restart_of_triton_is_a_recovery_and_not_a_failure(model_repository: P
     assert value(text, "requests_failed_total") == 0 and value(text, "num_tritons", state="answering") == 1
 
 
+@pytest.mark.slow
 def test_a_triton_that_dies_while_nobody_asks_is_counted_out_and_in_again(model_repository: Path, tmp_path: Path) -> None:
     """A health check finds it out; no request has to."""
 

@@ -149,6 +149,7 @@ def test_template_that_refuses_its_messages_says_why() -> None:
 ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "template",
     [
