@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--quick", action="store_true", help="a tiny model, few tokens, one round")
     parser.add_argument("--out", type=Path, default=Path(".run/gpu-check"))
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="for all of it (default: no limit)")
+    parser.add_argument("--minutes", type=_minutes, default=float("inf"), help="for all of it (default: no limit)")
     parser.add_argument(
         "--peers-python",
         default=sys.executable,
@@ -46,6 +46,13 @@ def main() -> None:
     else:
         card.check(arguments.device)  # not device_of: that would hold memory of the card all the time
         sys.exit(0 if run(task, arguments.minutes) else 1)
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"is {text}, must be more than 0")
+    return value
 
 
 def run(task: Task, minutes: float) -> bool:
