@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import one_process_at_a_time
 from tests.own_mounts import in_own_mounts
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -179,11 +180,16 @@ def debian() -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     configuration = CACHE / "pip.conf"
     root = CACHE / f"{SUITE}.tar"
-    if root.exists() and configuration.exists() and configuration.read_text() == pip:
-        return root
-    configuration.write_text(pip)
+    with one_process_at_a_time("debian"):
+        if not root.exists() or not configuration.exists() or configuration.read_text() != pip:
+            configuration.write_text(pip)
+            _bootstrap(root, configuration)
+    return root
+
+
+def _bootstrap(root: Path, pip_configuration: Path) -> None:
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}"]
-    command += [f"--customize-hook=copy-in {configuration} /etc"]
+    command += [f"--customize-hook=copy-in {pip_configuration} /etc"]
     if authorities := [str(path) for path in CERTIFICATES.glob("*.crt")]:
         command += [f"--customize-hook=copy-in {' '.join(authorities)} {CERTIFICATES}"]
     command += ['--customize-hook=chroot "$1" update-ca-certificates']
@@ -191,7 +197,6 @@ def debian() -> Path:
     done = subprocess.run([*command, SUITE, str(part)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     part.rename(root)
-    return root
 
 
 def pip_options() -> list[str]:
