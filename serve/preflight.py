@@ -13,7 +13,7 @@ from typing import IO
 
 from gateway.misspelt import did_you_mean
 from serve.paths import COMMAND, RUN
-from serve.servers import LOCK
+from serve.servers import LOCK, is_held
 from serve.settings import ALL, Settings
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -44,10 +44,7 @@ def held(run_dir: Path, port: int) -> Iterator[None]:
             _lock(holder)
         except BlockingIOError:
             holder.seek(0)
-            raise PreflightError(
-                f"another server with PORT={port} is starting or running here (process {holder.read()}); "
-                f"use another port: PORT={_free_port('0.0.0.0')} {COMMAND}"
-            ) from None
+            raise PreflightError(_another_server(port, holder.read(), "0.0.0.0")) from None
         holder.truncate(0)
         holder.write(str(os.getpid()))
         holder.flush()
@@ -78,11 +75,21 @@ def check_port(host: str, port: int) -> None:
 
 
 def _port_problem(host: str, port: int, error: OSError) -> str:
+    lock = RUN / str(port) / LOCK
+    if error.errno == errno.EADDRINUSE and lock.exists() and is_held(lock):
+        return _another_server(port, lock.read_text(), host)
     if error.errno == errno.EADDRINUSE:
         return f"port {port} is taken by another program; choose a free one: PORT={_free_port(host)} {COMMAND}"
     if error.errno == errno.EACCES:
         return f"port {port} is reserved for root; choose one from 1024 on: PORT={_free_port(host)} {COMMAND}"
     return f"HOST is {host!r}, PORT is {port}: cannot listen there: {error.strerror}."
+
+
+def _another_server(port: int, process: str, host: str) -> str:
+    return (
+        f"another server with PORT={port} is starting or running here (process {process}); "
+        f"use another port: PORT={_free_port(host)} {COMMAND}"
+    )
 
 
 def _free_port(host: str) -> int:

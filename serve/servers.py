@@ -58,14 +58,15 @@ def running(repository: Path, run: Path = RUN) -> list[Server]:
     """The servers that serve from ``repository``, sorted by port."""
     found = []
     for file in sorted(run.glob("*/server.json")):
-        if _is_held(file.with_name(LOCK)):
+        if is_held(file.with_name(LOCK)):
             server = Server(**json.loads(file.read_text()))
             if server.repository == str(repository):
                 found.append(server)
     return found
 
 
-def _is_held(lock: Path) -> bool:
+def is_held(lock: Path) -> bool:
+    """Whether a living process holds this lock file."""
     with lock.open() as holder:
         try:
             fcntl.flock(holder, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+import backends.onnx_decoder  # noqa: F401 # it turns ONNX Runtime's telemetry off
 from export.repository import Repository
 from testing import ROOT
 from testing.gateway import Gateway

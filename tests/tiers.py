@@ -52,13 +52,25 @@ def group_of(nodeid: str) -> str:
 
 
 def longest_first(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Whole groups, those with slow tests first, so that no process works on one when all others are done."""
+    """Whole groups, long ones first, so that no process works on one when all others are done. The very first one exports the
+    models that servers share, while other processes begin with what needs none of them."""
     groups = defaultdict(list)
     for item in items:
         groups[group_of(item.nodeid)].append(item)
-    return [item for group in sorted(groups.values(), key=_rank) for item in group]
+    ordered = sorted(groups.values(), key=_rank)
+    exporting = next(filter(_takes_server, ordered), None)
+    ordered.sort(key=lambda group: group is not exporting)
+    return [item for group in ordered for item in group]
 
 
 def _rank(items: Iterable[pytest.Item]) -> int:
-    marks = {mark.name for item in items for mark in item.iter_markers()}
-    return 0 if "slow" in marks else 1 if "server" in marks else 2
+    marks = _marks(items)
+    return 0 if "export" in marks else 1 if "slow" in marks else 2 if "server" in marks else 3
+
+
+def _takes_server(items: Iterable[pytest.Item]) -> bool:
+    return "server" in _marks(items)
+
+
+def _marks(items: Iterable[pytest.Item]) -> set[str]:
+    return {mark.name for item in items for mark in item.iter_markers()}

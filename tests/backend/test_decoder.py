@@ -1,5 +1,9 @@
 """The decoder's promise: a row's logits are the same to the last bit, however it is computed."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +11,7 @@ import pytest
 
 from backends.onnx_decoder.decoder import Decoder, Row
 from tests.backend.rows import crowd, logits, short_prefills
-from tests.conftest import DEMO, TINY, version_directory
+from tests.conftest import DEMO, ROOT, TINY, version_directory
 from tests.logits import assert_same
 
 TOKENS = np.random.default_rng(11).integers(0, 49152, 40).astype(np.int32)
@@ -110,3 +114,19 @@ def test_steps_of_other_rows_between_do_not_change_a_rows_next(decoder: Decoder)
         assert all(one.candidate_id[0, 0] == best for one in found if len(one.candidate_id))
         for slot in slots:
             decoder.copy_prefix(0, slot, past + 1)
+
+
+def test_onnx_runtime_reports_to_nobody(model_repository: Path, tmp_path: Path) -> None:
+    """Its telemetry begins with an identifier that it writes into the user's and the temporary directory."""
+    model = version_directory(model_repository, TINY) / "model.onnx"
+    uses = f"from pathlib import Path; Decoder(Path({str(model)!r}), slots=1, context_length=8)"
+    elsewhere = {name: str(tmp_path) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME")}
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"} | elsewhere
+    for written, script in (
+        (True, f"import onnxruntime; onnxruntime.InferenceSession({str(model)!r})"),  # else this test would show nothing
+        (False, f"from backends.onnx_decoder.decoder import Decoder; {uses}"),
+    ):
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, check=True, timeout=60)
+        assert any(tmp_path.rglob("*")) is written

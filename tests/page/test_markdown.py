@@ -95,6 +95,7 @@ def test_no_html_script_or_image_of_an_answer_reaches_the_page(visitor: Scripted
     assert addresses and all(address.startswith("https://example.org/") for address in addresses)
 
 
+@pytest.mark.slow
 def test_an_answer_of_two_thousand_tokens_is_drawn_cheaply_to_its_end(visitor: ScriptedVisitor) -> None:
     """Each drawing parses the whole text, but leaves finished blocks alone. Counted, not timed: the machine may be busy."""
     told = visitor.page.evaluate(

@@ -49,6 +49,7 @@ def test_a_wrong_key_is_told_where_to_mend_it_and_the_message_goes_out_again(vis
     visitor.answered()
 
 
+@pytest.mark.slow
 def test_a_model_that_the_key_may_not_use(
     visit: Visit, own_triton: Triton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

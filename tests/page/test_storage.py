@@ -137,6 +137,7 @@ def test_two_tabs_never_overwrite_each_other(visit: Visit) -> None:
     assert sorted(found) == ["left", "right"]
 
 
+@pytest.mark.slow
 def test_an_export_is_imported_into_another_browser_and_a_foreign_file_is_refused(
     browser: Any, visit: Visit, tmp_path: Path
 ) -> None:

@@ -58,6 +58,15 @@ def test_a_second_start_installs_and_exports_nothing(running: MakeServe, make_se
 
 
 @pytest.mark.slow
+def test_the_port_of_a_running_server_is_said_to_be_that_servers(running: MakeServe, make_serve: Start) -> None:
+    second = make_serve(PORT=str(running.port))
+    assert second.wait_ended(10) != 0
+    assert (
+        f"another server with PORT={running.port} is starting or running here (process {running.supervisor})" in second.output
+    )
+
+
+@pytest.mark.slow
 def test_a_triton_that_runs_already_is_used(running: MakeServe, make_serve: Start) -> None:
     command = running.processes()[running.pid_of("bin/tritonserver")]
     grpc_port = command.split("--grpc-port=")[1].split()[0]

@@ -171,6 +171,7 @@ def test_a_model_that_is_replaced_finishes_its_texts_and_no_request_fails(served
     assert set(answers) == {(200, new)}
 
 
+@pytest.mark.slow
 def test_a_model_that_was_removed_is_not_found_and_the_others_go_on(served: Served) -> None:
     name = "removed"
     served.export(name, 4)

@@ -55,6 +55,7 @@ def test_small_chunks_hold_up_nobody(gateway: Gateway) -> None:
         assert time.monotonic() - began < 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begun", [b"", b"x: "], ids=["many", "a long one"])
 def test_trailers_are_bounded(gateway: Gateway, begun: bytes) -> None:
     before = gateway.memory()
