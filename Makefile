@@ -1,8 +1,8 @@
 #| Targets
 #|   make serve         serve a checkpoint: set up, export it, start Triton and the gateway; Ctrl-C stops all of it
 #|   make export        export a checkpoint, without serving it; a server that is running serves it too
-#|   make test          check and test every promise once, in a quarter of an hour (ALL=1: everything, in about half an hour)
-#|   make quick         lint, types, and the tests that need no server and no export (T=path: all tests of a file or directory)
+#|   make test          check and test every promise once, in 9 minutes (ALL=1: everything, in half an hour)
+#|   make quick         lint, types, and the tests that need no server and no export, in 90 seconds (T=path: all tests of a file or directory)
 #|   make chaos         break a real stack for about 13 minutes and check that nothing is lost: docs/reliability.md
 #|   make fuzz          12,000 changed steps for the backend and 12,000 changed checkpoints for the exporter
 #|   make bench         every engine and server side by side on this machine: bench/RESULTS.md, in under an hour (QUICK=1: minutes)

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-SERVERS = {"model_repository", "browser", "engine", "make_serve", "trained"}  # fixtures that start servers or export for them
+SERVERS = {
+    "model_repository",
+    "browser",
+    "engine",
+    "make_serve",
+    "running",
+    "served",
+    "machine",
+    "trained",
+}  # fixtures that start servers or export for them
 SLOW = {"engine", "trained", "start_triton", "traced", "gpu_check", "client_directory"}
 # Files that start the same costly thing, or change the same files. Every other file is a group of its own.
 GROUPS = {

@@ -161,8 +161,8 @@ def tokenizer(rows: int) -> TokenizerFiles:
     """GPT-2's tokenizer. Raises CheckpointError if the model's vocabulary is not GPT-2's."""
     if rows not in ROWS:
         raise CheckpointError(
-            f"its vocabulary has {rows} tokens, GPT-2's has 50257: name the tokenizer it was trained with (TOKENIZER; for "
-            "characters, the meta.pkl beside its training data)"
+            f"its vocabulary has {rows} tokens, GPT-2's has 50257: name the tokenizer it was trained with (TOKENIZER); "
+            "of a model of characters, that is the meta.pkl of its training data"
         )
     return named("gpt2")
 

@@ -83,6 +83,7 @@ def test_a_pickle_bomb_in_a_pt_is_refused(kind: str, tmp_path: Path) -> None:
     assert len(str(refusal.value)) < 1000
 
 
+@pytest.mark.slow
 def test_a_zip_bomb_is_refused_unopened(tmp_path: Path) -> None:
     pickled_pt(tmp_path / "bomb.pt", bytes(300 << 20), zipfile.ZIP_DEFLATED)
     assert "data.pkl is longer than" in refused(tmp_path / "bomb.pt")

@@ -49,6 +49,7 @@ def test_no_word_of_the_other_language_is_shown(visit: Visit, locale: str) -> No
     assert bool(chinese) == (locale == "zh-CN")
 
 
+@pytest.mark.slow
 def test_colours_follow_the_system_and_the_switch(visit: Visit) -> None:
     def brightness(page: Any) -> int:
         return sum(map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))[:3]))

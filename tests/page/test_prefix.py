@@ -45,6 +45,7 @@ def test_the_page_can_be_installed_as_an_application(visit: Callable[..., Visito
     assert visitor.page.request.get(manifest["url"]).headers["content-type"] == "application/manifest+json"
 
 
+@pytest.mark.slow
 def test_the_reference_works_under_a_prefix(browser: Any, prefixed: str, api_key: str) -> None:
     asked: list[str] = []
     page = browser.new_page()

@@ -163,6 +163,7 @@ def test_a_gateway_that_is_gone_is_waited_for_and_the_answer_goes_on_where_it_en
     assert visitor.notice().is_hidden()
 
 
+@pytest.mark.slow
 def test_the_page_that_opens_before_the_server_answers_connects_by_itself(
     visit: Visit, own_triton: Triton, tmp_path: Path
 ) -> None:

@@ -50,6 +50,7 @@ def say(visitor: ScriptedVisitor, prompt: str, *answer: str) -> None:
     visitor.send(prompt)
 
 
+@pytest.mark.slow
 def test_a_reload_keeps_answers_their_versions_their_tokens_and_the_system_message(visit: Visit) -> None:
     visitor = visit()
     visitor.page.check("#probabilities")

@@ -70,6 +70,7 @@ def test_a_server_has_the_model_it_was_started_for_and_others_only_when_asked(ma
     assert two[0] == "two" and two[7] == f"{machine.second.url} (version 1)"
 
 
+@pytest.mark.slow
 def test_a_live_export_is_served_at_once_and_a_removal_drops_it_while_the_rest_stays_ready(machine: Machine) -> None:
     shutil.copy(machine.directory / "one.pt", machine.directory / "three.pt")
     exported = machine.run("export", machine.directory / "three.pt", "--precision", "fp32")

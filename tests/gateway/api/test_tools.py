@@ -117,6 +117,7 @@ def test_the_model_calls_by_itself_and_gets_the_result(sdk: openai.OpenAI) -> No
     assert silent.message.tool_calls is None and silent.message.content
 
 
+@pytest.mark.slow
 def test_responses_have_calls_as_items_and_take_their_outputs(sdk: openai.OpenAI) -> None:
     tools: list[Any] = [{"type": "function", **tool["function"]} for tool in TOOLS]
     asked: dict[str, Any] = {

@@ -175,6 +175,7 @@ def test_keys_are_added_and_revoked_without_a_restart(keyed: tuple[str, Path, Pa
     assert bearer.status_code == 200
 
 
+@pytest.mark.slow
 def test_a_broken_or_missing_file_keeps_the_keys_and_is_logged_once(keyed: tuple[str, Path, Path]) -> None:
     url, file, log = keyed
     key = keys.create(file, "stays")

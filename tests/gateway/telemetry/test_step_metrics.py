@@ -69,6 +69,7 @@ def test_drafted_and_accepted_tokens_are_counted_unless_speculation_is_off(
     assert drafted >= accepted > 20 and told["off"] == (0, 0, texts)
 
 
+@pytest.mark.slow
 def test_waiting_running_and_a_full_queue_are_told(model_repository: Path, tmp_path: Path, api_key: str) -> None:
     settings = {"MAX_WAITING": "1", "SPECULATION": "off"}
     with watched(model_repository, tmp_path, **settings) as (_, url), client(url, api_key) as http:
@@ -166,6 +167,7 @@ def test_the_alerts_denominator_grows_from_the_first_request_on() -> None:
     assert {sample.labels["status"] for sample in samples} >= {"200", "429", "500", "503"}
 
 
+@pytest.mark.slow
 def test_every_reason_is_there_before_it_happens_and_none_comes_from_a_client(
     model_repository: Path, tmp_path: Path, api_key: str
 ) -> None:

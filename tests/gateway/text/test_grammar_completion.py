@@ -76,6 +76,7 @@ def test_statement_of_a_grammar_is_whole_within_few_tokens() -> None:
         assert re.fullmatch(r"SELECT [a-z_]+(, [a-z_]+)* FROM [a-z_]+( WHERE [a-z_]+ = [0-9]+)?", text), text
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "grammar", [Grammar("regex", "(?s:.){900}"), Grammar("json_schema", json.dumps(string(minLength=900)))]
 )
