@@ -24,8 +24,8 @@ def say(message: str) -> None:
 
 
 def warn(message: str) -> None:
-    """In colour on a terminal, unless NO_COLOR is set (no-color.org)."""
-    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    """In colour on a terminal that has any, unless NO_COLOR is set (no-color.org)."""
+    coloured = sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
     say(f"{YELLOW}{message}{PLAIN}" if coloured else message)
 
 

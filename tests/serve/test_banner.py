@@ -50,13 +50,17 @@ def test_memory_is_what_processes_take_and_what_slots_may_grow_to() -> None:
     assert reserved is not None and reserved.resident > 0 and str(reserved).endswith(" GB, 4 slots of 128 tokens included")
 
 
-def test_warnings_are_coloured_on_a_terminal_only_and_never_with_no_color(
+def test_warnings_are_coloured_on_a_terminal_with_colours_only_and_never_with_no_color(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     warn("WARNING: a")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     warn("WARNING: b")
     monkeypatch.setenv("NO_COLOR", "1")
     warn("WARNING: c")
-    assert capsys.readouterr().out == "WARNING: a\n\033[33mWARNING: b\033[0m\nWARNING: c\n"
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    warn("WARNING: d")
+    assert capsys.readouterr().out == "WARNING: a\n\033[33mWARNING: b\033[0m\nWARNING: c\nWARNING: d\n"
