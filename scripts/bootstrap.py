@@ -44,6 +44,15 @@ def main(words: list[str]) -> None:
         check_settings(starts_servers="serve" in words)
     LOG.parent.mkdir(exist_ok=True)
     packages = start_packages(words)
+    try:
+        install_all(words)
+    finally:
+        missing = packages is not None and packages.wait() != 0
+    if missing:
+        raise SetupError("the tests' packages are missing")
+
+
+def install_all(words: list[str]) -> None:
     with LOG.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two set-ups at once would unpack into each other's files
         make_venv()
@@ -53,8 +62,6 @@ def main(words: list[str]) -> None:
             install_torch()
         if "test" in words:
             install("test", "--no-compile")  # a run imports few of their modules
-    if packages and packages.wait() != 0:
-        raise SetupError("the tests' packages are missing")
 
 
 def start_packages(words: list[str]) -> subprocess.Popen[bytes] | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from backends.onnx_decoder.decoder import Decoder, Row, session_options
 from backends.onnx_decoder.device import Device
-from bench.gpu_check.kernels import Cupti, CuptiError, Interval, busy, cupti, nodes
+from bench.gpu_check.kernels import CuptiError, Interval, busy, cupti, nodes
 
 ROWS, ROWS_QUICK = [1, 64, 256], [1, 4]
 PAST, CONTEXT = 128, 256  # tokens
@@ -60,18 +60,20 @@ def profiles(model: Path, device: Device, counts: list[int], peers_python: str, 
         yield from (_on_cpu(model, rows, scratch) for rows in counts)
         return
     decoder = Decoder(model, slots=counts[-1], context_length=CONTEXT, device=device)
-    recorder: Cupti | None = None
+    recorder, failure = None, ""
     try:
         recorder = cupti(peers_python)
     except CuptiError as error:
         failure = str(error)
     for rows in counts:
         step = steps(decoder, rows)
-        taken = seconds(step)  # before it is recorded, which takes time itself
+        taken, found = seconds(step), None  # before it is recorded, which takes time itself
         if recorder:
-            yield _profile(rows, taken, recorder.record(lambda step=step: [step() for _ in range(STEPS)]))  # type: ignore[misc]
-        else:
-            yield Profile(rows, taken, failure=failure)
+            try:
+                found = recorder.record(lambda step=step: [step() for _ in range(STEPS)])  # type: ignore[misc]
+            except CuptiError as error:
+                recorder, failure = None, str(error)
+        yield Profile(rows, taken, failure=failure) if found is None else _profile(rows, taken, found)
 
 
 def _on_cpu(model: Path, rows: int, scratch: Path) -> Profile:

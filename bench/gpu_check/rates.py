@@ -21,6 +21,7 @@ STREAMS, STREAMS_QUICK = [1, 8, 64, 256], [1, 4]
 TOKENS, TOKENS_QUICK = 128, 8  # of each stream
 GATEWAYS, GATEWAYS_QUICK = [1, 2, 4], [1, 2]  # processes, before one Triton
 ROUNDS = 3
+STOPPING = 15.0  # seconds of a section that are left for its processes to end
 RUN_AHEADS = ["off", "10", "25", "100"]
 Work = Callable[[int], float]  # streams → tokens a second
 
@@ -53,7 +54,14 @@ class Rates:
                 self._figures.rates[streams][who].append(rate)
         except Exception as error:  # whatever a peer raises
             lines = str(error).splitlines()
-            self._figures.failures[who] = f"{type(error).__name__}: {lines[0][:300] if lines else ''}"
+            for name in (who,) if who in self._running else self._started_with(who):
+                self._figures.failures[name] = f"{type(error).__name__}: {lines[0][:300] if lines else ''}"
+
+    def _started_with(self, who: str) -> tuple[str, ...]:
+        """All that cannot run if the start for ``who`` fails: another start would only take as long again."""
+        if who in (ALONE, STATIC, RECOMPUTE):
+            return (who,)
+        return (*(several(number) for number in (GATEWAYS_QUICK if self._task.quick else GATEWAYS)), PREFILL)
 
     def _start(self, who: str) -> dict[str, Work]:
         if who == ALONE:
@@ -69,7 +77,9 @@ class Rates:
         def rate(streams: int) -> float:
             prompts = np.random.default_rng(streams).integers(0, 20000, (streams, PROMPT)).tolist()
             for _ in range(1 if streams in warm else 2):  # the first time compiles
-                answer = engine.ask("decode", timeout=min(self._task.left(), 300), prompts=prompts, tokens=self._tokens)
+                answer = engine.ask(
+                    "decode", timeout=min(self._task.left() - STOPPING, 300), prompts=prompts, tokens=self._tokens
+                )
             warm.add(streams)
             return streams * (self._tokens - 1) / float(answer["seconds"])
 
@@ -111,12 +121,20 @@ def run_ahead(task: Task, candidate: Candidate) -> None:
         running = stack.enter_context(
             servers.gateways(candidate.directory, *settings, slots=streams[-1], TIDEGATE_DEVICE=task.device)
         )
+        took, left_out = 0.5, list[str]()
         for count in streams:
+            if task.left() - STOPPING < 4 * took:  # the next one has four to sixty-four times the streams
+                left_out.append(f"{count} streams")
+                task.save(left_out=left_out)
+                print(f"left out: {count} streams", flush=True)
+                continue
+            began = time.monotonic()
             for budget, server in zip(RUN_AHEADS, running, strict=True):
                 serving.decode(clients, [server], count, 4)  # the first steps of a shape are slower
                 found[budget][count] = serving.decode(clients, [server], count, tokens).rate
                 print(f"RUN_AHEAD={budget}, {count} streams: {found[budget][count]:,.0f} tokens/s", flush=True)
                 task.save(run_ahead=found)
+            took = time.monotonic() - began
 
 
 def _clients() -> ProcessPoolExecutor:
@@ -131,7 +149,7 @@ def measure(task: Task, candidate: Candidate) -> Figures:
         rates = Rates(task, candidate, figures, stack, streams[-1], tokens)
         for number in range(rounds):
             for who, count in order(streams, GATEWAYS_QUICK if task.quick else GATEWAYS):
-                if task.left() < took.get((who, count), 1.0):
+                if task.left() - STOPPING < took.get((who, count), 1.0):
                     if number == 0:
                         figures.left_out.append(f"{who}, {count} streams")
                     continue
@@ -142,6 +160,6 @@ def measure(task: Task, candidate: Candidate) -> Figures:
                 said = figures.failures.get(who) or (f"{rate[0]:,.0f} tokens/s" if rate else "done")
                 print(f"round {number + 1}, {who}, {count} streams: {said}, {remaining(task.left())} left", flush=True)
                 task.save(**figures.as_json())
-    task.save(**figures.as_json())
+        task.save(**figures.as_json())
     print(*(f"left out: {one}" for one in figures.left_out), sep="\n", flush=True)
     return figures

@@ -57,6 +57,7 @@ class GrammarCompiler:
         self.token_bytes = tokenizer.token_bytes
         self._outcomes: OrderedDict[bytes, dict[str, Any]] = OrderedDict()  # of trials, most recent last
         self._lock, self._making = Lock(), Lock()
+        self._closed = False
 
     def compile(self, grammar: Grammar) -> "Matcher":
         """Returns a matcher at the start of its output. May take a second: do not call it on the event loop.
@@ -106,6 +107,7 @@ class GrammarCompiler:
     def close(self) -> None:
         """Ends the processes."""
         with self._making:
+            self._closed = True
             trials: Sandbox | None = self.__dict__.get("_trials")
         if trials is not None:
             trials.close()
@@ -130,6 +132,8 @@ class GrammarCompiler:
     def _sandbox(self) -> Sandbox:
         """One, whichever thread needs it first."""
         with self._making:
+            if self._closed:
+                self._trials.close()
             return self._trials
 
     @cached_property

@@ -35,6 +35,7 @@ class ToolSupport:
     def __init__(self, tokenizer: Tokenizer, grammars: GrammarCompiler) -> None:
         self._tokenizer, self._grammars = tokenizer, grammars
         self._making = Lock()
+        self._closed = False
 
     def matcher(self, use: ToolUse) -> Matcher:
         """Returns a matcher for an output with calls. May take a second: do not call it on the event loop.
@@ -63,6 +64,7 @@ class ToolSupport:
 
     def close(self) -> None:
         """Ends the processes of its own grammar compiler."""
+        self._closed = True
         if (compiler := self.__dict__.get("_compiler")) is not None:
             compiler.close()
 
@@ -87,7 +89,10 @@ class ToolSupport:
         """The grammar compiler; a separate one if tags are special tokens."""
         if not self.visible_tokens:
             return self._grammars
-        return self._grammars.showing(self.visible_tokens)
+        compiler = self._grammars.showing(self.visible_tokens)
+        if self._closed:
+            compiler.close()
+        return compiler
 
     def _compiled(self, use: ToolUse, loose: frozenset[str]) -> Matcher:
         grammar = Grammar("tools", grammar_text(use, self.form, loose=loose))

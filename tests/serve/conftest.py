@@ -106,12 +106,14 @@ def starter() -> Iterator[Callable[..., MakeServe]]:
         started.append(MakeServe(**environment))
         return started[-1]
 
-    yield start
-    for serve in started:
-        if serve.process.poll() is None:
-            serve.press_ctrl_c()
-    for serve in started:
-        serve.process.wait(10)
+    try:
+        yield start
+    finally:
+        for serve in started:
+            if serve.process.poll() is None:
+                serve.press_ctrl_c()
+        for serve in started:
+            serve.process.wait(10)
 
 
 def start_demonstration(start: Callable[..., MakeServe]) -> MakeServe:
