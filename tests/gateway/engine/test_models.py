@@ -196,12 +196,13 @@ def test_a_model_that_was_removed_leaves_no_process_in_the_gateway(served: Serve
     def processes() -> set[int]:
         return {process.pid for process in family(served.gateway.pid)}
 
+    served.text(KEPT)  # its process has begun
     name, before = "brief", processes()
     served.export(name, 7)
     wait_for(lambda: name in served.names(), 20)
     served.text(name, response_format={"type": "regex", "regex": "a+"})
     own = processes() - before
-    assert len(own) == 2  # one reads its prompts, one its grammars
+    assert len(own) in (2, 3)  # for prompts, one or two; for grammars, one
     shutil.move(served.repository / name, served.repository.parent / "gone")
     wait_for(lambda: not own & processes(), 30)
     assert name not in served.names()
