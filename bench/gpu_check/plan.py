@@ -90,7 +90,7 @@ class Plan:
 
 
 def write(path: Path, text: str) -> None:
-    """Atomically: whoever reads the file, or is left with it, has the old text or the new one."""
+    """Writes a file atomically: it holds the old text or the new one, never a part."""
     unfinished = path.with_name(f"{path.name}.part")
     unfinished.write_text(text + "\n")
     unfinished.replace(path)

@@ -43,7 +43,7 @@ class Rates:
         self._running: dict[str, Work] = {}
 
     def measure(self, who: str, streams: int) -> None:
-        """Adds to the figures. Whoever fails is named, once, and is not asked again."""
+        """Adds a rate to the figures. A peer that fails is reported once and not asked again."""
         if who in self._figures.failures:
             return
         try:

@@ -57,6 +57,7 @@ class GrammarCompiler:
         self.token_bytes = tokenizer.token_bytes
         self._outcomes: OrderedDict[bytes, dict[str, Any]] = OrderedDict()  # of trials, most recent last
         self._lock, self._making = Lock(), Lock()
+        self._derived: list[GrammarCompiler] = []
         self._closed = False
 
     def compile(self, grammar: Grammar) -> "Matcher":
@@ -92,8 +93,12 @@ class GrammarCompiler:
         return Matcher(GrammarStart(self, grammar, ways))
 
     def showing(self, tokens: frozenset[int]) -> "GrammarCompiler":
-        """Returns a compiler whose grammars may spell these special tokens by name."""
-        return GrammarCompiler(self._tokenizer, self._vocabulary_size, frozenset(self.end_tokens), tokens)
+        """Returns a compiler whose grammars may spell these special tokens by name. It closes with this one."""
+        compiler = GrammarCompiler(self._tokenizer, self._vocabulary_size, frozenset(self.end_tokens), tokens)
+        with self._making:
+            self._derived.append(compiler)
+            compiler._closed = self._closed
+        return compiler
 
     def prepare(self) -> None:
         """Builds the vocabulary in advance: this takes a tenth of a second, during which no other thread runs."""
@@ -105,12 +110,14 @@ class GrammarCompiler:
             logger.error("This model's vocabulary is none for grammars", exc_info=exc)
 
     def close(self) -> None:
-        """Ends the processes."""
+        """Ends the processes, and those of later grammars once they are tried."""
         with self._making:
             self._closed = True
             trials: Sandbox | None = self.__dict__.get("_trials")
         if trials is not None:
             trials.close()
+        for compiler in self._derived:
+            compiler.close()
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -64,7 +64,6 @@ class Model:
         """Ends the processes that read prompts and grammars. Without it they last until this object is garbage-collected."""
         self.tokenizer.prompts.close()
         self.grammars.close()
-        self.tools.close()
 
     def compile_grammar(self, grammar: Grammar) -> Matcher:
         """See `GrammarCompiler.compile`."""

@@ -35,7 +35,6 @@ class ToolSupport:
     def __init__(self, tokenizer: Tokenizer, grammars: GrammarCompiler) -> None:
         self._tokenizer, self._grammars = tokenizer, grammars
         self._making = Lock()
-        self._closed = False
 
     def matcher(self, use: ToolUse) -> Matcher:
         """Returns a matcher for an output with calls. May take a second: do not call it on the event loop.
@@ -62,12 +61,6 @@ class ToolSupport:
         """Returns a reader for one output."""
         return ToolReader(self.form, use.callable)
 
-    def close(self) -> None:
-        """Ends the processes of its own grammar compiler."""
-        self._closed = True
-        if (compiler := self.__dict__.get("_compiler")) is not None:
-            compiler.close()
-
     @property
     def form(self) -> CallForm:
         """The form of the model's calls. The first access may take a second: not for the event loop."""
@@ -89,10 +82,7 @@ class ToolSupport:
         """The grammar compiler; a separate one if tags are special tokens."""
         if not self.visible_tokens:
             return self._grammars
-        compiler = self._grammars.showing(self.visible_tokens)
-        if self._closed:
-            compiler.close()
-        return compiler
+        return self._grammars.showing(self.visible_tokens)
 
     def _compiled(self, use: ToolUse, loose: frozenset[str]) -> Matcher:
         grammar = Grammar("tools", grammar_text(use, self.form, loose=loose))

@@ -40,11 +40,11 @@ def test_metrics_that_scale_and_are_scraped_are_told_by_a_real_gateway(tiny_gate
     for monitor in ("gateway", "triton"):
         (endpoint,) = named("production", "ServiceMonitor", monitor)["spec"]["endpoints"]
         assert endpoint["path"] == "/metrics"
-    told = httpx.get(f"{tiny_gateway_url}/metrics").text
+    exposed = httpx.get(f"{tiny_gateway_url}/metrics").text
     rules = [rule for kind in adapter_rules().values() for rule in kind]
     series = {name for rule in rules for name in METRIC.findall(rule["seriesQuery"] + rule["metricsQuery"])}
     of_gateways = {"tidegate_num_requests_running", "tidegate_num_requests_waiting"}
-    assert all(f"\n{name}{{" in told for name in of_gateways)
+    assert all(f"\n{name}{{" in exposed for name in of_gateways)
     assert series - of_gateways == {"tidegate_backend_kv_slots"}  # Triton's: tests/backend/test_backend_metrics.py scrapes it
 
 

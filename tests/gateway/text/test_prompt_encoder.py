@@ -144,8 +144,14 @@ def test_a_model_that_was_started_has_its_process_before_the_first_prompt_and_no
     assert wait_for_children(before, 1)
     model.compile_grammar(Grammar("regex", "a+"))
     assert wait_for_children(before, 2)
+    showing = model.grammars.showing(frozenset({0}))
+    showing.compile(Grammar("regex", "b+"))
+    assert wait_for_children(before, 3)
     model.close()
     assert wait_for_children(before, 0)  # the first may just be answering
+    for late in (showing, model.grammars.showing(frozenset({0}))):
+        late.compile(Grammar("regex", "c+"))
+        assert wait_for_children(before, 0)
 
 
 def wait_for_children(before: set[int], count: int) -> bool:
